@@ -1,0 +1,545 @@
+"""The cluster as values: everything that netlab knows, frozen. A change yields a new Cluster.
+
+Attributes are the snake_case of the Kubernetes API's keys. Each object keeps the `manifest` it was read from (plain JSON
+types, treated as immutable), so that `get -o yaml` gives back what was put in, with what netlab decided laid over it.
+Defaults of the Kubernetes API are already applied: there is no "not yet known" except where a field says so
+(a Pod's node and addresses before it is placed).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any, Literal, NamedTuple
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Manifest = Mapping[str, Any]
+Labels = Mapping[str, str]
+
+
+class FrozenDict(dict[Any, Any]):
+    """A mapping that is a value: hashable, picklable, not to be changed (mappingproxy is neither, in Python 3.11)."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:  # type: ignore[override]  # dict says None: a frozen one may be a field's default
+        return hash(tuple(sorted(map(str, self))))
+
+
+NOTHING: FrozenDict = FrozenDict()
+
+
+class Protocol(StrEnum):
+    """Transport protocols, spelled as Kubernetes does; ICMP only for probes."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+    SCTP = "SCTP"
+    ICMP = "ICMP"
+
+
+class Key(NamedTuple):
+    """Where a namespaced object is kept. Cluster-scoped objects (Node, Namespace) have namespace ''."""
+
+    namespace: str
+    name: str
+
+
+class Ref(NamedTuple):
+    """Names one object; `str()` is what users type and read: `pod/default/client`, `node/node-170`, `host/client`."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.namespace}/{self.name}" if self.namespace else f"{self.kind}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The part of ObjectMeta that netlab acts on. `created` and `deleted` are seconds on the lab's clock (0 = at start)."""
+
+    name: str
+    namespace: str = ""
+    labels: Labels = NOTHING
+    annotations: Labels = NOTHING
+    uid: str = ""
+    owner: Ref | None = None
+    created: float = 0.0
+    deleted: float | None = None
+    generation: int = 1
+
+    @property
+    def key(self) -> Key:
+        return Key(self.namespace, self.name)
+
+
+# ---------------------------------------------------------------- topology (netlab/v1)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """How the Service proxy of every node works (cluster.proxy). Names are kube-proxy's.
+
+    node_port_addresses: None = the mode's own default (iptables: every local address; nftables: the primary address).
+    conntrack_tcp_be_liberal: with it kube-proxy leaves out the `ctstate INVALID -j DROP` rule; on by default, because static
+    routes through one node make replies take another way, and conntrack there then calls the third packet invalid.
+    """
+
+    mode: str = "iptables"
+    backend: Literal["nft", "legacy"] = "nft"
+    layout: Literal["chains", "maps"] = "chains"
+    masquerade_all: bool = False
+    detect_local: Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix", "none"] = "ClusterCIDR"
+    bridge_interface: str = "cni0"
+    interface_name_prefix: str = "veth"
+    node_port_addresses: tuple[Network, ...] | Literal["primary"] | None = None
+    localhost_node_ports: bool = True
+    conntrack_tcp_be_liberal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """cluster: of a topology. CIDRs hold one network per family, the first is the primary family."""
+
+    pod_cidrs: tuple[Network, ...] = (IPv4Network("10.244.0.0/16"),)
+    service_cidrs: tuple[Network, ...] = (IPv4Network("10.96.0.0/12"),)
+    proxy: ProxyConfig = ProxyConfig()
+    fabric: str = "bridge"
+    routing: str = "static"
+    neighbours: Literal["permanent", "learned"] = "permanent"
+    cidrs_given: bool = False
+    """True when the topology file said the CIDRs itself, so that a dump must not override them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lan:
+    """networks.NAME: one layer-2 network. `router` is its router's address, None when it has none."""
+
+    name: str
+    cidr: Network
+    router: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """nodes.NAME of a topology. `control_plane` nodes get no ordinary pods."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    pod_cidrs: tuple[Network, ...] = ()
+    labels: Labels = NOTHING
+    control_plane: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """hosts.NAME: a machine outside the cluster. `routes` maps a destination to its gateway."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    routes: tuple[tuple[Network, Address], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpec:
+    """links."HOST/LAN": impairment of one attachment to a LAN."""
+
+    end: str
+    lan: str
+    rate_bps: int | None = None
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    loss: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """One topology file, with every default filled in. Order of nodes, hosts and networks is the file's."""
+
+    name: str = "default"
+    cluster: ClusterConfig = ClusterConfig()
+    networks: tuple[Lan, ...] = ()
+    nodes: tuple[NodeSpec, ...] = ()
+    hosts: tuple[HostSpec, ...] = ()
+    links: tuple[LinkSpec, ...] = ()
+
+
+# ---------------------------------------------------------------- Kubernetes objects
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A cluster member. The first address is its InternalIP."""
+
+    meta: Meta
+    addresses: tuple[Address, ...]
+    pod_cidrs: tuple[Network, ...]
+    ready: bool = True
+    control_plane: bool = False
+    manifest: Manifest = NOTHING
+
+    @property
+    def zone(self) -> str:
+        return self.meta.labels.get("topology.kubernetes.io/zone", "")
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPort:
+    port: int
+    name: str = ""
+    protocol: Protocol = Protocol.TCP
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessProbe:
+    """httpGet, tcpSocket or exec; exactly one of them is given."""
+
+    http_path: str | None = None
+    port: int | str | None = None
+    tcp: bool = False
+    command: tuple[str, ...] = ()
+    initial_delay_s: float = 0.0
+    period_s: float = 10.0
+    timeout_s: float = 1.0
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """`command` (command + args) empty: the built-in responder answers for it."""
+
+    name: str
+    image: str = ""
+    command: tuple[str, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    readiness: ReadinessProbe | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodSpec:
+    containers: tuple[Container, ...]
+    node_name: str = ""
+    hostname: str = ""
+    subdomain: str = ""
+    host_network: bool = False
+    restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
+    termination_grace_s: float = 30.0
+    node_selector: Labels = NOTHING
+    tolerates_control_plane: bool = False
+    share_process_namespace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """`node` '' and `addresses` () until the scheduler placed it. `ready` is what its readiness probes said last.
+
+    `terminating` is deletionTimestamp set; a terminating pod that still answers is `serving`.
+    """
+
+    meta: Meta
+    spec: PodSpec
+    node: str = ""
+    addresses: tuple[Address, ...] = ()
+    phase: Literal["Pending", "Running", "Succeeded", "Failed"] = "Pending"
+    ready: bool = False
+    serving: bool = False
+    restarts: int = 0
+    message: str = ""
+    manifest: Manifest = NOTHING
+
+    @property
+    def terminating(self) -> bool:
+        return self.meta.deleted is not None
+
+    @property
+    def ref(self) -> Ref:
+        return Ref("pod", self.meta.namespace, self.meta.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """matchLabels and matchExpressions (key, operator In|NotIn|Exists|DoesNotExist, values)."""
+
+    labels: Labels = NOTHING
+    expressions: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+
+    def matches(self, labels: Labels) -> bool:
+        for key, wanted in self.labels.items():
+            if labels.get(key) != wanted:
+                return False
+        for key, operator, values in self.expressions:
+            value = labels.get(key)
+            match operator:
+                case "In":
+                    held = value in values
+                case "NotIn":
+                    held = value not in values
+                case "Exists":
+                    held = value is not None
+                case _:
+                    held = value is None
+            if not held:
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class PodTemplate:
+    spec: PodSpec
+    labels: Labels = NOTHING
+    annotations: Labels = NOTHING
+    manifest: Manifest = NOTHING
+    """The template as given: {metadata: ..., spec: ...}; a pod made from it shows this spec."""
+
+
+WorkloadKind = Literal["ReplicationController", "ReplicaSet", "Deployment", "DaemonSet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Anything that keeps pods in being. `replicas` is ignored for a DaemonSet."""
+
+    kind: WorkloadKind
+    meta: Meta
+    replicas: int
+    selector: Selector
+    template: PodTemplate
+    manifest: Manifest = NOTHING
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.kind.lower(), self.meta.namespace, self.meta.name)
+
+
+class ServiceType(StrEnum):
+    CLUSTER_IP = "ClusterIP"
+    NODE_PORT = "NodePort"
+    LOAD_BALANCER = "LoadBalancer"
+    EXTERNAL_NAME = "ExternalName"
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """`node_port` is None when the Service has none (or before one was allocated)."""
+
+    port: int
+    name: str = ""
+    protocol: Protocol = Protocol.TCP
+    target_port: int | str = 0
+    node_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancerIngress:
+    """status.loadBalancer.ingress[]: `ip_mode` None means VIP."""
+
+    ip: Address | None = None
+    hostname: str = ""
+    ip_mode: Literal["VIP", "Proxy"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`cluster_ips` is () before allocation and for ExternalName, ("None",) is `headless`."""
+
+    meta: Meta
+    type: ServiceType = ServiceType.CLUSTER_IP
+    cluster_ips: tuple[Address, ...] = ()
+    headless: bool = False
+    ports: tuple[ServicePort, ...] = ()
+    selector: Labels = NOTHING
+    session_affinity: Literal["None", "ClientIP"] = "None"
+    affinity_timeout_s: int = 10800
+    external_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
+    internal_traffic_policy: Literal["Cluster", "Local"] = "Cluster"
+    external_ips: tuple[Address, ...] = ()
+    external_name: str = ""
+    load_balancer: tuple[LoadBalancerIngress, ...] = ()
+    source_ranges: tuple[Network, ...] = ()
+    allocate_node_ports: bool = True
+    health_check_node_port: int | None = None
+    publish_not_ready_addresses: bool = False
+    traffic_distribution: str = ""
+    ip_families: tuple[Literal["IPv4", "IPv6"], ...] = ()
+    ip_family_policy: str = "SingleStack"
+    manifest: Manifest = NOTHING
+
+    @property
+    def ref(self) -> Ref:
+        return Ref("svc", self.meta.namespace, self.meta.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One entry of EndpointSlice.endpoints. None is "absent": ready and serving then count as true, terminating as false."""
+
+    addresses: tuple[Address, ...]
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+    node_name: str | None = None
+    zone: str | None = None
+    hostname: str | None = None
+    target: Ref | None = None
+    zone_hints: tuple[str, ...] = ()
+    node_hints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePort:
+    """`name` and `port` None are "absent": kube-proxy then ignores the port."""
+
+    name: str | None
+    port: int | None
+    protocol: Protocol = Protocol.TCP
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """`managed` slices are made and changed by netlab's own controller; the others are the user's and are kept as given."""
+
+    meta: Meta
+    service: Key
+    address_type: Literal["IPv4", "IPv6", "FQDN"] = "IPv4"
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[SlicePort, ...] = ()
+    managed: bool = False
+    manifest: Manifest = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The old v1 Endpoints, given by hand; mirrored into EndpointSlices by a controller."""
+
+    meta: Meta
+    subsets: tuple[tuple[tuple[Endpoint, ...], tuple[SlicePort, ...]], ...] = ()
+    manifest: Manifest = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """An object that changes nothing here (Namespace, ConfigMap, RBAC, NetworkPolicy so far): kept and shown."""
+
+    kind: str
+    api_version: str
+    meta: Meta
+    manifest: Manifest = NOTHING
+
+
+KubernetesObject = Node | Pod | Workload | Service | EndpointSlice | Endpoints | Other
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Everything that is known of one lab. Mappings are treated as immutable: `with_...` copies."""
+
+    topology: Topology
+    nodes: Mapping[str, Node] = NOTHING
+    pods: Mapping[Key, Pod] = NOTHING
+    workloads: Mapping[tuple[str, Key], Workload] = NOTHING
+    """Keyed by (kind, key): a Deployment and a ReplicaSet may share a name."""
+    services: Mapping[Key, Service] = NOTHING
+    slices: Mapping[Key, EndpointSlice] = NOTHING
+    endpoints: Mapping[Key, Endpoints] = NOTHING
+    others: Mapping[tuple[str, Key], Other] = NOTHING
+    links_down: frozenset[tuple[str, str]] = frozenset()
+    """Faults in force: (netns, device) pairs whose link is set down."""
+    clock: float = 0.0
+
+    def with_(self, **changes: Any) -> "Cluster":
+        """A copy with these fields replaced."""
+        return replace(self, **changes)
+
+
+# ---------------------------------------------------------------- flows and verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One kind of packet: who sends what to where. `sender` is a Ref of kind pod, node or host.
+
+    `source` is the source address of the packet as it leaves the sender. `port` is 0 for ICMP.
+    """
+
+    sender: Ref
+    source: Address
+    destination: Address
+    port: int
+    protocol: Protocol = Protocol.TCP
+    source_port: int = 0
+
+
+class OutcomeKind(StrEnum):
+    """What becomes of a flow. NOT_HANDLED: no rule matches, the packet meets ordinary routing with its address unchanged."""
+
+    DELIVERED = "delivered"
+    REJECTED = "rejected"
+    DROPPED = "dropped"
+    NOT_HANDLED = "not-handled"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Backend:
+    """Where a packet may land: address and port after all rewriting, and whether its source is rewritten on the way."""
+
+    address: Address
+    port: int
+    masqueraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What `expect` and `trace` return. `backends` in order of address; empty unless DELIVERED.
+
+    `affinity`: the balancer keeps a client with its backend. `weights` is None for an even spread, else one weight a backend.
+    """
+
+    kind: OutcomeKind
+    backends: tuple[Backend, ...] = ()
+    affinity: bool = False
+    why: str = ""
+
+
+class Judgement(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a probe saw, and nothing that it did not see.
+
+    backends: the receiver as named in results (`pod/default/x`, or `ip:port` where it is no pod of the lab) -> number of flows
+    that arrived there. sources: the source address as the receiver saw it -> number of flows. per_source and per_address break
+    arrivals down: (receiver address, receiver port, source address seen) -> number.
+    evidence: sentences about where flows were last seen. blind: why an observer could not see (a sniffer that failed); a
+    verdict that needs it is then inconclusive. control: whether the positive control of a negative result arrived
+    (None: none was run).
+    """
+
+    sent: int
+    delivered: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    backends: Mapping[str, int] = NOTHING
+    sources: Mapping[str, int] = NOTHING
+    arrivals: Mapping[tuple[Address, int, Address], int] = NOTHING
+    evidence: tuple[str, ...] = ()
+    blind: tuple[str, ...] = ()
+    control: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`judge`'s answer. `p` is the chi-square test's p-value, None where the spread was not judged."""
+
+    judgement: Judgement
+    why: tuple[str, ...] = ()
+    p: float | None = None
+    alpha: float = 1e-6

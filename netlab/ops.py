@@ -1,0 +1,186 @@
+"""Operations: what a plan consists of. An Op says what must exist in the kernel, never how to get there.
+
+Every Op is a value whose `identity` names the thing it describes; two plans are compared by identity and value. Namespaces are
+named by what lives in them: `node/node-170`, `pod/default/client`, `host/client`, `lan/lan` (a LAN's switch), `router/router`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from netlab.model import Address, Network, Protocol, Ref
+from netlab.ruleset import Ruleset as RulesetValue
+
+Identity = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Netns:
+    """A network namespace, its loopback up."""
+
+    name: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("netns", self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """A Linux bridge: no STP, no forward delay, no multicast snooping; up."""
+
+    netns: str
+    device: str
+    mac: str
+    mtu_bytes: int = 1500
+
+    @property
+    def identity(self) -> Identity:
+        return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """A veth pair. `master` is the bridge that this end is a port of; `up` False is a fault in force (this end set down)."""
+
+    netns: str
+    device: str
+    mac: str
+    peer_netns: str
+    peer_device: str
+    peer_mac: str
+    master: str = ""
+    peer_master: str = ""
+    mtu_bytes: int = 1500
+    altname: str = ""
+    up: bool = True
+    peer_up: bool = True
+
+    @property
+    def identity(self) -> Identity:
+        return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAddress:
+    """An address on a device. `prefix_route` False: the kernel adds no connected route (IFA_F_NOPREFIXROUTE)."""
+
+    netns: str
+    device: str
+    address: Address
+    prefixlen: int
+    prefix_route: bool = True
+
+    @property
+    def identity(self) -> Identity:
+        return ("address", self.netns, self.device, f"{self.address}/{self.prefixlen}")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of the main table. A blackhole has neither gateway nor device and drops silently."""
+
+    netns: str
+    destination: Network
+    gateway: Address | None = None
+    device: str = ""
+    source: Address | None = None
+    type: Literal["unicast", "blackhole"] = "unicast"
+    onlink: bool = False
+    owner: Ref | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return ("route", self.netns, str(self.destination))
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent neighbour entry."""
+
+    netns: str
+    device: str
+    address: Address
+    mac: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("neighbour", self.netns, self.device, str(self.address))
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """`key` with slashes, under /proc/sys: `net/ipv4/ip_forward`. `optional`: a kernel without it is as good as set."""
+
+    netns: str
+    key: str
+    value: str
+    optional: bool = False
+
+    @property
+    def identity(self) -> Identity:
+        return ("sysctl", self.netns, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """All packet-filter rules of one namespace in one dialect."""
+
+    netns: str
+    value: RulesetValue
+
+    @property
+    def identity(self) -> Identity:
+        return ("ruleset", self.netns, self.value.dialect)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """The built-in responder listens here. `persona` is the image's base name (`kubia`, `nginx`, `agnhost`, ...)."""
+
+    netns: str
+    pod: str
+    protocol: Protocol
+    port: int
+    persona: str
+    addresses: tuple[Address, ...] = ()
+
+    @property
+    def identity(self) -> Identity:
+        return ("listener", self.netns, self.pod, self.protocol, str(self.port))
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A container with a command of its own: a host program run in the pod's namespaces, restarted by its policy."""
+
+    netns: str
+    pod: Ref
+    container: str
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    hostname: str = ""
+    restart: Literal["Always", "OnFailure", "Never"] = "Always"
+
+    @property
+    def identity(self) -> Identity:
+        return ("process", str(self.pod), self.container)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the lab's own tmpfs: a pod's /etc/hosts and the like. `path` is relative: `pod/default/client/hosts`."""
+
+    path: str
+    text: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("file", self.path)
+
+
+Op = Netns | Bridge | Veth | DeviceAddress | Route | Neighbour | Sysctl | Ruleset | Listener | Process | File
+
+ORDER: tuple[type, ...] = (
+    Netns, File, Sysctl, Bridge, Veth, DeviceAddress, Route, Neighbour, Ruleset, Listener, Process,
+)  # fmt: skip
+"""The order in which kinds of Op are made; removal goes the other way round."""
