@@ -21,6 +21,9 @@ class ApiError(NetlabError):
         self.reason = reason
         self.exit_code = 2 if code in (400, 404, 409, 422) else 1
 
+    def __reduce__(self) -> tuple[type, tuple[int, str, str]]:
+        return (ApiError, (self.code, self.reason, str(self)))
+
 
 class InputError(NetlabError):
     """The user's input is wrong. `problems` holds every mistake found, in file order."""
@@ -30,6 +33,9 @@ class InputError(NetlabError):
     def __init__(self, problems: "tuple[Problem, ...] | str") -> None:
         self.problems = (Problem(problems),) if isinstance(problems, str) else problems
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> "tuple[type, tuple[tuple[Problem, ...]]]":
+        return (InputError, (self.problems,))
 
 
 class MachineError(NetlabError):

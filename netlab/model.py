@@ -7,7 +7,7 @@ Defaults of the Kubernetes API are already applied: there is no "not yet known" 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Literal, NamedTuple
@@ -450,6 +450,8 @@ class Cluster:
     links_down: frozenset[tuple[str, str]] = frozenset()
     """Faults in force: (netns, device) pairs whose link is set down."""
     clock: float = 0.0
+    serial: int = 0
+    """Counts the objects that the controllers made: generated names and uids come from it, so that none is used twice."""
 
     def with_(self, **changes: Any) -> "Cluster":
         """A copy with these fields replaced."""
@@ -485,18 +487,26 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Backend:
-    """Where a packet may land: address and port after all rewriting, and whether its source is rewritten on the way."""
+    """Where a packet may land: address and port after all rewriting, and whether its source is rewritten on the way.
+
+    Only the oracle fills the last two, and they do not count when backends are compared. `fate`: what the client sees of a flow
+    that was sent here (REJECTED: nobody listens; DROPPED: no such address, or the answer cannot find its way back; None: not
+    known, the pod runs a program of its own). `sources`: the addresses that the receiver may see; () where that is not known.
+    """
 
     address: Address
     port: int
     masqueraded: bool = False
+    fate: OutcomeKind | None = field(default=OutcomeKind.DELIVERED, compare=False)
+    sources: tuple[Address, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What `expect` and `trace` return. `backends` in order of address; empty unless DELIVERED.
+    """What `expect` and `trace` return. `backends` in order of address, each equally likely; `affinity`: a client keeps its own.
 
-    `affinity`: the balancer keeps a client with its backend. `weights` is None for an even spread, else one weight a backend.
+    `kind` is the best that may happen. REJECTED and DROPPED have no backends where a rule or the router is the end of it; they
+    have some where the packet does reach (or is sent to) a backend and its `fate` is the reason.
     """
 
     kind: OutcomeKind

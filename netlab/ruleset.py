@@ -83,9 +83,14 @@ class InInterface:
 
 @dataclass(frozen=True, slots=True)
 class CtState:
-    """The conntrack state is one of these, in lower case: new, established, related, invalid."""
+    """The conntrack state is one of these, in lower case: new, established, related, invalid (`negate`: is none of them).
+
+    iptables counts "has been through DNAT" among the states, so `states` may hold `dnat` there (as in KUBE-FIREWALL); it is
+    then true of a connection whose destination was rewritten, whatever else its state. nftables says CtDnat instead.
+    """
 
     states: tuple[str, ...]
+    negate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class CtDnat:
 
 @dataclass(frozen=True, slots=True)
 class MarkSet:
-    """All bits of `mask` are set in the packet mark (`negate`: they are not)."""
+    """All bits of `mask` are set in the packet mark (`negate`: they are not). The planners only ask for single bits."""
 
     mask: int
     negate: bool = False
@@ -282,6 +287,7 @@ class Chain:
     name: str
     rules: tuple[Rule, ...] = ()
     base: Base | None = None
+    comment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,12 +303,16 @@ class SetDef:
 
 @dataclass(frozen=True, slots=True)
 class MapDef:
-    """A verdict map: its key's fields, and (key, verdict) pairs in a stable order."""
+    """A verdict map: its key's fields, and (key, verdict) pairs in a stable order, no key twice.
+
+    `element_comments` is () or has one text for each element ('' for none); it changes no meaning.
+    """
 
     name: str
     fields: tuple[Field, ...]
     elements: tuple[tuple[Key, Verdict], ...] = ()
     comment: str = ""
+    element_comments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,90 @@
+"""The controllers: pure functions (Cluster, event) -> settled Cluster.
+
+What Kubernetes' controllers do over time, these do at once: every function here returns when nothing is left to do, so that
+nobody has to poll. They know no kernel and no plan. Errors are InputError (every refused object, in the API server's words) and
+ApiError (404 and the like).
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
+
+from netlab.controllers import nodes, removal
+from netlab.controllers.objects import Action, action, find, kind_of, not_found, objects_of
+from netlab.controllers.putting import ALWAYS, namespace, put_all
+from netlab.controllers.removal import Cascade
+from netlab.controllers.settling import settle
+from netlab.errors import ApiError
+from netlab.model import Cluster, Key, KubernetesObject, Node, Topology, Workload
+
+__all__ = [
+    "Action", "Cascade", "action", "apply", "delete", "find", "initial", "kind_of", "objects_of", "pod_status", "scale",
+    "settle", "tick",
+]  # fmt: skip
+
+SCALABLE = ("ReplicationController", "ReplicaSet", "Deployment")
+
+
+def initial(topology: Topology, objects: Iterable[KubernetesObject] = ()) -> Cluster:
+    """The settled cluster of a topology and the objects that a lab starts with. Raises: InputError with all that is refused."""
+    given = list(objects)
+    others = {("Namespace", Key("", name)): namespace(name) for name in ALWAYS}
+    known = nodes.nodes(topology, (obj for obj in given if isinstance(obj, Node)))
+    cluster = Cluster(topology, nodes=known, others=others, serial=len(known))
+    return settle(put_all(cluster, (obj for obj in given if not isinstance(obj, Node))))
+
+
+def apply(cluster: Cluster, objects: Iterable[KubernetesObject]) -> Cluster:
+    """What `kubectl apply` leaves. All objects or none. `action` says what it did to each. Raises: InputError, ApiError."""
+    return settle(put_all(cluster, objects))
+
+
+def delete(cluster: Cluster, kind: str, key: Key, cascade: Cascade = "background") -> Cluster:
+    """What `kubectl delete` leaves. `kind` as in a manifest (`Deployment`). Raises: ApiError."""
+    return settle(removal.remove(cluster, kind, key, cascade))
+
+
+def scale(cluster: Cluster, kind: str, key: Key, replicas: int) -> Cluster:
+    """What `kubectl scale` leaves. Raises: ApiError when there is no such object or it has no replicas to set."""
+    workload = find(cluster, kind, key)
+    if workload is None:
+        raise not_found(kind, key.name)
+    if kind not in SCALABLE or not isinstance(workload, Workload):
+        raise ApiError(404, "NotFound", f"the server could not find the requested resource: a {kind} cannot be scaled")
+    if replicas < 0:
+        reason = f"spec.replicas: Invalid value: {replicas}: must be greater than or equal to 0"
+        raise ApiError(422, "Invalid", f'{kind} "{key.name}" is invalid: {reason}')
+    if workload.replicas == replicas:
+        return settle(cluster)
+    meta = replace(workload.meta, generation=workload.meta.generation + 1)
+    scaled = replace(workload, replicas=replicas, meta=meta)
+    return settle(cluster.with_(workloads={**cluster.workloads, (kind, key): scaled}))
+
+
+def pod_status(
+    cluster: Cluster,
+    key: Key,
+    ready: bool | None = None,
+    phase: Literal["Pending", "Running", "Succeeded", "Failed"] | None = None,
+    restarts: int | None = None,
+    message: str | None = None,
+) -> Cluster:
+    """What follows from a report on a pod's probes or processes; None = as it was. A pod that is gone by now changes nothing."""
+    pod = cluster.pods.get(key)
+    if pod is None:
+        return cluster
+    is_ready = pod.ready if ready is None else ready
+    after = replace(
+        pod,
+        ready=is_ready,
+        serving=pod.serving if ready is None else ready,
+        phase=phase or pod.phase,
+        restarts=pod.restarts if restarts is None else restarts,
+        message=pod.message if message is None else message,
+    )
+    return cluster if after == pod else settle(cluster.with_(pods={**cluster.pods, key: after}))
+
+
+def tick(cluster: Cluster, seconds: float) -> Cluster:
+    """The cluster `seconds` later."""
+    return settle(cluster.with_(clock=cluster.clock + seconds))

@@ -1,0 +1,37 @@
+"""Service proxies: what each node's rules must be for the Services of a Cluster. One module a mode, named as kube-proxy names it.
+
+A mode is a module of this package with NAME and `plan(cluster, node, ports=None)`; the other modules are what modes share.
+Nothing here knows how rules are written down (rendering/) or loaded (kernel/).
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+from netlab.errors import InputError
+from netlab.model import Cluster
+from netlab.ops import Op
+from netlab.proxy.service_ports import service_ports_by_family
+
+
+def modes() -> tuple[str, ...]:
+    """The names of all modes, sorted."""
+    return tuple(sorted(_modules()))
+
+
+def plan(cluster: Cluster) -> tuple[Op, ...]:
+    """The rules of every node, in the mode that the topology asks for. What no node changes is computed once for all of them.
+
+    Raises: InputError when the topology names a mode that does not exist.
+    """
+    mode = cluster.topology.cluster.proxy.mode
+    module = _modules().get(mode)
+    if module is None:
+        raise InputError(f"cluster.proxy.mode: {mode!r} is not a proxy mode; there are {', '.join(modes())}")
+    ports = service_ports_by_family(cluster)
+    return tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
+
+
+def _modules() -> dict[str, ModuleType]:
+    found = (import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__))
+    return {module.NAME: module for module in found if hasattr(module, "NAME")}

@@ -1,0 +1,38 @@
+# make demo and make test set up everything they need (tools/setup.sh); nothing else has to be done first.
+
+VENV ?= $(CURDIR)/.venv
+PYTHON = $(VENV)/bin/python
+PYTEST_ARGS ?=
+export VENV
+
+.PHONY: help setup demo test check golden bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+setup: ## install what is missing: packages, virtual environment
+	@tools/setup.sh
+
+demo: setup ## build a lab, send packets from everywhere, draw it, take it down
+	@$(PYTHON) -m netlab demo
+
+test: setup ## all tests, the live ones in labs of their own
+	@$(PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
+
+check: setup ## style, types, floors
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	@if command -v vagrant >/dev/null; then vagrant validate --ignore-provider; \
+	elif command -v ruby >/dev/null; then ruby -c Vagrantfile; \
+	else echo "Vagrantfile: not checked, neither vagrant nor ruby is installed"; fi
+
+golden: setup ## write the golden files anew; read the difference before you commit it
+	@NETLAB_GOLDEN=write $(PYTHON) -m pytest -q -k golden
+
+bench: setup ## measure, beside peers
+	@for what in up change probe; do echo "== $$what"; $(PYTHON) -m netlab bench $$what || exit; done
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

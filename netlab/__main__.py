@@ -1,0 +1,25 @@
+"""The `netlab` command. Decides only what must happen before anything heavy is imported; the verbs are in netlab.cli."""
+
+import sys
+from typing import Any
+
+
+def early_start(argv: list[str]) -> Any:
+    """For `netlab up`: a holder, forked now, that makes its namespaces while this process reads options and manifests."""
+    verb = next((word for word in argv[1:] if not word.startswith("-")), "")
+    if verb != "up" or {"--help", "-h"} & {*argv}:
+        return None
+    from netlab.lab import start
+
+    return start.fork_holder()
+
+
+def main() -> None:
+    starting = early_start(sys.argv)
+    from netlab.cli.app import main as run
+
+    sys.exit(run(sys.argv[1:], starting))
+
+
+if __name__ == "__main__":
+    main()

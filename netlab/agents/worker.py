@@ -1,0 +1,149 @@
+"""A worker: does what the holder must not wait for - probes, read-back, verification, captures, commands - one request at a time.
+
+It is forked from the holder, so it is root of the lab's namespaces; it imports scapy and pyroute2, which the holder never does.
+"""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from netlab.kernel import agent, context
+from netlab.plan import Plan
+
+
+def serve(sock: socket.socket) -> None:
+    """Answer the holder's requests until it has gone."""
+    from netlab.probes import worker as probing
+
+    state = probing.Worker()
+    agent.serve_forever(
+        sock,
+        {"run": run, "observe": observe, "verify": verify, "flush_conntrack": flush_conntrack, "check_ready": check_ready, **state.methods()},
+    )
+
+
+def run(place: context.Place, command: Sequence[str], stdin: str, timeout_s: float | None) -> dict[str, Any]:
+    """Run a program in the place and take in what it prints."""
+    read_out, write_out = os.pipe()
+    read_err, write_err = os.pipe()
+    read_in, write_in = os.pipe()
+
+    def main() -> None:
+        os.setsid()
+        for source, target in ((read_in, 0), (write_out, 1), (write_err, 2)):
+            os.dup2(source, target)
+        agent.close_other_fds()
+        context.run(place, command, os.environ)
+
+    pid = agent.fork(main, read_in, write_out, write_err)
+    for fd in (read_in, write_out, write_err):
+        os.close(fd)
+    out, err, timed_out = _communicate(pid, write_in, stdin.encode(), read_out, read_err, timeout_s)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return {
+        "returncode": 128 - code if code < 0 else code,
+        "stdout": out.decode(errors="replace"),
+        "stderr": err.decode(errors="replace"),
+        "timed_out": timed_out,
+    }
+
+
+def _communicate(
+    pid: int, stdin: int, data: bytes, stdout: int, stderr: int, timeout_s: float | None
+) -> tuple[bytes, bytes, bool]:
+    """Feed and drain the three pipes until both outputs are closed or the time is over (then the program is killed)."""
+    import selectors
+    import signal
+    import time
+
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    texts = {stdout: bytearray(), stderr: bytearray()}
+    timed_out = False
+    with selectors.DefaultSelector() as selector:
+        for fd in texts:
+            selector.register(fd, selectors.EVENT_READ)
+        if data:
+            os.set_blocking(stdin, False)
+            selector.register(stdin, selectors.EVENT_WRITE)
+        else:
+            os.close(stdin)
+        while any(fd in selector.get_map() for fd in texts):
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0 and not timed_out:
+                timed_out, deadline = True, time.monotonic() + 1
+                os.killpg(pid, signal.SIGKILL)
+                continue
+            if left is not None and left <= 0:
+                break
+            for key, _ in selector.select(left):
+                if key.fd == stdin:
+                    try:
+                        data = data[os.write(stdin, data) :]
+                    except BrokenPipeError:
+                        data = b""
+                    if not data:
+                        selector.unregister(stdin)
+                        os.close(stdin)
+                elif chunk := os.read(key.fd, 1 << 16):
+                    texts[key.fd] += chunk
+                else:
+                    selector.unregister(key.fd)
+    for fd in texts:
+        os.close(fd)
+    return bytes(texts[stdout]), bytes(texts[stderr]), timed_out
+
+
+def observe(path: str, what: str) -> Any:
+    """What the kernel says about one namespace."""
+    from netlab.kernel import observe as kernel_observe
+
+    return kernel_observe.read(path, what)
+
+
+def verify(paths: Mapping[str, str], plan: Plan) -> list[tuple[str, tuple[str, ...] | None]]:
+    """(sentence, identity of the op that mends it) for each difference between plan and kernel."""
+    from netlab.kernel import verify as kernel_verify
+
+    return kernel_verify.drift(paths, tuple(plan.ops.values()))
+
+
+def flush_conntrack(paths: Sequence[str]) -> dict[str, int]:
+    """Forget every connection in the namespaces."""
+    from netlab.kernel import rules
+
+    for path in paths:
+        rules.flush_conntrack(path)
+    return {"flushed": len(paths)}
+
+
+def check_ready(
+    node: str, place: context.Place | None, address: str, port: int, http_path: str | None, command: Sequence[str], timeout_s: float
+) -> bool:
+    """One readiness check: exec in the place, or a connection (and a GET) from the node, as the kubelet does."""
+    if place is not None:
+        done = run(place, command, "", timeout_s)
+        return done["returncode"] == 0 and not done["timed_out"]
+    from netlab.kernel.namespaces import entered
+
+    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with entered(fd):
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    finally:
+        os.close(fd)
+    with sock:
+        sock.settimeout(timeout_s)
+        try:
+            sock.connect((address, port))
+            return http_path is None or _http_ok(sock, address, http_path)
+        except OSError:
+            return False
+
+
+def _http_ok(sock: socket.socket, host: str, path: str) -> bool:
+    """Whether a GET is answered with a status from 200 to 399, which is what Kubernetes counts as success."""
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: kube-probe/netlab\r\nConnection: close\r\n\r\n".encode())
+    status = sock.makefile("rb").readline(256).split()
+    return len(status) > 1 and status[1].isdigit() and 200 <= int(status[1]) < 400

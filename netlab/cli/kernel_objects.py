@@ -1,0 +1,101 @@
+"""`get hosts|links|routes|rules|conntrack`: netlab's own kinds as Kubernetes-like objects, and the cells of their tables.
+
+Hosts come from the lab's topology. The others are read from the kernel at each call: one object a target holds all its rows
+under `status.items`, as `ip -j` prints them (rules: `status.text`).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from netlab.errors import InputError
+
+if TYPE_CHECKING:
+    from netlab.client import Lab
+    from netlab.model import Cluster
+
+Json = dict[str, Any]
+
+KIND = {"hosts": "Host", "links": "Link", "routes": "Route", "rules": "Rule", "conntrack": "Conntrack"}
+
+
+def fetch(lab: "Lab", kind: str, name: str | None) -> list[Json]:
+    """The objects of one kind; `name` is a host's name, or the target to look into (default: every node)."""
+    cluster = lab.cluster()
+    if kind == "hosts":
+        return hosts(cluster, name)
+    targets = [name if "/" in name else f"node/{name}"] if name else [f"node/{node}" for node in cluster.nodes]
+    found = []
+    for target in targets:
+        from netlab.client import View
+
+        seen = getattr(View(lab, target), kind)()
+        status = {"text": seen} if kind == "rules" else {"items": seen}
+        found.append({"apiVersion": "netlab/v1", "kind": KIND[kind], "metadata": {"name": target}, "status": status})
+    return found
+
+
+def hosts(cluster: "Cluster", name: str | None) -> list[Json]:
+    found = [one for one in cluster.topology.hosts if name in (None, one.name, f"host/{one.name}")]
+    if name and not found:
+        known = ", ".join(one.name for one in cluster.topology.hosts) or "none"
+        raise InputError(f'hosts "{name}" not found (there is: {known})')
+    return [
+        {
+            "apiVersion": "netlab/v1",
+            "kind": "Host",
+            "metadata": {"name": one.name},
+            "spec": {"routes": {str(to): str(gateway) for to, gateway in one.routes}},
+            "status": {"addresses": [str(address) for address in one.addresses]},
+        }
+        for one in found
+    ]
+
+
+def text(items: list[Json]) -> str:
+    """Links, routes, rules or conntrack entries for people."""
+    from netlab.cli.tables import align
+
+    if items[0]["kind"] == "Rule":
+        return "".join(f"# {one['metadata']['name']}\n{one['status']['text'].rstrip()}\n" for one in items)
+    heading, cells = TABLES[items[0]["kind"]]
+    rows = [[one["metadata"]["name"], *cells(row)] for one in items for row in one["status"]["items"]]
+    return align([["TARGET", *heading], *rows])
+
+
+def link_cells(row: Json) -> list[str]:
+    return [
+        row.get("ifname", ""),
+        row.get("operstate", ""),
+        row.get("address", ""),
+        row.get("master", "") or "-",
+        str(row.get("mtu", "")),
+    ]
+
+
+def route_cells(row: Json) -> list[str]:
+    kind = row.get("type", "unicast")
+    destination = row.get("dst", "")
+    source = row.get("prefsrc", "") or "-"
+    return [
+        destination if kind == "unicast" else f"{kind} {destination}",
+        row.get("gateway", "") or "-",
+        row.get("dev", "") or "-",
+        source,
+    ]
+
+
+def conntrack_cells(row: Json) -> list[str]:
+    """One connection: its protocol and state, the original direction, and where the reply comes from."""
+    return [
+        str(row.get(key, "")) or "-"
+        for key in ("protocol", "state", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst")
+    ]
+
+
+TABLES = {
+    "Link": (("DEVICE", "STATE", "MAC", "MASTER", "MTU"), link_cells),
+    "Route": (("DESTINATION", "GATEWAY", "DEVICE", "SOURCE"), route_cells),
+    "Conntrack": (
+        ("PROTOCOL", "STATE", "SOURCE", "SPORT", "DESTINATION", "DPORT", "REPLIES-FROM", "REPLY-PORT", "REPLIES-TO"),
+        conntrack_cells,
+    ),
+}

@@ -1,0 +1,184 @@
+"""up, ls, down: labs as a whole; exec, shell, logs: what runs inside them."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from netlab.cli import output
+from netlab.cli.output import FilesOption, LabOption, NamespaceOption
+from netlab.errors import InputError, LabGone
+
+if TYPE_CHECKING:
+    from netlab.client import Lab
+
+
+TargetArgument = Annotated[
+    str, typer.Argument(metavar="TARGET", help="pod/NAME, node/NAME, host/NAME, deploy/NAME, rc/NAME@2, ...")
+]
+
+
+def up(
+    context: typer.Context,
+    topology: Annotated[
+        str | None, typer.Argument(metavar="TOPOLOGY", help="A topology file; the default topology without one.")
+    ] = None,
+    files: FilesOption = None,
+    name: Annotated[str | None, typer.Option(metavar="LAB", help="The lab's name; otherwise the topology's.")] = None,
+    proxy: Annotated[str | None, typer.Option(metavar="MODE", help="iptables or nftables, whatever the topology says.")] = None,
+    fabric: Annotated[str | None, typer.Option(metavar="NAME", help="bridge or routed, whatever the topology says.")] = None,
+    named: Annotated[bool, typer.Option("--named", help="Publish the namespaces for `ip netns exec` (root only).")] = False,
+    form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
+) -> None:
+    """Build a lab and print its name. Returns when its pods answer.
+
+    \b
+    Examples:
+      netlab up
+      netlab up -f manifests/kubia.yaml --proxy nftables
+      netlab up topologies/two-node.yaml -f manifests/ --name second
+      kubectl get svc,endpointslices,pods,nodes -A -o yaml | netlab up -f -
+    """
+    output.choose(form, ("json",), "-o")
+    from netlab import client
+    from netlab.lab import start
+    from netlab.lab.inputs import read_inputs
+
+    starting = context.obj or start.fork_holder()
+    try:
+        value, objects, warnings = read_inputs(topology, files or (), proxy=proxy, fabric=fabric)
+    except BaseException:
+        starting.cancel()
+        raise
+    output.warn(warnings)
+    lab = client.launch(starting, name or value.name, value, objects, named=named)
+    info = next(one for one in client.labs() if one.name == lab.name)
+    if form == "json":
+        output.print_json(described(info))
+    else:
+        print(lab.name)
+    output.message(f"{info.nodes} nodes, {info.pods} pods, proxy {info.proxy}; `netlab down` takes it down")
+
+
+def described(info: object) -> dict[str, object]:
+    """A LabInfo as a JSON object."""
+    keys = ("name", "pid", "proxy", "nodes", "pods", "age_s", "directory", "version")
+    return {key: getattr(info, key) for key in keys}
+
+
+def ls(form: Annotated[str | None, typer.Option("-o", "--output", metavar="json|name")] = None) -> None:
+    """The labs that run.
+
+    \b
+    Examples:
+      netlab ls
+      netlab ls -o json
+    """
+    output.choose(form, ("json", "name"), "-o")
+    from netlab import client
+    from netlab.cli.tables import age, align
+
+    found = client.labs()
+    match form:
+        case "json":
+            output.print_json([described(one) for one in found])
+        case "name":
+            print("".join(f"{one.name}\n" for one in found), end="")
+        case _:
+            if not found:
+                output.message("no lab is running; `netlab up` starts one")
+                return
+            rows = [[one.name, str(one.nodes), str(one.pods), one.proxy, str(one.pid), age(one.age_s)] for one in found]
+            print(align([["NAME", "NODES", "PODS", "PROXY", "PID", "AGE"], *rows]), end="")
+
+
+def down(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="LAB", help="Labs to take down; the only one without a name.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All labs of this user.")] = False,
+    lab: LabOption = None,
+) -> None:
+    """Take labs down. Nothing of them is left.
+
+    \b
+    Examples:
+      netlab down
+      netlab down second
+      netlab down --all
+    """
+    from netlab import client
+    from netlab.client import Lab
+
+    if everything and names:
+        raise InputError("--all and names exclude each other")
+    wanted: list[str | None] = [one.name for one in client.labs()] if everything else [*(names or [])] or [lab]
+    missing = []
+    for name in wanted:
+        try:
+            one = Lab.attach(name or None)
+        except LabGone as error:
+            missing.append(str(error))
+            continue
+        one.down()
+        output.message(f"{one.name} is down")
+    if missing:
+        raise LabGone("\n".join(missing))
+
+
+def exec_(
+    target: TargetArgument,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND", help="Any program of this machine, and its arguments.")],
+    container: Annotated[str | None, typer.Option("-c", "--container", metavar="CONTAINER")] = None,
+    namespace: NamespaceOption = "default",
+    tty: Annotated[bool, typer.Option("-i", "-t", "--stdin", "--tty", hidden=True)] = False,
+    lab: LabOption = None,
+) -> int:
+    """Run any program of this machine inside a pod, node or host. Its exit code is ours.
+
+    \b
+    Failures of netlab itself are 125, a program that cannot be run 126, one that is not found 127.
+    \b
+    Examples:
+      netlab exec pod/client -- curl -s http://kubia
+      netlab exec node/node-170 -- iptables-save -t nat
+      netlab exec host/client -- ip route
+      netlab exec rc/kubia@2 -- ss -tln
+    """
+    return run_inside(output.attach(lab), target, command, container, namespace)
+
+
+def run_inside(lab: "Lab", target: str, command: list[str], container: str | None, namespace: str) -> int:
+    """The program's exit code; the terminal, its signals and job control are the program's own."""
+    sys.stdout.flush()
+    return lab.exec_replace(target, command, namespace, container)
+
+
+def shell(target: TargetArgument, namespace: NamespaceOption = "default", lab: LabOption = None) -> int:
+    """An interactive shell inside a pod, node or host.
+
+    \b
+    Examples:
+      netlab shell node/node-170
+      netlab shell pod/client
+    """
+    program = os.environ.get("SHELL") or "/bin/sh"
+    return run_inside(output.attach(lab), target, [program], None, namespace)
+
+
+def logs(
+    pod: Annotated[str, typer.Argument(metavar="POD", help="A pod's name, pod/NAME, or a workload: its first pod.")],
+    container: Annotated[str | None, typer.Option("-c", "--container", metavar="CONTAINER")] = None,
+    namespace: NamespaceOption = "default",
+    lab: LabOption = None,
+) -> None:
+    """What the program of a pod printed.
+
+    \b
+    Examples:
+      netlab logs client
+      netlab logs deploy/looping
+    """
+    target = pod if "/" in pod else f"pod/{pod}"
+    sys.stdout.write(output.attach(lab).logs(target, namespace, container))

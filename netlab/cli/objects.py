@@ -1,0 +1,281 @@
+"""apply, delete, get, describe, scale: kubectl's verbs with kubectl's words, over the lab's API."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from netlab.cli import output
+from netlab.cli.output import FilesOption, LabOption, NamespaceOption
+from netlab.errors import InputError
+
+if TYPE_CHECKING:
+    from netlab.client import Lab
+
+Json = dict[str, Any]
+
+ALL = ("pods", "replicationcontrollers", "services", "daemonsets", "deployments", "replicasets")
+"""What `get all` means, in kubectl's order."""
+
+
+def apply(files: FilesOption = None, lab: LabOption = None) -> None:
+    """Create or change objects from manifests. Returns when the lab has settled.
+
+    \b
+    Examples:
+      netlab apply -f manifests/kubia.yaml
+      netlab apply -f manifests/
+      kubectl create deployment web --image=nginx --dry-run=client -o yaml | netlab apply -f -
+    """
+    documents = read(files)
+    for done in output.attach(lab).apply(documents):
+        print(f"{identity(done['kind'])}/{done['name']} {done['action']}")
+
+
+def delete(
+    what: Annotated[list[str] | None, typer.Argument(metavar="KIND/NAME", help="Objects, or a kind and then names.")] = None,
+    files: FilesOption = None,
+    cascade: Annotated[
+        str, typer.Option(help="background (its pods go too) or orphan (they stay); also true and false.")
+    ] = "background",
+    namespace: NamespaceOption = "default",
+    lab: LabOption = None,
+) -> None:
+    """Delete objects. Returns when the lab has settled.
+
+    \b
+    Examples:
+      netlab delete svc/kubia
+      netlab delete pod kubia-x7k2p
+      netlab delete rc/kubia --cascade=orphan
+      netlab delete -f manifests/kubia.yaml
+    """
+    mode = output.choose(CASCADE.get(cascade, cascade), ("background", "foreground", "orphan"), "--cascade")
+    targets = [(kind, name, namespace) for kind, name in named(what or [])]
+    if files:
+        targets += [target_of(document) for document in read(files)]
+    if not targets:
+        raise InputError("nothing to delete: give KIND/NAME or -f MANIFEST")
+    running = output.attach(lab)
+    for kind, name, where in targets:
+        running.delete(kind, name, where, "orphan" if mode == "orphan" else "background")
+        print(f'{identity(kind)} "{name}" deleted')
+
+
+CASCADE = {"true": "background", "false": "orphan"}
+
+
+def get(
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND[,KIND...]|KIND/NAME", help="po, svc, deploy, ...; hosts, links, routes, rules, conntrack."),
+    ],
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME")] = None,
+    all_namespaces: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Objects of every namespace.")] = False,
+    namespace: NamespaceOption = "default",
+    selector: Annotated[
+        str, typer.Option("-l", "--selector", metavar="SELECTOR", help="Only objects with these labels: app=web,tier!=x.")
+    ] = "",
+    form: Annotated[str | None, typer.Option("-o", "--output", metavar="wide|json|yaml|name")] = None,
+    show_labels: Annotated[bool, typer.Option("--show-labels", help="Labels as the last column.")] = False,
+    lab: LabOption = None,
+) -> None:
+    """Show objects as kubectl does; hosts, links, routes, rules and conntrack are read from the kernel.
+
+    \b
+    Examples:
+      netlab get svc
+      netlab get po -A -o wide
+      netlab get po,svc,ep -l app=kubia
+      netlab get svc kubia -o yaml
+      netlab get routes node/node-170
+      netlab get rules node/node-170
+    """
+    output.choose(form, ("wide", "json", "yaml", "name"), "-o")
+    requests = [*asked(kind, names or [])]
+    running = output.attach(lab)
+    where = None if all_namespaces else namespace
+    found = [(one, fetch(running, one, wanted, where, selector)) for one, wanted in requests]
+    single = len(requests) == 1 and requests[0][1] is not None
+    match form:
+        case "json" | "yaml":
+            items = [item for _, group in found for item in group]
+            document = (
+                items[0] if single else {"apiVersion": "v1", "kind": "List", "items": items, "metadata": {"resourceVersion": ""}}
+            )
+            output.print_json(document) if form == "json" else output.print_yaml(document)
+        case "name":
+            from netlab.cli.tables import name_of, qualified
+
+            for _, group in found:
+                for item in group:
+                    print(f"{qualified(item)}/{name_of(item)}")
+        case _:
+            show(found, all_namespaces, namespace, form == "wide", show_labels)
+
+
+def show(found: Sequence[tuple[str, list[Json]]], everywhere: bool, namespace: str, wide: bool, labels: bool) -> None:
+    """The tables, a blank line between kinds, or kubectl's sentence when there is nothing."""
+    from netlab.cli import tables
+
+    groups = merged(found)
+    if not groups:
+        output.message("No resources found" if everywhere else f"No resources found in {namespace} namespace.")
+    now = datetime.now(UTC)
+    for at, items in enumerate(groups):
+        if items[0]["kind"] in ("Link", "Route", "Rule", "Conntrack"):
+            from netlab.cli import kernel_objects
+
+            print(("\n" if at else "") + kernel_objects.text(items), end="")
+            continue
+        namespaced = everywhere and bool(tables.meta(items[0]).get("namespace"))
+        print(("\n" if at else "") + tables.text(items, now, wide, namespaced, prefix=len(groups) > 1, labels=labels), end="")
+
+
+def merged(found: Sequence[tuple[str, list[Json]]]) -> list[list[Json]]:
+    """Objects grouped by kind, in the order asked for; kinds without objects are left out."""
+    groups: dict[str, list[Json]] = {}
+    for kind, items in found:
+        if items:
+            groups.setdefault(kind, []).extend(items)
+    return list(groups.values())
+
+
+def describe(
+    kind: Annotated[str, typer.Argument(metavar="KIND|KIND/NAME")],
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME")] = None,
+    namespace: NamespaceOption = "default",
+    selector: Annotated[str, typer.Option("-l", "--selector", metavar="SELECTOR")] = "",
+    lab: LabOption = None,
+) -> None:
+    """Everything about an object, laid out as kubectl does.
+
+    \b
+    Examples:
+      netlab describe svc kubia
+      netlab describe node/node-170
+      netlab describe po -l app=kubia
+    """
+    from netlab.cli import describe as description
+
+    running = output.attach(lab)
+    items = [item for one, wanted in asked(kind, names or []) for item in fetch(running, one, wanted, namespace, selector)]
+    if not items:
+        output.message(f"No resources found in {namespace} namespace.")
+    print("\n\n".join(description.text(item, related(running, item)) for item in items), end="")
+
+
+def related(running: "Lab", item: Json) -> Any:
+    """The objects that the description of this one shows beside it."""
+    from netlab.cli.describe import Related
+
+    now = datetime.now(UTC)
+    where, name = item["metadata"].get("namespace"), item["metadata"]["name"]
+    match item["kind"]:
+        case "Service":
+            return Related(now, slices=running.get("endpointslices", None, where, f"kubernetes.io/service-name={name}"))
+        case "Node":
+            pods = running.get("pods", None, None)
+            return Related(now, pods=[pod for pod in pods if pod["spec"].get("nodeName") == name])
+        case "ReplicationController" | "ReplicaSet" | "DaemonSet":
+            return Related(now, pods=owned(running.get("pods", None, where), item))
+        case "Deployment":
+            return Related(now, replicasets=owned(running.get("replicasets", None, where), item))
+        case _:
+            return Related(now)
+
+
+def owned(items: Iterable[Json], owner: Json) -> list[Json]:
+    def by(one: Json) -> bool:
+        owners = one["metadata"].get("ownerReferences") or ()
+        return any(ref.get("kind") == owner["kind"] and ref.get("name") == owner["metadata"]["name"] for ref in owners)
+
+    return [one for one in items if by(one)]
+
+
+def scale(
+    what: Annotated[list[str], typer.Argument(metavar="KIND/NAME")],
+    replicas: Annotated[int, typer.Option("--replicas", min=0, help="How many pods it shall keep.")],
+    namespace: NamespaceOption = "default",
+    lab: LabOption = None,
+) -> None:
+    """Change how many pods a workload keeps. Returns when they answer.
+
+    \b
+    Examples:
+      netlab scale rc/kubia --replicas 5
+      netlab scale deploy web --replicas 0
+    """
+    targets = [*named(what)]
+    running = output.attach(lab)
+    for kind, name in targets:
+        running.scale(kind, name, replicas, namespace)
+        print(f"{identity(kind)}/{name} scaled")
+
+
+# ---------------------------------------------------------------- what was asked for
+
+
+def read(files: Sequence[str] | None) -> list[Json]:
+    """The objects of the manifests as JSON, checked here so that errors name file and line; warnings are shown."""
+    import sys
+
+    from netlab import manifest
+
+    if not files:
+        raise InputError("give the manifests with -f FILE, -f DIRECTORY or -f -")
+    loaded = manifest.read_objects(manifest.read_paths(files, sys.stdin.buffer.read))
+    output.warn(loaded.warnings)
+    return [dict(obj.manifest) for obj in loaded.objects]
+
+
+def target_of(document: Json) -> tuple[str, str, str]:
+    meta = document["metadata"]
+    return document["kind"], meta["name"], meta.get("namespace") or "default"
+
+
+def named(words: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """(plural kind, name) of `KIND/NAME...` and of `KIND NAME...`."""
+    if words and "/" not in words[0]:
+        if len(words) == 1:
+            raise InputError(f"{words[0]!r}: expected KIND/NAME, such as deploy/web")
+        kinds = plural(words[0])
+        return [(kinds, name) for name in words[1:]]
+    return [(plural(kind), name) for kind, name in map(output.split_ref, words)]
+
+
+def asked(kind: str, names: Sequence[str]) -> Iterable[tuple[str, str | None]]:
+    """(plural kind, name or None for all) of what `get` and `describe` were given."""
+    if "/" in kind:
+        return named([kind, *names])
+    wanted: list[str | None] = [*names] or [None]
+    kinds = [one for word in kind.split(",") for one in (ALL if word == "all" else (plural(word),))]
+    return [(one, name) for one in kinds for name in wanted]
+
+
+def plural(word: str) -> str:
+    """The API's plural of a kind as users write it, netlab's own kinds among them; raises InputError with a suggestion."""
+    from netlab.manifest import kinds
+
+    return kinds.find(word).plural
+
+
+def identity(kind: str) -> str:
+    """singular.group of a kind, as kubectl's messages have it."""
+    from netlab.manifest import kinds
+
+    info = kinds.find(kind)
+    group, slash, _ = info.api_version.partition("/")
+    return f"{info.singular}.{group}" if slash else info.singular
+
+
+def fetch(running: "Lab", kind: str, name: str | None, namespace: str | None, selector: str) -> list[Json]:
+    """Objects of a kind: Kubernetes' from the API, netlab's own from the topology (hosts) and the kernel (the others)."""
+    match kind:
+        case "hosts" | "links" | "routes" | "rules" | "conntrack":
+            from netlab.cli import kernel_objects
+
+            return kernel_objects.fetch(running, kind, name)
+        case _:
+            return running.get(kind, name, namespace, selector)

@@ -1,0 +1,216 @@
+"""probe, matrix, verify: send and compare. The work is the lab's; here are only its words for people."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from netlab.cli import output
+from netlab.cli.output import LabOption, NamespaceOption, paint
+from netlab.errors import InputError
+
+if TYPE_CHECKING:
+    from netlab.client import Lab
+
+EXIT = {"pass": 0, "fail": 1, "inconclusive": 4}
+COLOUR = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+BAR = 24
+"""Width of the longest bar, in characters."""
+
+
+def probe(
+    sender: Annotated[str, typer.Argument(metavar="FROM", help="pod/NAME, node/NAME, host/NAME, deploy/NAME, rc/NAME@2.")],
+    to: Annotated[str, typer.Argument(metavar="TO", help="The same, svc/NAME[:PORT], IP[:PORT], NAME[:PORT] or http://...")],
+    count: Annotated[int, typer.Option("--count", "-c", min=1, metavar="N", help="How many flows.")] = 1,
+    protocol: Annotated[str | None, typer.Option(metavar="tcp|udp|sctp|icmp|http")] = None,
+    source: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Send from this address of the sender.")] = None,
+    source_port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535)] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Silence until then counts as dropped.")] = 1.0,
+    form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
+    namespace: NamespaceOption = "default",
+    lab: LabOption = None,
+) -> int:
+    """Send real packets, watch where they land, and judge. Exit code 0 pass, 1 fail, 4 inconclusive.
+
+    \b
+    Examples:
+      netlab probe pod/client svc/kubia --count 300
+      netlab probe host/client 192.168.0.170:30123
+      netlab probe node/node-171 10.96.0.10:53 --protocol udp
+      netlab probe host/client svc/kubia --source 203.0.113.50 -o json
+    """
+    output.choose(form, ("json",), "-o")
+    protocol = output.choose(protocol and protocol.lower(), ("tcp", "udp", "sctp", "icmp", "http"), "--protocol")
+    result = output.attach(lab).probe(
+        sender, to, count=count, protocol=protocol, source=source, source_port=source_port, timeout_s=timeout, namespace=namespace
+    )
+    document = result.json()
+    if form == "json":
+        output.print_json(document)
+    else:
+        print(probe_text(document, output.coloured()), end="")
+    return EXIT[document["verdict"]]
+
+
+def probe_text(result: Mapping[str, Any], colour: bool) -> str:
+    """One probe result for people: verdict, outcomes, a bar a backend, sources, and why."""
+    verdict = paint(result["verdict"].upper(), COLOUR[result["verdict"]], colour)
+    ends = ", ".join(f"{number} {word}" for word, number in result["outcomes"].items() if number)
+    rows = [
+        f"{result['from']} -> {result['to']}  ({result['proxy']})",
+        f"  {verdict}  {ends or 'nothing sent'} of {result['sent']}",
+    ]
+    backends = result["backends"]
+    most, width = max(backends.values(), default=1), max(map(len, backends), default=0)
+    for name, number in backends.items():
+        rows.append(f"    {name:<{width}}  {number:>5}  {paint('█' * max(1, round(BAR * number / most)), 'blue', colour)}")
+    if result["sources"]:
+        seen = ", ".join(f"{address} ({number})" for address, number in result["sources"].items())
+        rows.append(f"  seen from {seen}")
+    spread = result.get("distribution")
+    if spread and spread.get("p") is not None:
+        rows.append(f"  spread: {spread['test']} p = {spread['p']:.3g} (fails below {spread['alpha']:g})")
+    if result["verdict"] != "pass" or not backends:
+        rows.append(f"  expected: {expected_text(result.get('expected') or {})}")
+    rows += [f"  why: {line}" for line in result["why"]]
+    return "".join(row + "\n" for row in rows)
+
+
+def expected_text(expected: Mapping[str, Any]) -> str:
+    backends = expected.get("backends") or []
+    to = f" to {', '.join(backends[:4])}{f' and {len(backends) - 4} more' if len(backends) > 4 else ''}" if backends else ""
+    return f"{expected.get('outcome', 'nothing')}{to}{', masqueraded' if expected.get('masqueraded') else ''}"
+
+
+MARKS = {"delivered": "ok", "rejected": "rej", "dropped": "drop", "not-handled": "drop"}
+"""What a cell of the matrix shows."""
+
+
+def matrix(
+    senders: Annotated[
+        str | None, typer.Option("--from", metavar="SELECTOR", help="Senders: targets with commas, or a label selector of pods.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="SELECTOR", help="Destinations: the same, and svc/NAME.")] = None,
+    form: Annotated[str, typer.Option("-o", "--output", metavar="table|json|junit")] = "table",
+    lab: LabOption = None,
+) -> int:
+    """Every sender to every destination: what was expected against what was seen.
+
+    \b
+    Examples:
+      netlab matrix
+      netlab matrix --from app=client --to svc/kubia
+      netlab matrix -o junit > matrix.xml
+    """
+    output.choose(form, ("table", "json", "junit"), "-o")
+    running = output.attach(lab)
+    results = [one.json() for one in running.matrix(ends(running, senders, services=False), ends(running, to, services=True))]
+    if not results:
+        raise InputError("no pair of sender and destination fits: `netlab get po,svc -A` shows what there is")
+    match form:
+        case "json":
+            output.print_json(results)
+        case "junit":
+            print(junit(results))
+        case _:
+            print(matrix_text(results, output.coloured()), end="")
+    return worst(results)
+
+
+def ends(running: "Lab", text: str | None, services: bool) -> list[str] | None:
+    """The targets that `--from` or `--to` means: targets with commas, or the pods (and Services) with labels."""
+    if text is None:
+        return None
+    if "/" in text or re.fullmatch(r"[0-9.,:]+", text):
+        return text.split(",")
+    kinds = ("pods", "services") if services else ("pods",)
+    found = [(kind, one["metadata"]) for kind in kinds for one in running.get(kind, None, None, text)]
+    if not found:
+        raise InputError(f"no pod has the labels {text!r}; targets are written pod/NAME, node/NAME, host/NAME, svc/NAME")
+    return [f"{'pod' if kind == 'pods' else 'svc'}/{meta['namespace']}/{meta['name']}" for kind, meta in found]
+
+
+def worst(results: Sequence[Mapping[str, Any]]) -> int:
+    """1 when one failed, otherwise 4 when one is inconclusive."""
+    codes = {EXIT[one["verdict"]] for one in results}
+    return 1 if 1 in codes else 4 if 4 in codes else 0
+
+
+def seen_word(result: Mapping[str, Any]) -> str:
+    """What happened to the flows of one pair, in one word; `mixed` when not the same to all."""
+    happened = [word for word, number in result["outcomes"].items() if number]
+    return MARKS[happened[0]] if len(happened) == 1 else "mixed" if happened else "-"
+
+
+def cell(result: Mapping[str, Any]) -> str:
+    """`ok` where seen is expected, otherwise `expected/seen`; `!` marks a failure, `?` missing evidence."""
+    seen, expected = seen_word(result), MARKS.get((result.get("expected") or {}).get("outcome", ""), "-")
+    mark = {"pass": "", "fail": "!", "inconclusive": "?"}[result["verdict"]]
+    return f"{seen if seen == expected else f'{expected}/{seen}'}{mark}"
+
+
+def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool) -> str:
+    """A grid: a row a sender, a column a destination; the columns are numbered and named below when names are long."""
+    senders = list(dict.fromkeys(one["from"] for one in results))
+    ends = list(dict.fromkeys(one["to"] for one in results))
+    found = {(one["from"], one["to"]): one for one in results}
+    heads = [str(at + 1) for at in range(len(ends))]
+    left = max(len("FROM"), *map(len, senders)) + 2
+    wide = max(6, *(len(cell(one)) + 2 for one in results))
+    rows = ["FROM".ljust(left) + "".join(head.ljust(wide) for head in heads).rstrip()]
+    for sender in senders:
+        row = sender.ljust(left)
+        for end in ends:
+            one = found.get((sender, end))
+            shown = cell(one) if one else "-"
+            row += (paint(shown, COLOUR[one["verdict"]], colour) if one else shown) + " " * (wide - len(shown))
+        rows.append(row.rstrip())
+    rows += ["", *(f"  {head:>3}  {end}" for head, end in zip(heads, ends, strict=True)), ""]
+    tally = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
+    rows.append(", ".join(paint(f"{number} {word}", COLOUR[word], colour) for word, number in tally.items() if number))
+    rows += [f"  {one['from']} -> {one['to']}: {line}" for one in results if one["verdict"] != "pass" for line in one["why"]]
+    return "".join(row + "\n" for row in rows)
+
+
+def junit(results: Sequence[Mapping[str, Any]]) -> str:
+    """The results as a JUnit XML document: a test case a pair, inconclusive ones as errors."""
+    from xml.etree import ElementTree
+
+    count = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
+    numbers = {"tests": str(len(results)), "failures": str(count["fail"]), "errors": str(count["inconclusive"])}
+    suite = ElementTree.Element("testsuite", {"name": "netlab matrix", **numbers})
+    for one in results:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": one["from"], "name": f"{one['from']} -> {one['to']}"})
+        if one["verdict"] != "pass":
+            tag = "failure" if one["verdict"] == "fail" else "error"
+            ElementTree.SubElement(case, tag, {"message": "; ".join(one["why"]) or one["verdict"]}).text = "\n".join(one["why"])
+    ElementTree.indent(suite)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode")
+
+
+def verify(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what differs.")] = False,
+    form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
+    lab: LabOption = None,
+) -> int:
+    """Read the kernel back and name every difference from the plan. Exit code 1 when there is drift that was not mended.
+
+    \b
+    Examples:
+      netlab verify
+      netlab verify --repair
+    """
+    output.choose(form, ("json",), "-o")
+    report = output.attach(lab).verify(repair=repair)
+    if form == "json":
+        output.print_json({"drift": list(report.drift), "repaired": report.repaired})
+    else:
+        for line in report.drift:
+            print(line)
+        done = f"{len(report.drift)} differences" + (
+            f", {report.repaired} repaired" if repair else "; `netlab verify --repair` mends them"
+        )
+        output.message(done if report.drift else paint("the kernel holds what was planned", "green", output.coloured(sys.stderr)))
+    return 1 if report.drift and not (repair and report.repaired >= len(report.drift)) else 0

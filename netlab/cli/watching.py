@@ -1,0 +1,70 @@
+"""capture, tcpdump: look at packets."""
+
+import os
+import shutil
+import sys
+from typing import Annotated
+
+import typer
+
+from netlab.cli import output
+from netlab.cli.lab import TargetArgument, run_inside
+from netlab.cli.output import LabOption, NamespaceOption
+from netlab.errors import MachineError
+
+CONTEXT = {"tcpdump": {"allow_interspersed_args": False}}
+
+
+def tcpdump(
+    target: TargetArgument,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="TCPDUMP-ARGUMENT")] = None,
+    namespace: NamespaceOption = "default",
+    lab: LabOption = None,
+) -> int:
+    """This machine's tcpdump inside a pod, node or host; all that follows TARGET is tcpdump's.
+
+    \b
+    Examples:
+      netlab tcpdump node/node-170 -ni any -c 10 tcp port 8080
+      netlab tcpdump pod/client -n icmp
+    """
+    program = shutil.which("tcpdump", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if program is None:
+        raise MachineError("tcpdump is not installed: apt-get install tcpdump (or use `netlab capture`, which does not need it)")
+    rest = list(arguments or [])
+    rest = rest[1:] if rest[:1] == ["--"] else rest
+    return run_inside(output.attach(lab), target, [program, *stay_root(rest)], None, namespace)
+
+
+def stay_root(arguments: list[str]) -> list[str]:
+    """Debian's tcpdump changes to the user `tcpdump`, which a user namespace with one uid does not have."""
+    return arguments if any(one.startswith("-Z") for one in arguments) else ["-Z", "root", *arguments]
+
+
+def capture(
+    targets: Annotated[list[str] | None, typer.Argument(metavar="TARGET", help="Where to look; everywhere without one.")] = None,
+    file: Annotated[
+        str | None, typer.Option("-w", "--write", metavar="FILE.pcapng", help="Write them to a file; - is standard output.")
+    ] = None,
+    expression: Annotated[
+        str, typer.Option("-f", "--filter", metavar="BPF-FILTER", help="As tcpdump takes it: 'tcp port 80'.")
+    ] = "",
+    count: Annotated[int | None, typer.Option("-c", "--count", min=1, metavar="N", help="Stop after N packets.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", help="Stop after so long; otherwise at Ctrl-C.")
+    ] = None,
+    namespace: NamespaceOption = "default",
+    lab: LabOption = None,
+) -> int:
+    """Record packets of many places at once, in the order in which they passed. Ctrl-C ends it.
+
+    \b
+    Examples:
+      netlab capture --for 5
+      netlab capture node/node-170 pod/client -f 'tcp port 80' -w lab.pcapng
+      netlab capture -w - | wireshark -k -i -
+    """
+    from netlab.cli import capturing
+
+    sys.stdout.flush()
+    return capturing.run(output.attach(lab), targets or [], file, expression, count, seconds, namespace)

@@ -1,0 +1,419 @@
+"""The Python API: `netlab.up()` and `Lab`. The command line and the pytest plugin are thin faces over it.
+
+A Lab here is a name and a socket; every method is one request to the lab's own process. What is returned is plain data.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import pickle
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from netlab import __version__
+from netlab.errors import ApiError, InputError, KernelError, LabGone, MachineError, NetlabError
+from netlab.lab import directory as directories
+
+if TYPE_CHECKING:
+    from netlab.lab.start import Starting
+    from netlab.model import Cluster, Topology
+    from netlab.plan import Plan
+
+BY_EXIT_CODE: Mapping[int, type[NetlabError]] = {2: InputError, 3: MachineError}
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """The contract's probe result; `json()` gives exactly the document that it was made from."""
+
+    sender: str
+    to: str
+    proxy: str
+    sent: int
+    outcomes: dict[str, int]
+    backends: dict[str, int]
+    sources: dict[str, int]
+    distribution: dict[str, Any] | None
+    expected: dict[str, Any]
+    verdict: str
+    why: list[str]
+    document: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> "ProbeResult":
+        values: dict[str, Any] = {name: document.get(name) for name in cls.__slots__ if name not in ("sender", "document")}
+        return cls(sender=document["from"], document=document, **values)
+
+    def json(self) -> dict[str, Any]:
+        return self.document
+
+
+@dataclass(frozen=True, slots=True)
+class LabInfo:
+    """One running lab as `netlab ls` shows it. `age_s`: seconds since it was started; `pid`: its holder's."""
+
+    name: str
+    pid: int
+    proxy: str
+    nodes: int
+    pods: int
+    age_s: float
+    directory: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `verify` found: one sentence per difference between the plan and the kernel; how many were repaired."""
+
+    drift: list[str]
+    repaired: int = 0
+
+
+class View:
+    """One pod, node or host, as the kernel shows it. The lists hold what `ip -j` prints, read from the kernel at each call."""
+
+    def __init__(self, lab: "Lab", target: str) -> None:
+        self._lab, self.target = lab, target
+
+    def links(self) -> list[dict[str, Any]]:
+        return self._observe("links")
+
+    def addresses(self) -> list[dict[str, Any]]:
+        return self._observe("addresses")
+
+    def routes(self) -> list[dict[str, Any]]:
+        return self._observe("routes")
+
+    def neighbours(self) -> list[dict[str, Any]]:
+        return self._observe("neighbours")
+
+    def conntrack(self) -> list[dict[str, Any]]:
+        return self._observe("conntrack")
+
+    def rules(self) -> str:
+        """`iptables-save` or `nft list ruleset`, in the dialect of the lab's mode."""
+        return str(self._lab.verb("observe", target=self.target, what="rules"))
+
+    def exec(self, *command: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+        return self._lab.exec(self.target, command, **options)
+
+    def _observe(self, what: str) -> list[dict[str, Any]]:
+        return list(self._lab.verb("observe", target=self.target, what=what))
+
+
+class Lab:
+    """A running lab. As a context manager it is taken down at the end."""
+
+    def __init__(self, directory: Path, keep: socket.socket | None = None) -> None:
+        self.directory = directory
+        self.name = directory.name
+        self._keep = keep
+        info = directories.info(directory)
+        self.pid = int(info["pid"])
+        if info["version"] != __version__:
+            raise LabGone(
+                f"lab {self.name} was started by netlab {info['version']}, this is {__version__}: use that version, or `netlab down {self.name}`"
+            )
+
+    @classmethod
+    def attach(cls, name: str | None = None) -> "Lab":
+        """The running lab of this name (or NETLAB_LAB, or the only one). Raises LabGone, InputError."""
+        return cls(directories.find(directories.base(os.environ), name or os.environ.get("NETLAB_LAB")))
+
+    def __enter__(self) -> "Lab":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.down()
+
+    def __repr__(self) -> str:
+        return f"<netlab.Lab {self.name}>"
+
+    # ------------------------------------------------------------ requests
+
+    def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """One request to the lab's API; the parsed JSON. Raises ApiError and its kin, LabGone."""
+        status, data = self._raw(method, path, body, headers)
+        document = json.loads(data) if data else None
+        if status >= 400:
+            raise _error(status, document)
+        return document
+
+    def verb(self, name: str, /, **body: Any) -> Any:
+        """One of netlab's own verbs."""
+        return self.request("POST", f"/netlab/v1/{name}", body)
+
+    def _raw(self, method: str, path: str, body: Any, headers: Mapping[str, str] | None) -> tuple[int, bytes]:
+        connection = _Connection(self.directory)
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise LabGone(f"lab {self.name} does not answer ({error}); is it gone? `netlab ls` shows what runs") from None
+        finally:
+            connection.close()
+
+    # ------------------------------------------------------------ objects
+
+    def apply(self, objects: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+        """Create or change Kubernetes objects (JSON); what happened to each: {kind, namespace, name, action}."""
+        return list(self.verb("apply", objects=list(objects)))
+
+    def apply_files(self, *paths: str | Path) -> list[dict[str, str]]:
+        """The same for manifest files. Raises InputError with file:line:column of every mistake."""
+        from netlab import manifest
+
+        sources = manifest.read_paths([str(path) for path in paths], _no_stdin)
+        manifest.read_objects(sources)
+        return self.apply(manifest.documents(sources))
+
+    def get(
+        self, kind: str, name: str | None = None, namespace: str | None = "default", selector: str = ""
+    ) -> list[dict[str, Any]]:
+        """Objects of a kind as Kubernetes JSON; `namespace` None means all. Raises ApiError (404) for a name that is not there."""
+        path = _path(kind, name, namespace)
+        if name is not None:
+            return [self.request("GET", path)]
+        query = "?" + urlencode({"labelSelector": selector}) if selector else ""
+        return list(self.request("GET", path + query)["items"])
+
+    def delete(self, kind: str, name: str, namespace: str = "default", cascade: str = "background") -> None:
+        policy = "Orphan" if cascade in ("orphan", "false") else "Background"
+        self.request("DELETE", _path(kind, name, namespace) + f"?propagationPolicy={policy}")
+
+    def scale(self, kind: str, name: str, replicas: int, namespace: str = "default") -> None:
+        self.verb("scale", kind=kind, name=name, replicas=replicas, namespace=namespace)
+
+    def endpoints(self, service: str, namespace: str = "default") -> dict[str, None]:
+        """The names of a Service's ready endpoints, as `backends` of a probe names them: a dict, so `.keys()` compares."""
+        return dict.fromkeys(self.verb("endpoints", service=service, namespace=namespace))
+
+    # ------------------------------------------------------------ packets
+
+    def probe(
+        self,
+        sender: str,
+        to: str,
+        count: int = 1,
+        protocol: str | None = None,
+        source: str | None = None,
+        source_port: int | None = None,
+        timeout_s: float = 1.0,
+        expect: Mapping[str, Any] | None = None,
+        namespace: str = "default",
+    ) -> ProbeResult:
+        """Send `count` flows, watch where they arrive, judge. Raises InputError for targets that do not exist."""
+        body = {"from": sender, "to": to, "count": count, "protocol": protocol, "source": source, "source_port": source_port,
+                "timeout_s": timeout_s, "expect": dict(expect) if expect else None, "namespace": namespace}  # fmt: skip
+        return ProbeResult.of(self.request("POST", "/netlab/v1/probe", body))
+
+    def matrix(self, senders: Sequence[str] | None = None, to: Sequence[str] | None = None, **options: Any) -> list[ProbeResult]:
+        """Every pair of senders and destinations (default: all pods, nodes and hosts, and all pods and Services)."""
+        return [ProbeResult.of(result) for result in self.verb("matrix", **{"from": senders, "to": to, **options})]
+
+    def verify(self, repair: bool = False) -> Report:
+        """Read the kernel back and compare it with the plan."""
+        return Report(**self.verb("verify", repair=repair))
+
+    def fault(self, kind: str, target: str | None = None, **arguments: Any) -> dict[str, Any]:
+        """link-down, link-up, kill-pod, flush-conntrack."""
+        if kind == "flush-conntrack":
+            return dict(self.verb("flush-conntrack", target=target, **arguments))
+        return dict(self.verb("fault", kind=kind, target=target, **arguments))
+
+    # ------------------------------------------------------------ programs
+
+    def exec(
+        self,
+        target: str,
+        command: Sequence[str],
+        container: str | None = None,
+        check: bool = False,
+        timeout_s: float | None = None,
+        namespace: str = "default",
+        stdin: str = "",
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a program of this machine inside a pod, node or host, and take in what it prints.
+
+        Raises CalledProcessError with `check`, TimeoutExpired when it was killed after `timeout_s`.
+        """
+        answer = self.verb("exec", target=target, command=list(command), namespace=namespace, timeout_s=timeout_s, stdin=stdin)
+        if answer["timed_out"]:
+            raise subprocess.TimeoutExpired(list(command), timeout_s or 0.0, answer["stdout"], answer["stderr"])
+        done = subprocess.CompletedProcess(list(command), answer["returncode"], answer["stdout"], answer["stderr"])
+        if check:
+            done.check_returncode()
+        return done
+
+    def exec_replace(self, target: str, command: Sequence[str], namespace: str = "default", container: str | None = None) -> int:
+        """Run a program in the target with this process' own terminal; its exit code. For the command line: joins namespaces."""
+        from netlab import joining
+
+        return joining.run(self, target, command, namespace)
+
+    def logs(self, pod: str, namespace: str = "default", container: str | None = None) -> str:
+        return str(self.verb("logs", pod=pod, namespace=namespace, container=container)["text"])
+
+    # ------------------------------------------------------------ the rest
+
+    def node(self, name: str) -> View:
+        return View(self, f"node/{name}")
+
+    def pod(self, name: str) -> View:
+        return View(self, f"pod/{name}")
+
+    def host(self, name: str) -> View:
+        return View(self, f"host/{name}")
+
+    def info(self) -> dict[str, Any]:
+        return dict(self.request("GET", "/netlab/v1/info"))
+
+    def cluster(self) -> "Cluster":
+        """The lab's whole state, as the value that its process works on."""
+        return self._state()[0]
+
+    def plan(self) -> "Plan":
+        """What the lab has installed."""
+        return self._state()[1]
+
+    def _state(self) -> "tuple[Cluster, Plan]":
+        status, data = self._raw("GET", "/netlab/v1/state", None, None)
+        if status != 200:
+            raise _error(status, json.loads(data))
+        state: tuple[Cluster, Plan] = pickle.loads(data)  # from our own lab, over a socket that only this user can open
+        return state
+
+    def down(self, timeout_s: float = 10.0) -> None:
+        """End the lab; returns when its process and its socket are gone. A lab that has gone already is no error."""
+        with contextlib.suppress(ProcessLookupError):
+            holder = os.pidfd_open(self.pid)
+            try:
+                with contextlib.suppress(LabGone, ApiError):
+                    self.verb("down")
+                if self._keep is not None:
+                    self._keep.close()
+                if not select.select([holder], [], [], timeout_s)[0]:
+                    raise KernelError(
+                        f"lab {self.name} (pid {self.pid}) did not end within {timeout_s} s; `kill -9 {self.pid}` ends it"
+                    )
+            finally:
+                os.close(holder)
+        directories.sweep(self.directory.parent)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over the lab's Unix socket, reached through a descriptor: a Unix socket's path holds only 107 bytes."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("netlab", timeout=None)
+        self._directory = directory
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        fd = os.open(self._directory, os.O_PATH | os.O_DIRECTORY)
+        try:
+            self.sock.connect(f"/proc/self/fd/{fd}/api")
+        finally:
+            os.close(fd)
+
+
+def _path(kind: str, name: str | None, namespace: str | None) -> str:
+    from netlab.manifest import kinds
+
+    info = kinds.find(kind)
+    root = "/api/v1" if "/" not in info.api_version else f"/apis/{info.api_version}"
+    space = f"/namespaces/{quote(namespace, safe='')}" if info.namespaced and namespace is not None else ""
+    return f"{root}{space}/{info.plural}" + (f"/{quote(name, safe='')}" if name is not None else "")
+
+
+def _error(status: int, document: Any) -> NetlabError:
+    message = str(document.get("message", document)) if isinstance(document, dict) else str(document)
+    exit_code = document.get("details", {}).get("exitCode", 1) if isinstance(document, dict) else 1
+    if status == 422 or (status == 500 and exit_code in BY_EXIT_CODE):
+        return BY_EXIT_CODE.get(exit_code, InputError)(message)
+    return ApiError(status, str(document.get("reason", "")) if isinstance(document, dict) else "", message)
+
+
+def _no_stdin() -> bytes:
+    raise InputError("'-' (standard input) is for the command line")
+
+
+def labs() -> list[LabInfo]:
+    """Every running lab of this user, by name; directories of dead ones are swept."""
+    found = []
+    for path in directories.running(directories.base(os.environ)):
+        with contextlib.suppress(LabGone):
+            info = directories.info(path)
+            with contextlib.suppress(NetlabError):
+                info |= Lab(path).info()
+            age_s = max(0.0, time.time() - info["started"])
+            found.append(
+                LabInfo(path.name, info["pid"], info["proxy"], info["nodes"], info["pods"], age_s, str(path), info["version"])
+            )
+    return found
+
+
+def up(
+    topology: "str | Path | Topology | None" = None,
+    manifests: Sequence[str | Path] = (),
+    *,
+    name: str | None = None,
+    proxy: str | None = None,
+    fabric: str | None = None,
+    named: bool = False,
+) -> Lab:
+    """A new lab, up and answering; it ends with the `with` block, with `down()`, or with this process.
+
+    Raises InputError (every mistake with file:line:column), MachineError (what is missing here and how to get it).
+    """
+    from netlab.lab import start
+    from netlab.lab.inputs import read_inputs
+
+    topology_value, objects, _ = read_inputs(topology, [str(path) for path in manifests], proxy=proxy, fabric=fabric)
+    if name is None:
+        name = f"{topology_value.name}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
+    return launch(start.spawn_holder(), name, topology_value, objects, named=named, tether=True)
+
+
+def launch(
+    starting: "Starting", name: str, topology: "Topology", objects: Sequence[Any], *, named: bool = False, tether: bool = False
+) -> Lab:
+    """Give a waiting holder its lab. On any error the holder ends and the lab's directory is gone."""
+    from netlab.lab.spec import LabSpec
+
+    try:
+        if named and os.geteuid() != 0:
+            raise MachineError("--named needs root: /run/netns belongs to it; `netlab exec` and `netlab shell` work without")
+        directory = directories.base(os.environ) / name
+        lock = directories.claim(directory)
+    except BaseException:
+        starting.cancel()
+        raise
+    try:
+        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects), tether)
+        starting.go(lock, spec)
+    except BaseException:
+        starting.cancel()
+        raise
+    finally:
+        os.close(lock)
+    if not tether:
+        starting.sock.close()
+    lab = Lab(directory, starting.sock if tether else None)
+    if named:
+        from netlab.lab.named import publish
+
+        publish(lab)
+    return lab

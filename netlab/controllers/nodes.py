@@ -1,0 +1,61 @@
+"""Decides the Nodes of a cluster: those of the topology, with what Node objects say about them laid over."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+
+from netlab import ipam
+from netlab.controllers import names
+from netlab.errors import InputError, Problem
+from netlab.model import ClusterConfig, Meta, Network, Node, NodeSpec, Topology
+
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+
+
+def nodes(topology: Topology, given: Iterable[Node]) -> dict[str, Node]:
+    """All nodes in the topology's order. Raises: InputError for unknown Node objects, or when the podCIDRs are used up."""
+    objects = {node.meta.name: node for node in given}
+    known = [spec.name for spec in topology.nodes]
+    problems = tuple(Problem(f"node/{name}: {unknown(name, known)}") for name in objects if name not in known)
+    if problems:
+        raise InputError(problems)
+    config = topology.cluster
+    taken = [cidr for spec in topology.nodes for cidr in spec.pod_cidrs]
+    taken += [cidr for node in objects.values() for cidr in node.pod_cidrs]
+    free = {f"IPv{cidr.version}": ipam.free_pod_cidrs(config, taken, f"IPv{cidr.version}") for cidr in config.pod_cidrs}  # type: ignore[arg-type]  # 4 or 6
+    return {spec.name: _node(spec, objects.get(spec.name), config, free, serial) for serial, spec in enumerate(topology.nodes)}
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """That there is no such node, and which one was probably meant."""
+    candidates = list(known)
+    close = get_close_matches(name, candidates, n=1)
+    some = ", ".join(candidates[:8]) + (", ..." if len(candidates) > 8 else "")
+    return f'there is no node "{name}" in the topology; ' + (f"did you mean {close[0]}?" if close else f"there is {some}")
+
+
+def overlaid(node: Node, given: Node) -> Node:
+    """A node with what a Node object says of labels, readiness and taint. Addresses and podCIDRs stay: they are wired."""
+    labels = {**node.meta.labels, **given.meta.labels}
+    meta = replace(node.meta, labels=labels, annotations=given.meta.annotations, uid=given.meta.uid or node.meta.uid)
+    control_plane = given.control_plane if given.manifest.get("spec") else node.control_plane
+    return replace(node, meta=meta, ready=given.ready, control_plane=control_plane, manifest=given.manifest)
+
+
+def _node(spec: NodeSpec, given: Node | None, config: ClusterConfig, free: Mapping[str, Iterator[Network]], serial: int) -> Node:
+    cidrs = spec.pod_cidrs or (given.pod_cidrs if given is not None else ())
+    if not cidrs:
+        cidrs = tuple(next(networks, None) or ipam.pod_cidr(replace(config, pod_cidrs=()), ()) for networks in free.values())
+    labels = {
+        "kubernetes.io/hostname": spec.name,
+        "kubernetes.io/os": "linux",
+        **({CONTROL_PLANE: ""} if spec.control_plane else {}),
+        **spec.labels,
+    }
+    node = Node(
+        meta=Meta(spec.name, labels=labels, uid=names.uid("Node", "", spec.name, serial)),
+        addresses=spec.addresses or (given.addresses if given is not None else ()),
+        pod_cidrs=cidrs,
+        control_plane=spec.control_plane,
+    )
+    return overlaid(node, given) if given is not None else node

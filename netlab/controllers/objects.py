@@ -1,0 +1,125 @@
+"""Finds objects in a cluster, and lays a new version of one over the old one as `kubectl apply` does.
+
+Decides what an object that is already there keeps: uid, addresses, ports, a scaled replica count.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+from netlab.controllers import nodes, services
+from netlab.errors import ApiError
+from netlab.model import Cluster, Key, KubernetesObject, Meta, Node, Other, Pod, Service, Workload
+
+Action = Literal["created", "configured", "unchanged"]
+
+
+def kind_of(obj: KubernetesObject) -> str:
+    """The Kubernetes kind of a model object."""
+    return obj.kind if isinstance(obj, Workload | Other) else type(obj).__name__
+
+
+def objects_of(cluster: Cluster, kind: str) -> tuple[KubernetesObject, ...]:
+    """All objects of a kind, in the order in which they came."""
+    match kind:
+        case "Node":
+            return tuple(cluster.nodes.values())
+        case "Pod":
+            return tuple(cluster.pods.values())
+        case "Service":
+            return tuple(cluster.services.values())
+        case "EndpointSlice":
+            return tuple(cluster.slices.values())
+        case "Endpoints":
+            return tuple(cluster.endpoints.values())
+        case "ReplicationController" | "ReplicaSet" | "Deployment" | "DaemonSet":
+            return tuple(one for (its, _), one in cluster.workloads.items() if its == kind)
+        case _:
+            return tuple(one for (its, _), one in cluster.others.items() if its == kind)
+
+
+def find(cluster: Cluster, kind: str, key: Key) -> KubernetesObject | None:
+    """One object, None when it is not there."""
+    match kind:
+        case "Node":
+            return cluster.nodes.get(key.name)
+        case "Pod":
+            return cluster.pods.get(key)
+        case "Service":
+            return cluster.services.get(key)
+        case "EndpointSlice":
+            return cluster.slices.get(key)
+        case "Endpoints":
+            return cluster.endpoints.get(key)
+        case "ReplicationController" | "ReplicaSet" | "Deployment" | "DaemonSet":
+            return cluster.workloads.get((kind, key))
+        case _:
+            return cluster.others.get((kind, key))
+
+
+def action(cluster: Cluster, obj: KubernetesObject) -> Action:
+    """What applying this object to this cluster does to it, in kubectl's word."""
+    old = find(cluster, kind_of(obj), obj.meta.key)
+    if old is None:
+        return "created"
+    return "unchanged" if merged(old, obj) == old else "configured"
+
+
+def not_found(kind: str, name: str) -> ApiError:
+    """The API server's own words for an object that is not there."""
+    from netlab.manifest import kinds
+
+    info = kinds.by_kind().get(kind)
+    plural = info.plural + (f".{info.group}" if info.group else "") if info is not None else kind.lower() + "s"
+    return ApiError(404, "NotFound", f'{plural} "{name}" not found')
+
+
+# ---------------------------------------------------------------- one version over another
+
+
+def merged(old: KubernetesObject, new: KubernetesObject) -> KubernetesObject:
+    """`new` with all that `old` has and a manifest does not say. Equal to `old` when applying `new` changes nothing."""
+    match old, new:
+        case Node(), Node():
+            return nodes.overlaid(old, new)
+        case Pod(), Pod():
+            result: KubernetesObject = replace(
+                new,
+                meta=_meta(old.meta, new.meta),
+                node=old.node,
+                addresses=old.addresses,
+                phase=old.phase,
+                ready=old.ready,
+                serving=old.serving,
+                restarts=old.restarts,
+                message=old.message,
+            )
+        case Workload(), Workload():
+            result = replace(new, meta=_meta(old.meta, new.meta), replicas=_replicas(old, new))
+        case Service(), Service():
+            result = services.carried(replace(new, meta=_meta(old.meta, new.meta)), old)
+        case _:
+            result = replace(new, meta=_meta(old.meta, new.meta))
+    if replace(result, meta=old.meta, manifest=old.manifest) != old:
+        result = replace(result, meta=replace(result.meta, generation=result.meta.generation + 1))
+    return result
+
+
+def _meta(old: Meta, new: Meta) -> Meta:
+    return replace(
+        new,
+        uid=old.uid or new.uid,
+        owner=new.owner or old.owner,
+        created=old.created,
+        deleted=old.deleted,
+        generation=old.generation,
+        annotations={**new.annotations, **{key: value for key, value in old.annotations.items() if "kubernetes.io/" in key}}
+        if old.annotations
+        else new.annotations,
+    )
+
+
+def _replicas(old: Workload, new: Workload) -> int:
+    """A count that no manifest names is whatever `scale` left (kubectl's three-way merge)."""
+    named = (new.manifest.get("spec") or {}).get("replicas") is not None
+    was_named = (old.manifest.get("spec") or {}).get("replicas") is not None
+    return new.replicas if named or was_named else old.replicas

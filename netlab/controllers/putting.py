@@ -1,0 +1,208 @@
+"""Puts objects into a cluster as the API server does, or refuses them in its words, all refusals at once.
+
+Decides what may not change and what two objects may not share.
+Refuses to know what follows from a change: that is the controllers' work.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from netlab.controllers import names, nodes, services
+from netlab.controllers.objects import kind_of, merged
+from netlab.controllers.pods import is_active
+from netlab.controllers.services import Taken
+from netlab.errors import InputError, Problem
+from netlab.ipam import gateway
+from netlab.model import (
+    Address,
+    Cluster,
+    Endpoints,
+    EndpointSlice,
+    Key,
+    KubernetesObject,
+    Meta,
+    Node,
+    Other,
+    Pod,
+    PodSpec,
+    Service,
+    Workload,
+)
+
+ALWAYS = ("default", "kube-node-lease", "kube-public", "kube-system")
+
+
+def namespace(name: str) -> Other:
+    meta = Meta(name, labels={"kubernetes.io/metadata.name": name}, uid=names.uid("Namespace", "", name, 0))
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": dict(meta.labels)},
+        "spec": {"finalizers": ["kubernetes"]},
+        "status": {"phase": "Active"},
+    }
+    return Other("Namespace", "v1", meta, manifest)
+
+
+@dataclass(slots=True)
+class Draft:
+    """A cluster while objects are put into it: copied once, so that thousands of objects cost no more than their sum."""
+
+    cluster: Cluster
+    nodes: dict[str, Node]
+    pods: dict[Key, Pod]
+    workloads: dict[tuple[str, Key], Workload]
+    services: dict[Key, Service]
+    slices: dict[Key, EndpointSlice]
+    endpoints: dict[Key, Endpoints]
+    others: dict[tuple[str, Key], Other]
+    taken: Taken
+    pod_addresses: dict[Address, Key]
+    serial: int
+    problems: list[Problem]
+
+
+def put_all(cluster: Cluster, objects: Iterable[KubernetesObject]) -> Cluster:
+    """The cluster with all objects in it, not settled. Raises: InputError with everything that the API server would refuse."""
+    draft = Draft(
+        cluster,
+        dict(cluster.nodes),
+        dict(cluster.pods),
+        dict(cluster.workloads),
+        dict(cluster.services),
+        dict(cluster.slices),
+        dict(cluster.endpoints),
+        dict(cluster.others),
+        services.taken(cluster.services.values()),
+        _pod_addresses(cluster),
+        cluster.serial,
+        [],
+    )
+    for obj in objects:
+        _put(draft, obj)
+    if draft.problems:
+        raise InputError(tuple(draft.problems))
+    return cluster.with_(
+        nodes=draft.nodes,
+        pods=draft.pods,
+        workloads=draft.workloads,
+        services=draft.services,
+        slices=draft.slices,
+        endpoints=draft.endpoints,
+        others=draft.others,
+        serial=draft.serial,
+    )
+
+
+def _put(draft: Draft, obj: KubernetesObject) -> None:
+    key = obj.meta.key
+    if key.namespace and ("Namespace", Key("", key.namespace)) not in draft.others:
+        draft.others["Namespace", Key("", key.namespace)] = namespace(key.namespace)
+    match obj:
+        case Node():
+            known = draft.nodes.get(obj.meta.name)
+            if known is None:
+                draft.problems.append(Problem(f"node/{obj.meta.name}: {nodes.unknown(obj.meta.name, draft.nodes)}"))
+            else:
+                draft.nodes[obj.meta.name] = nodes.overlaid(known, obj)
+        case Pod():
+            _put_pod(draft, obj)
+        case Workload():
+            _put_workload(draft, obj)
+        case Service():
+            _put_service(draft, obj)
+        case EndpointSlice():
+            draft.slices[key] = _stored(draft, draft.slices.get(key), obj)  # type: ignore[assignment]  # merged keeps the kind
+        case Endpoints():
+            draft.endpoints[key] = _stored(draft, draft.endpoints.get(key), obj)  # type: ignore[assignment]  # the same
+        case Other():
+            draft.others[obj.kind, key] = _stored(draft, draft.others.get((obj.kind, key)), obj)  # type: ignore[assignment]  # the same
+
+
+def _stored(draft: Draft, old: KubernetesObject | None, obj: KubernetesObject) -> KubernetesObject:
+    """The object as it is kept: laid over the one that is there, or new with a uid and a time of its own."""
+    if old is not None:
+        after = merged(old, obj)
+        return old if after == old else after
+    draft.serial += 1
+    meta = obj.meta
+    uid = meta.uid or names.uid(kind_of(obj), meta.namespace, meta.name, draft.serial)
+    return replace(obj, meta=replace(meta, uid=uid, created=draft.cluster.clock))
+
+
+def _refuse(draft: Draft, obj: KubernetesObject, reasons: Iterable[str]) -> bool:
+    before = len(draft.problems)
+    draft.problems.extend(Problem(f'{kind_of(obj)} "{obj.meta.name}" is invalid: {reason}') for reason in reasons)
+    return len(draft.problems) > before
+
+
+def _put_pod(draft: Draft, pod: Pod) -> None:
+    old = draft.pods.get(pod.meta.key)
+    reasons = _node_refusals(draft, "spec.nodeName", pod.spec)
+    if old is not None and _without_images(old.spec) != _without_images(pod.spec):
+        reasons.append(
+            "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`; delete the pod first, or "
+            "change the template of its owner"
+        )
+    if old is None and not pod.spec.host_network and is_active(pod):
+        for address in pod.addresses:
+            holder = draft.pod_addresses.setdefault(address, pod.meta.key)
+            if holder != pod.meta.key:
+                what = f"pod/{holder.namespace}/{holder.name}" if holder.namespace else holder.name
+                reasons.append(f"status.podIP: Invalid value: {address}: it is the address of {what}")
+    if not _refuse(draft, pod, reasons):
+        draft.pods[pod.meta.key] = _stored(draft, old, pod)  # type: ignore[assignment]  # merged keeps the kind
+
+
+def _pod_addresses(cluster: Cluster) -> dict[Address, Key]:
+    """Who has each address that a pod may not be given: pods, and the nodes with their bridges."""
+    found: dict[Address, Key] = {}
+    for node in cluster.nodes.values():
+        found.update(dict.fromkeys(node.addresses, Key("", f"node/{node.meta.name}")))
+        bridge = gateway(node)
+        if bridge is not None:
+            found[bridge] = Key("", f"the bridge of node/{node.meta.name}")
+    for pod in cluster.pods.values():
+        if not pod.spec.host_network:
+            found.update(dict.fromkeys(pod.addresses, pod.meta.key))
+    return found
+
+
+def _without_images(spec: PodSpec) -> PodSpec:
+    return replace(spec, node_name="", containers=tuple(replace(one, image="") for one in spec.containers))
+
+
+def _node_refusals(draft: Draft, field: str, spec: PodSpec) -> list[str]:
+    if spec.node_name and spec.node_name not in draft.nodes:
+        return [f"{field}: {nodes.unknown(spec.node_name, draft.nodes)}"]
+    return []
+
+
+def _put_workload(draft: Draft, workload: Workload) -> None:
+    slot = (workload.kind, workload.meta.key)
+    old = draft.workloads.get(slot)
+    reasons = _node_refusals(draft, "spec.template.spec.nodeName", workload.template.spec)
+    if not workload.selector.matches(workload.template.labels):
+        reasons.append("spec.template.metadata.labels: Invalid value: `selector` does not match template `labels`")
+    if workload.replicas < 0:
+        reasons.append(f"spec.replicas: Invalid value: {workload.replicas}: must be greater than or equal to 0")
+    if old is not None and workload.kind != "ReplicationController" and old.selector != workload.selector:
+        reasons.append(f"spec.selector: Invalid value: {dict(workload.selector.labels)}: field is immutable")
+    if _refuse(draft, workload, reasons):
+        return
+    draft.workloads[slot] = _stored(draft, old, workload)  # type: ignore[assignment]  # merged keeps the kind
+    if workload.kind == "DaemonSet" and old is not None and old.template != workload.template:
+        # RollingUpdate, to its end: pods of the old template go, the controller makes the new ones.
+        for key in [key for key, pod in draft.pods.items() if pod.meta.owner == workload.ref]:
+            del draft.pods[key]
+
+
+def _put_service(draft: Draft, service: Service) -> None:
+    old = draft.services.get(service.meta.key)
+    carried = services.carried(service, old) if old is not None else service
+    if _refuse(draft, service, services.refusals(draft.cluster.topology.cluster, carried, old, draft.taken)):
+        return
+    stored = _stored(draft, old, service)
+    assert isinstance(stored, Service)
+    draft.services[service.meta.key] = stored
+    draft.taken.add(stored)

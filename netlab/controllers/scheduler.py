@@ -1,0 +1,144 @@
+"""Decides on which node a pod runs and which addresses it gets; refuses to know why the pod exists.
+
+The node with the fewest pods wins, the first one among equals. What the user gave (nodeName, status.podIP) is kept. A pod
+that fits nowhere stays Pending and says why, in the scheduler's words.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from netlab import ipam
+from netlab.controllers.pods import is_active
+from netlab.model import Address, Cluster, Node, Pod, PodSpec
+
+TAINTED = "node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }"
+UNREADY = "node(s) were not ready"
+UNSELECTED = "node(s) didn't match Pod's node affinity/selector"
+PORT_TAKEN = "node(s) didn't have free ports for the requested pod ports"
+FULL = "Too many pods"
+
+
+@dataclass(slots=True)
+class _Load:
+    """What one round of placing needs to know of every node; local to that round, so that placing n pods is one scan."""
+
+    pods: dict[str, int]
+    host_ports: set[tuple[str, int, str]]
+    free: dict[str, "_Free"]
+
+
+@dataclass(slots=True)
+class _Free:
+    """The free addresses of one node, one iterator a family; `next` is what the next pod gets, () when they are used up."""
+
+    iterators: tuple[Iterator[Address], ...]
+    next: tuple[Address, ...] = ()
+
+    def advance(self) -> None:
+        found = tuple(next(iterator, None) for iterator in self.iterators)
+        self.next = tuple(address for address in found if address is not None) if None not in found else ()
+
+
+def place(cluster: Cluster) -> Cluster:
+    """The cluster with every pod placed that fits somewhere; the same object when nothing changed."""
+    waiting = [pod for pod in cluster.pods.values() if not (pod.node and pod.addresses) and is_active(pod)]
+    if not waiting:
+        return cluster
+    load = _load(cluster)
+    placed = {pod.meta.key: _placed(cluster, pod, load) for pod in waiting}
+    if all(placed[pod.meta.key] is pod for pod in waiting):
+        return cluster
+    return cluster.with_(pods={key: placed.get(key, pod) for key, pod in cluster.pods.items()})
+
+
+def unfit(spec: PodSpec, node: Node) -> str:
+    """Why a pod of this kind may not run on a node; '' when it may."""
+    if node.control_plane and not spec.tolerates_control_plane:
+        return TAINTED
+    if not node.ready:
+        return UNREADY
+    if any(node.meta.labels.get(key) != value for key, value in spec.node_selector.items()):
+        return UNSELECTED
+    return ""
+
+
+def _load(cluster: Cluster) -> _Load:
+    load = _Load(dict.fromkeys(cluster.nodes, 0), set(), {})
+    for pod in cluster.pods.values():
+        if pod.node and is_active(pod):
+            _count(load, pod)
+    return load
+
+
+def _count(load: _Load, pod: Pod) -> None:
+    load.pods[pod.node] = load.pods.get(pod.node, 0) + 1
+    load.host_ports.update(_host_ports(pod, pod.node))
+
+
+def _free(cluster: Cluster, node: Node, load: _Load) -> _Free:
+    name = node.meta.name
+    if name not in load.free:
+        families: tuple[ipam.Family, ...] = tuple(f"IPv{cidr.version}" for cidr in node.pod_cidrs)  # type: ignore[misc]  # 4 or 6
+        load.free[name] = _Free(tuple(ipam.free_pod_addresses(cluster, node, family) for family in families))
+        load.free[name].advance()
+    return load.free[name]
+
+
+def _host_ports(pod: Pod, node: str) -> Iterable[tuple[str, int, str]]:
+    if not pod.spec.host_network:
+        return ()
+    return [(node, port.port, port.protocol) for container in pod.spec.containers for port in container.ports]
+
+
+def _placed(cluster: Cluster, pod: Pod, load: _Load) -> Pod:
+    node, message = _node(cluster, pod, load)
+    if node is None:
+        return pod if pod.message == message else replace(pod, message=message)
+    addresses = node.addresses[:1] if pod.spec.host_network else pod.addresses
+    if not addresses:
+        free = _free(cluster, node, load)
+        addresses = free.next
+        free.advance()
+    if not addresses:
+        ranges = ", ".join(map(str, node.pod_cidrs)) or "none"
+        message = f"failed to allocate for range 0: no IP addresses available in range set: {ranges} of node {node.meta.name}"
+        return pod if pod.message == message else replace(pod, message=message)
+    placed = replace(pod, node=node.meta.name, addresses=addresses, message="")
+    if not pod.node:
+        _count(load, placed)
+    return placed
+
+
+def _node(cluster: Cluster, pod: Pod, load: _Load) -> tuple[Node | None, str]:
+    name = pod.node or pod.spec.node_name or _node_of_address(cluster, pod)
+    if name:
+        node = cluster.nodes.get(name)
+        return node, "" if node else f'node "{name}" not found'
+    reasons: dict[str, int] = {}
+    fitting: list[Node] = []
+    for node in cluster.nodes.values():
+        reason = unfit(pod.spec, node) or _crowded(cluster, pod, node, load)
+        if reason:
+            reasons[reason] = reasons.get(reason, 0) + 1
+        else:
+            fitting.append(node)
+    if fitting:
+        return min(fitting, key=lambda node: load.pods[node.meta.name]), ""
+    counted = ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
+    return None, f"0/{len(cluster.nodes)} nodes are available: {counted}."
+
+
+def _node_of_address(cluster: Cluster, pod: Pod) -> str:
+    """The node whose podCIDR holds a given podIP."""
+    if not pod.addresses or pod.spec.host_network:
+        return ""
+    first = pod.addresses[0]
+    return next((name for name, node in cluster.nodes.items() if any(first in cidr for cidr in node.pod_cidrs)), "")
+
+
+def _crowded(cluster: Cluster, pod: Pod, node: Node, load: _Load) -> str:
+    if not load.host_ports.isdisjoint(_host_ports(pod, node.meta.name)):
+        return PORT_TAKEN
+    if not pod.spec.host_network and not pod.addresses and not _free(cluster, node, load).next:
+        return FULL
+    return ""

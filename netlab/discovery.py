@@ -1,0 +1,115 @@
+"""What a pod is told about Services: its /etc files and its environment.
+
+Decides: the text of hosts, hostname, resolv.conf and nsswitch.conf, and the variables {NAME}_SERVICE_HOST
+and their docker-link kin. Refuses to know: who mounts the files and who starts the program.
+
+INTERIM, only until the lab serves DNS: the hosts files also list the lab's Services, so that their names work with any resolver
+library. Remove `_service_lines` and its caller then.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from netlab import ipam
+from netlab.model import Cluster, Pod, Service
+from netlab.ops import File
+
+DOMAIN = "cluster.local"
+SERVICES_LISTED = 300
+_HOSTS = """\
+# Kubernetes-managed hosts file.
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::0\tip6-localnet
+fe00::0\tip6-mcastprefix
+fe00::1\tip6-allnodes
+fe00::2\tip6-allrouters
+"""
+_NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nservices: files\nprotocols: files\n"
+
+
+def plan(cluster: Cluster) -> tuple[File, ...]:
+    """The files of every pod that is placed: `pod/NS/NAME/hosts` and so on."""
+    services = {namespace: _service_lines(cluster, namespace) for namespace in {key.namespace for key in cluster.pods}}
+    resolvers = {namespace: _resolv_conf(cluster, namespace) for namespace in services}
+    files: list[File] = []
+    for pod in cluster.pods.values():
+        if pod.node not in cluster.nodes or not pod.addresses:
+            continue
+        directory, namespace = str(pod.ref), pod.meta.namespace
+        files.append(File(f"{directory}/hosts", _HOSTS + _own_lines(pod) + services[namespace]))
+        files.append(File(f"{directory}/hostname", hostname(pod) + "\n"))
+        files.append(File(f"{directory}/resolv.conf", resolvers[namespace]))
+        files.append(File(f"{directory}/nsswitch.conf", _NSSWITCH))
+    return tuple(files)
+
+
+def hostname(pod: Pod) -> str:
+    """What `hostname` prints in the pod: spec.hostname, else its name; the node's name with hostNetwork."""
+    if pod.spec.host_network:
+        return pod.node
+    return (pod.spec.hostname or pod.meta.name)[:63].rstrip("-.")
+
+
+def _own_lines(pod: Pod) -> str:
+    name = hostname(pod)
+    full = f"{name}.{pod.spec.subdomain}.{pod.meta.namespace}.svc.{DOMAIN}\t{name}" if pod.spec.subdomain else name
+    return "".join(f"{address}\t{full}\n" for address in pod.addresses)
+
+
+def _resolv_conf(cluster: Cluster, namespace: str) -> str:
+    server = ipam.service_address(cluster.topology.cluster, 10) if cluster.topology.cluster.service_cidrs else None
+    search = f"search {namespace}.svc.{DOMAIN} svc.{DOMAIN} {DOMAIN}\n"
+    return search + (f"nameserver {server}\n" if server else "") + "options ndots:5\n"
+
+
+def _service_lines(cluster: Cluster, namespace: str) -> str:
+    """INTERIM (see the top). The namespace's own Services first, then the others, no more than SERVICES_LISTED."""
+    usable = [service for service in cluster.services.values() if service.cluster_ips and not service.headless]
+    usable.sort(key=lambda service: (service.meta.namespace != namespace, service.meta.key))
+    lines = ["# Services of the lab: netlab lists them here until it serves DNS.\n"] if usable else []
+    for service in usable[:SERVICES_LISTED]:
+        own = service.meta.namespace == namespace
+        in_namespace = f"{service.meta.name}.{service.meta.namespace}"
+        names = [service.meta.name] * own + [in_namespace, f"{in_namespace}.svc", f"{in_namespace}.svc.{DOMAIN}"]
+        lines += [f"{address}\t{' '.join(names)}\n" for address in service.cluster_ips]
+    if len(usable) > SERVICES_LISTED:
+        lines.append(f"# {len(usable) - SERVICES_LISTED} more Services are not listed.\n")
+    return "".join(lines)
+
+
+# ---------------------------------------------------------------- environment
+
+
+def environment(cluster: Cluster, pod: Pod) -> Mapping[str, str]:
+    """The variables that a container of the pod starts with, besides its own `env`: HOSTNAME and the Services older than the pod.
+
+    As in Kubernetes, Services of the pod's namespace and `kubernetes`; headless ones are not told.
+    """
+    variables = {"HOSTNAME": hostname(pod)}
+    for service in sorted(cluster.services.values(), key=lambda service: service.meta.key):
+        master = service.meta.key == ("default", "kubernetes")
+        older = service.meta.created <= pod.meta.created
+        if (master or (service.meta.namespace == pod.meta.namespace and older)) and service.cluster_ips and not service.headless:
+            variables.update(_service_variables(service))
+    return variables
+
+
+def _service_variables(service: Service) -> Iterator[tuple[str, str]]:
+    if not service.ports:
+        return
+    prefix, host = _upper(service.meta.name), str(service.cluster_ips[0])
+    yield f"{prefix}_SERVICE_HOST", host
+    yield f"{prefix}_SERVICE_PORT", str(service.ports[0].port)
+    yield from ((f"{prefix}_SERVICE_PORT_{_upper(port.name)}", str(port.port)) for port in service.ports if port.name)
+    bracketed = f"[{host}]" if ":" in host else host
+    for index, port in enumerate(service.ports):
+        protocol = port.protocol.lower()
+        url = f"{protocol}://{bracketed}:{port.port}"
+        link = f"{prefix}_PORT_{port.port}_{port.protocol}"
+        if index == 0:
+            yield f"{prefix}_PORT", url
+        yield from ((link, url), (f"{link}_PROTO", protocol), (f"{link}_PORT", str(port.port)), (f"{link}_ADDR", host))
+
+
+def _upper(name: str) -> str:
+    return name.upper().replace("-", "_")

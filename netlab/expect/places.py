@@ -1,0 +1,196 @@
+"""The lab's places and how each forwards by its routes alone: pods, nodes, hosts and the router, and the links between them.
+
+Theory: a pod sends everything to its node. A node knows its pods, the other nodes' pods through an address in a LAN that both
+are in, every address of no LAN likewise, and leaves the rest to the router. The router knows LANs and addresses of no LAN, and
+drops the rest in silence. Hosts have their own routes, and the router. It refuses to know Services, and what is a fault of whom:
+a link that is down loses the packet.
+"""
+
+from dataclasses import dataclass
+
+from netlab import ipam
+from netlab.expect.policy import bridge_addresses, device_of_pods, is_local
+from netlab.model import Address, Cluster, Key, Node, OutcomeKind, Pod, Ref
+
+REJECTED, DROPPED = OutcomeKind.REJECTED, OutcomeKind.DROPPED
+ROUTER = Ref("router", "", "router")
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """The cluster with what the walk looks up. `owners`: who has an address on a LAN or, outside of all LANs, at all."""
+
+    cluster: Cluster
+    owners: dict[Address, Ref]
+    pods: dict[Address, Pod]
+    attachments: dict[Ref, tuple[ipam.Attachment, ...]]
+
+    def node(self, place: Ref) -> Node:
+        return self.cluster.nodes[place.name]
+
+    def pod(self, place: Ref) -> Pod:
+        return self.cluster.pods[Key(place.namespace, place.name)]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The next place, the interface by which it is entered, and the source address that the packet would be given here."""
+
+    to: Ref
+    device: str
+    source: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The packet ends on its way. REJECTED: the sender is told (no route)."""
+
+    fate: OutcomeKind
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """The address is this place's own."""
+
+
+def lab_of(cluster: Cluster) -> Lab:
+    topology = cluster.topology
+    owners: dict[Address, Ref] = {}
+    attachments: dict[Ref, tuple[ipam.Attachment, ...]] = {ROUTER: ipam.router_attachments(topology)}
+    for lan in topology.networks:
+        if lan.router is not None:
+            owners[lan.router] = ROUTER
+    machines = [(Ref("host", "", host.name), host.addresses) for host in topology.hosts]
+    machines += [(Ref("node", "", name), node.addresses) for name, node in cluster.nodes.items()]
+    for place, addresses in machines:
+        attachments[place] = ipam.attachments(topology, addresses)
+        owners.update(dict.fromkeys(addresses, place))
+    pods = {
+        address: pod
+        for pod in cluster.pods.values()
+        if pod.node in cluster.nodes and not pod.spec.host_network and pod.phase not in ("Succeeded", "Failed")
+        for address in pod.addresses
+    }
+    return Lab(cluster, owners, pods, attachments)
+
+
+def place_of(lab: Lab, sender: Ref) -> Ref:
+    """Where the sender's packets start: a hostNetwork pod is its node. Raises: KeyError."""
+    if sender.kind != "pod":
+        if sender not in lab.attachments:
+            raise KeyError(str(sender))
+        return sender
+    pod = lab.pod(sender)
+    if pod.node not in lab.cluster.nodes or not pod.addresses:
+        raise KeyError(f"{sender} has no address yet")
+    return Ref("node", "", pod.node) if pod.spec.host_network else sender
+
+
+def next_place(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
+    """Where `place` sends a packet for `destination`, by its routes alone."""
+    match place.kind:
+        case "pod":
+            pod = lab.pod(place)
+            if destination.is_loopback or destination in pod.addresses:
+                return Arrived()
+            device = device_of_pods(lab.cluster) if _gateway(lab, pod, pod.addresses[0]) else ipam.host_device(str(place))
+            return _to_or_from_pod(lab, pod, Hop(Ref("node", "", pod.node), device))
+        case "node":
+            return _next_of_node(lab, place, destination)
+        case "host":
+            return _next_of_host(lab, place, destination)
+        case _:
+            if lab.owners.get(destination) == place:
+                return Arrived()
+            return _on_lan(lab, place, destination) or Lost(DROPPED, "dropped at the router")
+
+
+def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
+    node = lab.node(place)
+    if is_local(lab.cluster, node, destination):
+        return Arrived()
+    pod = lab.pods.get(destination)
+    if pod is not None and pod.node == node.meta.name:
+        return _to_or_from_pod(lab, pod, Hop(pod.ref, ipam.POD_DEVICE, _gateway(lab, pod, destination)))
+    if any(destination in cidr for cidr in node.pod_cidrs) and lab.cluster.topology.cluster.fabric == "bridge":
+        return Lost(DROPPED, f"no pod has {destination}")
+    behind = pod.node if pod is not None else _node_of_cidr(lab, destination)
+    if behind is not None and (hop := _to_machine(lab, place, Ref("node", "", behind))) is not None:
+        return hop
+    return _on_lan(lab, place, destination) or _to_router(lab, place)
+
+
+def _next_of_host(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
+    if destination.is_loopback or lab.owners.get(destination) == place:
+        return Arrived()
+    host = next(host for host in lab.cluster.topology.hosts if host.name == place.name)
+    routes = [(network, gateway) for network, gateway in host.routes if destination in network]
+    network, gateway = max(routes, key=lambda route: route[0].prefixlen, default=(None, None))
+    connected = max((a.network.prefixlen for a in lab.attachments[place] if destination in a.network), default=-1)
+    if network is None or gateway is None or connected >= network.prefixlen:
+        return _on_lan(lab, place, destination) or _to_router(lab, place)
+    hop = _on_lan(lab, place, gateway)
+    return hop or Lost(DROPPED, f"the gateway {gateway} of {place} is in none of its networks")
+
+
+def _gateway(lab: Lab, pod: Pod, address: Address) -> Address | None:
+    """The bridge address of the pod's node that this address of the pod has as gateway; None where the pod hangs by a route."""
+    node = lab.cluster.nodes[pod.node]
+    bridge = bridge_addresses(lab.cluster, node)
+    if not all(any(own in cidr for cidr in node.pod_cidrs) and own not in bridge for own in pod.addresses):
+        return None
+    return next((own for own, cidr in zip(bridge, node.pod_cidrs, strict=False) if address in cidr), None)
+
+
+def _node_of_cidr(lab: Lab, address: Address) -> str | None:
+    return next((name for name, node in lab.cluster.nodes.items() if any(address in cidr for cidr in node.pod_cidrs)), None)
+
+
+def _on_lan(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | None:
+    """The hop to an address of a LAN that `place` is on, or to the owner of an address of no LAN; None when there is none."""
+    owner = lab.owners.get(destination)
+    for own in lab.attachments[place]:
+        if destination in own.network:
+            if owner is None:
+                return Lost(DROPPED, f"nobody has {destination} in {own.lan}")
+            return _across(lab, place, own, owner)
+    # Addresses of no LAN: the router and the nodes have routes to them, hosts leave it to the router.
+    if owner is not None and place.kind != "host" and not any(destination in lan.cidr for lan in lab.cluster.topology.networks):
+        return _to_machine(lab, place, owner)
+    return None
+
+
+def _to_machine(lab: Lab, place: Ref, owner: Ref) -> Hop | Lost | None:
+    """The hop to a machine on a LAN that both are on."""
+    theirs = {attachment.lan for attachment in lab.attachments[owner]}
+    own = next((attachment for attachment in lab.attachments[place] if attachment.lan in theirs), None)
+    return None if own is None else _across(lab, place, own, owner)
+
+
+def _to_router(lab: Lab, place: Ref) -> Hop | Lost:
+    return _to_machine(lab, place, ROUTER) or Lost(REJECTED, f"{place} has no route")
+
+
+def _across(lab: Lab, place: Ref, own: ipam.Attachment, owner: Ref) -> Hop | Lost:
+    theirs = next((attachment for attachment in lab.attachments[owner] if attachment.lan == own.lan), None)
+    if theirs is None:
+        return Lost(DROPPED, f"{owner} is not on {own.lan}")
+    for end, device in ((place, own.device), (owner, theirs.device)):
+        if _is_down(lab, str(end), device) or _is_down(lab, f"lan/{own.lan}", ipam.lan_port(str(end))):
+            return Lost(DROPPED, f"the link of {end} to {own.lan} is down")
+    return Hop(owner, theirs.device, own.addresses[0])
+
+
+def _to_or_from_pod(lab: Lab, pod: Pod, hop: Hop) -> Hop | Lost:
+    node = f"node/{pod.node}"
+    ends = [(str(pod.ref), ipam.POD_DEVICE), (node, ipam.host_device(str(pod.ref)))]
+    if _gateway(lab, pod, pod.addresses[0]) is not None:
+        ends.append((node, ipam.NODE_BRIDGE))
+    if any(_is_down(lab, *end) for end in ends):
+        return Lost(DROPPED, f"the link of {pod.ref} is down")
+    return hop
+
+
+def _is_down(lab: Lab, netns: str, device: str) -> bool:
+    return (netns, device) in lab.cluster.links_down

@@ -1,0 +1,302 @@
+"""What one node's Service proxy does with one packet: the policies of Services, in Kubernetes' terms.
+
+It refuses to know the rest of the lab: whether an endpoint exists, and how packets travel.
+
+Where the modes differ, they differ as kube-proxy's modes do (v1.36), for reasons of netfilter that a client can see:
+- nftables refuses everything else to a known clusterIP (undeclared ports, ICMP echo) and drops everything to the rest of the
+  service CIDR, but only what would be forwarded or was sent by the node. iptables has no such rule: the LAN's router drops it.
+- NodePorts: every local address with iptables, 127.0.0.0/8 among them; with nftables the primary address, and never localhost.
+- nftables masquerades hairpin traffic only to endpoints of its own node; iptables does it to every endpoint.
+- iptables hangs "no endpoints" for external addresses on INPUT and FORWARD, not on OUTPUT: a node's own packet to a load
+  balancer's address is not refused but goes out. Its refusal of NodePorts looks at no nodePortAddresses.
+- Source ranges of a Service without endpoints: nftables drops, iptables refuses.
+- iptables drops what goes to 127.0.0.0/8 from elsewhere, because route_localnet let it in (kubernetes/kubernetes#90259).
+Masquerade happens in POSTROUTING, which a packet from outside to a local address does not meet: a backend in the node's own
+network namespace (hostNetwork) sees the client's address, whatever the policy.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from netlab import ipam
+from netlab.endpoints import (
+    ServiceEndpoint,
+    cluster_ip,
+    endpoints_of,
+    external_ips,
+    family_of,
+    load_balancer_ips,
+    proxied_services,
+)
+from netlab.model import Address, Backend, Cluster, Network, Node, OutcomeKind, Protocol, Service, ServicePort, ServiceType
+
+DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    source: Address
+    destination: Address
+    port: int
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`routed`: taken at a hook that a packet only meets once a route was found for it."""
+
+    kind: OutcomeKind
+    backends: tuple[Backend, ...] = ()
+    affinity: bool = False
+    why: str = ""
+    routed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """One address and port under which a ServicePort is reached. `unlisted`: a NodePort on an address that does not serve it."""
+
+    kind: Literal["cluster", "external", "load balancer", "node port"]
+    service: Service
+    port: ServicePort
+    unlisted: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.service.ref}:{self.port.name or self.port.port}"
+
+
+def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
+    """`device` is the interface that the packet came in through; '' when the node itself sends it."""
+    decision = _decide(cluster, node, packet, device)
+    if decision.kind is NOT_HANDLED and packet.destination.is_loopback and not packet.source.is_loopback and _localnet(cluster):
+        return Decision(DROPPED, why=f"to {packet.destination} from {packet.source}: blocked, because route_localnet is on")
+    return decision
+
+
+def _decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
+    frontend = _frontend(cluster, node, packet)
+    if frontend is None:
+        return _unclaimed(cluster, node, packet)
+    nftables = _nftables(cluster)
+    endpoints = endpoints_of(cluster, frontend.service, frontend.port, family_of(packet.destination))
+    anywhere = any(endpoint.ready or _last_resort(endpoint) for endpoint in endpoints)
+    if frontend.kind == "load balancer" and not _in_ranges(frontend.service, node, packet.source) and (nftables or anywhere):
+        why = f"{frontend.name}: {packet.source} is in none of its loadBalancerSourceRanges"
+        return Decision(DROPPED, why=why, routed=not nftables)
+    if not anywhere:
+        own = device == "" and not is_local(cluster, node, packet.destination)
+        if own and not nftables and frontend.kind in ("external", "load balancer"):
+            return Decision(NOT_HANDLED, why=f"{frontend.name} has no endpoints, and no rule refuses what the node itself sends")
+        return Decision(REJECTED, why=f"{frontend.name} has no endpoints")
+    if frontend.kind == "cluster":
+        return _internal(cluster, node, packet, device, frontend, endpoints)
+    return _external(cluster, node, packet, device, frontend, endpoints)
+
+
+def _internal(
+    cluster: Cluster, node: Node, packet: Packet, device: str, frontend: Frontend, endpoints: tuple[ServiceEndpoint, ...]
+) -> Decision:
+    """Traffic to the clusterIP."""
+    here_only = frontend.service.internal_traffic_policy == "Local"
+    chosen = _local(node, endpoints) if here_only else _usable(node, endpoints)
+    if not chosen:
+        return Decision(DROPPED, why=f"{frontend.name}: internalTrafficPolicy Local, and no endpoint on {node.meta.name}")
+    masquerade = cluster.topology.cluster.proxy.masquerade_all or _from_pod(cluster, node, packet.source, device) is False
+    return _delivered(cluster, node, packet, device, frontend, chosen, masquerade)
+
+
+def _external(
+    cluster: Cluster, node: Node, packet: Packet, device: str, frontend: Frontend, endpoints: tuple[ServiceEndpoint, ...]
+) -> Decision:
+    """Traffic to a NodePort, an externalIP or a load balancer's address."""
+    here = _local(node, endpoints)
+    none_here = Decision(DROPPED, why=f"{frontend.name}: externalTrafficPolicy Local, and no endpoint on {node.meta.name}")
+    local_policy = _external_local(frontend.service)
+    if frontend.unlisted:
+        unlisted = Decision(NOT_HANDLED, why=f"{packet.destination} is not among the nodePortAddresses")
+        return none_here if local_policy and not here else unlisted
+    if not local_policy:
+        return _delivered(cluster, node, packet, device, frontend, _usable(node, endpoints), True)
+    if _from_pod(cluster, node, packet.source, device):
+        return _delivered(cluster, node, packet, device, frontend, _usable(node, endpoints), False)
+    if device == "" or is_local(cluster, node, packet.source):
+        return _delivered(cluster, node, packet, device, frontend, _usable(node, endpoints), True)
+    return _delivered(cluster, node, packet, device, frontend, here, False) if here else none_here
+
+
+def _delivered(
+    cluster: Cluster,
+    node: Node,
+    packet: Packet,
+    device: str,
+    frontend: Frontend,
+    chosen: tuple[ServiceEndpoint, ...],
+    masquerade: bool,
+) -> Decision:
+    def backend(endpoint: ServiceEndpoint) -> Backend:
+        own = endpoint.node == node.meta.name
+        hairpin = endpoint.address == packet.source and (own or not _nftables(cluster))
+        postrouting = device == "" or not is_local(cluster, node, endpoint.address)
+        return Backend(endpoint.address, endpoint.port, (masquerade or hairpin) and postrouting)
+
+    affinity = frontend.service.session_affinity == "ClientIP"
+    return Decision(DELIVERED, tuple(sorted(backend(endpoint) for endpoint in chosen)), affinity)
+
+
+def _unclaimed(cluster: Cluster, node: Node, packet: Packet) -> Decision:
+    """No Service has this address, protocol and port."""
+    destination = packet.destination
+    if _nftables(cluster) and not is_local(cluster, node, destination):
+        family = family_of(destination)
+        owner = next((s for s in proxied_services(cluster) if s.ports and cluster_ip(s, family) == destination), None)
+        if owner is not None:
+            return Decision(REJECTED, why=f"{destination} is the clusterIP of {owner.ref}, which has no such port")
+        if any(destination in cidr for cidr in cluster.topology.cluster.service_cidrs):
+            return Decision(DROPPED, why=f"{destination} is an unallocated address of the service CIDR")
+    return Decision(NOT_HANDLED, why="no rule handles it")
+
+
+def _frontend(cluster: Cluster, node: Node, packet: Packet) -> Frontend | None:
+    """The frontend that the packet is for. Service addresses come before NodePorts."""
+    family = family_of(packet.destination)
+    ports = [
+        (service, port)
+        for service in proxied_services(cluster)
+        if cluster_ip(service, family) is not None
+        for port in service.ports
+        if port.protocol == packet.protocol
+    ]
+    for service, port in ports:
+        if port.port == packet.port:
+            if packet.destination == cluster_ip(service, family):
+                return Frontend("cluster", service, port)
+            if packet.destination in external_ips(service, family):
+                return Frontend("external", service, port)
+            if packet.destination in load_balancer_ips(service, family):
+                return Frontend("load balancer", service, port)
+    if is_local(cluster, node, packet.destination):
+        served = _serves_node_ports(cluster, node, packet.destination)
+        for service, port in ports:
+            if port.node_port and port.node_port == packet.port and (served or not _nftables(cluster)):
+                return Frontend("node port", service, port, unlisted=not served)
+    return None
+
+
+def _usable(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[ServiceEndpoint, ...]:
+    """Policy Cluster: the ready endpoints that topology hints leave; where none is ready, those that serve to the last."""
+    ready = tuple(endpoint for endpoint in endpoints if endpoint.ready)
+    if not ready:
+        return tuple(endpoint for endpoint in endpoints if _last_resort(endpoint))
+    hinted_node = tuple(endpoint for endpoint in ready if node.meta.name in endpoint.node_hints)
+    if hinted_node and all(endpoint.node_hints for endpoint in ready):
+        return hinted_node
+    hinted_zone = tuple(endpoint for endpoint in ready if node.zone in endpoint.zone_hints)
+    if hinted_zone and all(endpoint.zone_hints for endpoint in ready):
+        return hinted_zone
+    return ready
+
+
+def _local(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[ServiceEndpoint, ...]:
+    """Policy Local: this node's ready endpoints; where none is ready, its own that serve to the last. Hints do not count."""
+    own = tuple(endpoint for endpoint in endpoints if endpoint.node == node.meta.name)
+    ready = tuple(endpoint for endpoint in own if endpoint.ready)
+    return ready or tuple(endpoint for endpoint in own if _last_resort(endpoint))
+
+
+def _last_resort(endpoint: ServiceEndpoint) -> bool:
+    return endpoint.serving and endpoint.terminating
+
+
+def _external_local(service: Service) -> bool:
+    """externalTrafficPolicy Local, which counts only for a Service that can be reached from outside."""
+    reachable = service.type in (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER) or bool(service.external_ips)
+    return reachable and service.external_traffic_policy == "Local"
+
+
+def _in_ranges(service: Service, node: Node, source: Address) -> bool:
+    ranges = [network for network in service.source_ranges if network.version == source.version]
+    if not ranges or any(network.prefixlen == 0 for network in ranges):
+        return True
+    if any(source in network for network in ranges):
+        return True
+    # Where the node has the address itself, its own packet to it comes from that very address.
+    primary = _primary(node, source.version)
+    node_allowed = primary is not None and any(primary in network for network in ranges)
+    return node_allowed and source in load_balancer_ips(service, family_of(source))
+
+
+def _from_pod(cluster: Cluster, node: Node, source: Address, device: str) -> bool | None:
+    """Whether the proxy takes the packet for pod traffic; None when it has no means to tell (no detector)."""
+    config = cluster.topology.cluster
+    match config.proxy.detect_local:
+        case "ClusterCIDR":
+            return _within(source, config.pod_cidrs)
+        case "NodeCIDR":
+            return _within(source, node.pod_cidrs)
+        case "BridgeInterface":
+            return device == config.proxy.bridge_interface
+        case "InterfaceNamePrefix":
+            return device != "" and device.startswith(config.proxy.interface_name_prefix)
+        case "none":
+            return None
+        case never:
+            assert_never(never)
+
+
+def _within(source: Address, networks: tuple[Network, ...]) -> bool | None:
+    of_family = [network for network in networks if network.version == source.version]
+    return any(source in network for network in of_family) if of_family else None
+
+
+def _serves_node_ports(cluster: Cluster, node: Node, address: Address) -> bool:
+    """Whether NodePorts are served at this local address of the node."""
+    proxy = cluster.topology.cluster.proxy
+    given = proxy.node_port_addresses
+    if address.is_loopback and (_nftables(cluster) or address.version == 6 or not proxy.localhost_node_ports):
+        return False
+    if given == "primary" or (given is None and _nftables(cluster)):
+        return address == _primary(node, address.version)
+    networks = [network for network in given or () if network.version == address.version]
+    if not networks or any(network.prefixlen == 0 for network in networks):
+        return True
+    # Only addresses that an interface has are looked up, and of 127.0.0.0/8 that is the first.
+    return any(address in network for network in networks) and (not address.is_loopback or str(address) == "127.0.0.1")
+
+
+def _localnet(cluster: Cluster) -> bool:
+    """Whether the proxy lets packets of 127.0.0.0/8 be routed, for the sake of NodePorts on localhost."""
+    proxy = cluster.topology.cluster.proxy
+    given = proxy.node_port_addresses
+    networks = () if given is None or given == "primary" else tuple(network for network in given if network.version == 4)
+    looped = any(network.prefixlen == 0 or network.is_loopback for network in networks) if networks else given != "primary"
+    return not _nftables(cluster) and proxy.localhost_node_ports and looped
+
+
+def _nftables(cluster: Cluster) -> bool:
+    return cluster.topology.cluster.proxy.mode == "nftables"
+
+
+def _primary(node: Node, version: int) -> Address | None:
+    return next((address for address in node.addresses if address.version == version), None)
+
+
+def bridge_addresses(cluster: Cluster, node: Node) -> tuple[Address, ...]:
+    """The addresses of the node's bridge, the first of each podCIDR: the gateways of its pods; none in the routed fabric."""
+    if cluster.topology.cluster.fabric != "bridge":
+        return ()
+    return tuple(cidr[1] if cidr.num_addresses > 2 else cidr[0] for cidr in node.pod_cidrs)
+
+
+def local_addresses(cluster: Cluster, node: Node) -> tuple[Address, ...]:
+    """The node's own addresses, without 127.0.0.0/8."""
+    return (*node.addresses, *bridge_addresses(cluster, node))
+
+
+def is_local(cluster: Cluster, node: Node, address: Address) -> bool:
+    return address.is_loopback or address in local_addresses(cluster, node)
+
+
+def device_of_pods(cluster: Cluster) -> str:
+    """The interface through which a node's IP stack sees the packets of its pods (for `routed`, the beginning of its name)."""
+    return ipam.NODE_BRIDGE if cluster.topology.cluster.fabric == "bridge" else "veth"

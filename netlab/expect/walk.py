@@ -1,0 +1,214 @@
+"""A flow's walk through the lab: every branch of it, and for each the answer's way back.
+
+It decides what the client sees of each backend. It refuses to know routes (places.py) and policies (policy.py).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from netlab.expect.places import Arrived, Hop, Lab, Lost, next_place
+from netlab.expect.policy import Packet, decide, local_addresses
+from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
+
+DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
+MAX_HOPS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What conntrack remembers at a node: the packet as it came and as it left."""
+
+    node: Ref
+    before: Packet
+    after: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """The walk so far. `sources`: which addresses the source may have become, where that is more than one."""
+
+    sender: Ref
+    first: Packet
+    rewrites: tuple[Rewrite, ...] = ()
+    forwarders: tuple[Ref, ...] = ()
+    masqueraded: bool = False
+    sources: tuple[Address, ...] = ()
+    affinity: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one branch ends. `backend` is None where no rewriting and no arrival names one."""
+
+    fate: OutcomeKind | None
+    backend: Backend | None
+    why: str = ""
+    affinity: bool = False
+
+
+def send(lab: Lab, sender: Ref, packet: Packet) -> Iterator[End]:
+    trail = Trail(sender, packet, sources=(packet.source,))
+    if sender.kind == "node":
+        # A local packet is routed before it meets OUTPUT: without a route the send call itself fails.
+        hop = next_place(lab, sender, packet.destination)
+        if isinstance(hop, Lost) and hop.fate is REJECTED:
+            return iter((_lost(trail, packet, hop.fate, hop.why),))
+        return _at_node(lab, sender, "", packet, trail)
+    return _forward(lab, sender, packet, trail)
+
+
+def _forward(lab: Lab, place: Ref, packet: Packet, trail: Trail, note: str = "no rule handles it") -> Iterator[End]:
+    """The packet leaves `place` by its routes, or is for `place` itself. `note`: what else is said if it is lost."""
+    hop = next_place(lab, place, packet.destination)
+    match hop:
+        case Arrived():
+            yield _arrived(lab, place, packet, trail)
+        case Lost(fate, why):
+            yield _lost(trail, packet, fate, why if trail.rewrites else f"{note}; {why}")
+        case Hop(to, device):
+            if place.kind == "node" and place != trail.sender:
+                trail = replace(trail, forwarders=(*trail.forwarders, place))
+            if len(trail.forwarders) > MAX_HOPS:
+                yield _lost(trail, packet, DROPPED, "it goes round in circles")
+            elif to.kind == "node":
+                yield from _at_node(lab, to, device, packet, trail)
+            elif to.kind == "host" and lab.owners.get(packet.destination) != to:
+                yield _lost(trail, packet, DROPPED, f"{to} does not forward")
+            else:
+                yield from _forward(lab, to, packet, trail, note)
+
+
+def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) -> Iterator[End]:
+    node = lab.node(place)
+    if device != "" and packet.source in local_addresses(lab.cluster, node):
+        yield _lost(trail, packet, DROPPED, f"{place} discards a packet that comes with its own address as source")
+        return
+    decision = decide(lab.cluster, node, packet, device)
+    match decision.kind:
+        case OutcomeKind.DELIVERED:
+            for backend in decision.backends:
+                rewritten, further = _rewrite(lab, place, packet, backend, trail)
+                yield from _forward(lab, place, rewritten, replace(further, affinity=trail.affinity or decision.affinity))
+        case OutcomeKind.NOT_HANDLED:
+            yield from _forward(lab, place, packet, trail, decision.why)
+        case refusal:
+            route = next_place(lab, place, packet.destination)
+            unroutable = decision.routed and isinstance(route, Lost) and route.fate is REJECTED
+            told = refusal is REJECTED or unroutable
+            problem = _way_back(lab, place, packet, trail, REJECTED) if told else ""
+            why = f"{decision.why}; {problem}" if problem else decision.why
+            yield _lost(trail, packet, REJECTED if told and not problem else DROPPED, why)
+
+
+def _rewrite(lab: Lab, place: Ref, packet: Packet, backend: Backend, trail: Trail) -> tuple[Packet, Trail]:
+    """The packet with its new destination and, if masqueraded, the address of the interface that it leaves through."""
+    rewritten = replace(packet, destination=backend.address, port=backend.port)
+    sources = trail.sources
+    if backend.masqueraded:
+        hop = next_place(lab, place, backend.address)
+        leaving = hop.source if isinstance(hop, Hop) else None
+        sources = (leaving,) if leaving is not None else local_addresses(lab.cluster, lab.node(place))
+        rewritten = replace(rewritten, source=sources[0])
+    rewrites = (*trail.rewrites, Rewrite(place, packet, rewritten))
+    masqueraded = trail.masqueraded or backend.masqueraded
+    return rewritten, replace(trail, rewrites=rewrites, masqueraded=masqueraded, sources=sources)
+
+
+def _lost(trail: Trail, packet: Packet, fate: OutcomeKind, why: str) -> End:
+    """Nothing arrives. Behind a Service, the backend that was chosen in vain is named."""
+    backend = _backend(trail, packet, fate) if trail.rewrites else None
+    return End(fate, backend, why if backend is None else f"{packet.destination}:{packet.port}: {why}", trail.affinity)
+
+
+def _backend(trail: Trail, packet: Packet, fate: OutcomeKind | None) -> Backend:
+    return Backend(packet.destination, packet.port, trail.masqueraded, fate, trail.sources)
+
+
+def _arrived(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> End:
+    fate, why = _answer(lab, place, packet, trail)
+    if fate is not DROPPED:
+        problem = _way_back(lab, place, packet, trail, fate)
+        if problem:
+            fate, why = DROPPED, problem
+    label = f"{packet.destination}:{packet.port}: {why}" if why else ""
+    return End(fate, _backend(trail, packet, fate), label, trail.affinity)
+
+
+def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[OutcomeKind | None, str]:
+    """What the owner of the address makes of the packet."""
+    if (trail.forwarders or place != trail.sender) and packet.source in _addresses(lab, place):
+        return DROPPED, f"{place} discards a packet that comes with its own address as source"
+    if packet.protocol is Protocol.ICMP:
+        return DELIVERED, ""
+    match place.kind:
+        case "pod":
+            return _listening((lab.pod(place),), packet)
+        case "node":
+            sharing = [p for p in lab.cluster.pods.values() if p.spec.host_network and p.node == place.name]
+            return _listening(tuple(sharing), packet)
+        case _:
+            return REJECTED, f"{place} listens on nothing"
+
+
+def _addresses(lab: Lab, place: Ref) -> tuple[Address, ...]:
+    match place.kind:
+        case "pod":
+            return lab.pod(place).addresses
+        case "node":
+            return local_addresses(lab.cluster, lab.node(place))
+        case _:
+            return tuple(address for address, owner in lab.owners.items() if owner == place)
+
+
+def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | None, str]:
+    """The built-in responder listens on every declared containerPort; what a command listens on, nobody can tell."""
+    running = [p for p in pods if p.phase == "Running" and (p.serving or not p.terminating)]
+    containers = [(pod, container) for pod in running for container in pod.spec.containers]
+    wanted = (packet.port, packet.protocol)
+    if any((port.port, port.protocol) == wanted for _, c in containers if not c.command for port in c.ports):
+        return DELIVERED, ""
+    own = next((pod for pod, container in containers if container.command), None)
+    if own is not None:
+        return None, f"{own.ref} runs a command of its own; whether it listens is not known"
+    return REJECTED, "nobody listens there"
+
+
+def _way_back(lab: Lab, place: Ref, packet: Packet, trail: Trail, fate: OutcomeKind | None) -> str:
+    """'' when the answer reaches the client as an answer to what it sent; else why not."""
+    source, destination = packet.destination, packet.source
+    pending, passed = list(trail.rewrites), set[Ref]()
+    for hops in range(MAX_HOPS):
+        while pending and pending[-1].node == place and _answers(pending[-1].after, source, destination):
+            undone = pending.pop().before
+            source, destination = undone.destination, undone.source
+        hop = next_place(lab, place, destination)
+        match hop:
+            case Lost(_, why):
+                return f"the answer is lost: {why}"
+            case Arrived():
+                if place != trail.sender:
+                    return f"the answer goes to {place}"
+                if pending:
+                    return f"the answer does not pass {pending[-1].node}, which rewrote the packet: the client cannot tell it"
+                return _one_way(lab, packet.protocol, trail, passed, fate)
+            case Hop(to, _):
+                if to.kind == "host" and lab.owners.get(destination) != to:
+                    return f"the answer is lost: {to} does not forward"
+                if hops and place.kind == "node":
+                    passed.add(place)
+                place = to
+    return "the answer goes round in circles"
+
+
+def _answers(sent: Packet, source: Address, destination: Address) -> bool:
+    return sent.destination == source and sent.source == destination
+
+
+def _one_way(lab: Lab, protocol: Protocol, trail: Trail, back: set[Ref], fate: OutcomeKind | None) -> str:
+    """With kube-proxy's rule for INVALID packets, a node that sees only one direction of a TCP connection breaks it."""
+    proxy = lab.cluster.topology.cluster.proxy
+    if proxy.mode != "iptables" or proxy.conntrack_tcp_be_liberal or protocol is not Protocol.TCP:
+        return ""
+    there = set(trail.forwarders)
+    blind = sorted(back - there) or (sorted(there - back) if fate is not REJECTED else [])
+    return f"{blind[0]} sees one direction only: conntrack calls the connection invalid, and a rule drops that" if blind else ""

@@ -1,0 +1,172 @@
+"""Agents: the lab's own child processes, and the wire between them and the holder.
+
+An agent is forked from the holder and serves requests one at a time: (id, method, arguments) in, (id, ok, answer) out, pickled, over
+a socket pair that only these two hold. The holder is single-threaded and never waits for an agent, except in `call`, which is for
+what must be finished before it goes on (rules in the kernel, listeners open). When an agent dies, its socket closes: that is
+how the holder learns of it. An agent whose holder is gone reads end-of-file and ends; being in the same pid namespace it is gone anyway.
+
+Namespaces are handed to agents as paths, `/proc/PID/fd/N`, which the holder keeps open: nothing is passed that could leak.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from netlab.errors import KernelError, NetlabError
+
+_HEADER = struct.Struct("!Q")
+Method = Callable[..., Any]
+Reply = Callable[[bool, Any], None]
+"""Called once with (ok, answer); where not ok, the answer is the exception."""
+
+
+def send(sock: socket.socket, message: Any) -> None:
+    """Write one message; blocks until the other side has taken it."""
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    sock.sendall(_HEADER.pack(len(data)) + data)
+
+
+def receive(sock: socket.socket) -> Any:
+    """Read one message. Raises EOFError when the other side has gone."""
+    (length,) = _HEADER.unpack(_exactly(sock, _HEADER.size))
+    return pickle.loads(_exactly(sock, length))
+
+
+def _exactly(sock: socket.socket, length: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < length:
+        part = sock.recv(min(1 << 20, length - len(parts)))
+        if not part:
+            raise EOFError
+        parts += part
+    return bytes(parts)
+
+
+def close_other_fds(*kept: int) -> None:
+    """Close every descriptor of this process but 0, 1, 2 and `kept`."""
+    low = 3
+    for fd in sorted({fd for fd in kept if fd >= 3}):
+        os.closerange(low, fd)
+        low = fd + 1
+    limit = os.sysconf("SC_OPEN_MAX")
+    with contextlib.suppress(OSError):
+        limit = max((int(name) for name in os.listdir("/proc/self/fd")), default=low) + 1
+    os.closerange(low, limit)
+
+
+def fork(main: Callable[[], None], *kept: int) -> int:
+    """The pid of a child that runs `main` with no descriptor but the standard ones and `kept`, and never returns."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        close_other_fds(*kept)
+        main()
+        status = 0
+    except SystemExit as exit_:
+        status = exit_.code if isinstance(exit_.code, int) else 1
+    except KeyboardInterrupt:
+        status = 130
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+@dataclass(slots=True)
+class Agent:
+    """The holder's end of one agent."""
+
+    name: str
+    pid: int
+    sock: socket.socket
+    _next: int = 0
+    _waiting: dict[int, Reply] = field(default_factory=dict)
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting)
+
+    def request(self, reply: Reply, method: str, *arguments: Any) -> None:
+        """Ask; `reply` is called from `on_readable` when the answer is there, or from `on_gone`."""
+        self._next += 1
+        self._waiting[self._next] = reply
+        try:
+            send(self.sock, (self._next, method, arguments))
+        except OSError:
+            self._waiting.pop(self._next, None)
+            reply(False, KernelError(f"the lab's {self.name} process is gone"))
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Ask and wait for the answer. Raises what the agent raised, or KernelError when it died meanwhile."""
+        answers: list[tuple[bool, Any]] = []
+        self.request(lambda ok, answer: answers.append((ok, answer)), method, *arguments)
+        while not answers:
+            self.on_readable()
+        ok, answer = answers[0]
+        if not ok:
+            raise answer
+        return answer
+
+    def on_readable(self) -> bool:
+        """Take one answer; False when the agent has gone (every waiting reply is then told)."""
+        try:
+            number, ok, answer = receive(self.sock)
+        except (EOFError, OSError):
+            self.on_gone()
+            return False
+        reply = self._waiting.pop(number)
+        reply(ok, answer)
+        return True
+
+    def on_gone(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for reply in waiting.values():
+            reply(False, KernelError(f"the lab's {self.name} process died in the middle of the work"))
+
+
+def spawn(name: str, serve: Callable[[socket.socket], None], *kept: int) -> Agent:
+    """Fork an agent that runs `serve(its end of the wire)`."""
+    ours, theirs = socket.socketpair()
+    pid = fork(lambda: serve(theirs), theirs.fileno(), *kept)
+    theirs.close()
+    return Agent(name, pid, ours)
+
+
+def answer_one(sock: socket.socket, methods: Mapping[str, Method]) -> None:
+    """Take one request and answer it. Raises EOFError when the holder has gone."""
+    number, method, arguments = receive(sock)
+    try:
+        answer, ok = methods[method](*arguments), True
+    except NetlabError as error:
+        answer, ok = error, False
+    except Exception as error:  # a bug in an agent reaches whoever asked, with its place
+        import traceback
+
+        answer, ok = KernelError(f"{method}: {error!r}\n{traceback.format_exc()}"), False
+    send(sock, (number, ok, answer))
+
+
+def serve_forever(sock: socket.socket, methods: Mapping[str, Method]) -> NoReturn:
+    """Answer requests until the holder has gone, then end."""
+    while True:
+        try:
+            answer_one(sock, methods)
+        except (EOFError, ConnectionError):
+            raise SystemExit(0) from None

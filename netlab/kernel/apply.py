@@ -1,0 +1,245 @@
+"""Kernel: namespaces, links, addresses, routes, neighbours and sysctls, made and changed as ops say.
+
+Decides the order and the grouping: all new namespaces first (the process walks from one to the next and goes home once), then
+links, then what lives on them, each namespace getting one message batch a phase. Remembers what it installed, because the
+kernel forgets the routes and neighbours of a device that goes down. Refuses to know rules, listeners, processes and files.
+
+An op in `added` whose identity was installed before takes its place: a veth that differs only in `up` is set, any other is made
+anew. A descriptor in `fds` holds each namespace; closing it (or dying) frees everything in it.
+"""
+
+import errno
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from netlab.errors import KernelError, MachineError
+from netlab.kernel import extras, namespaces, sysctls
+from netlab.kernel import netlink as nl
+from netlab.kernel.links import Links
+from netlab.kernel.session import GONE, Session, raise_all
+from netlab.ops import Bridge, DeviceAddress, Identity, Neighbour, Netns, Op, Route, Sysctl, Veth
+
+_DOOMED_GROUP = 0x6E6C
+"""Links about to be deleted are put into this group: deleting a group costs one RCU barrier (20 ms), not one for each."""
+_DOWN = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.ENODEV})
+"""What routes and addresses meet on a device that is down on purpose; they are made again when it comes up."""
+_OnDevice = DeviceAddress | Route | Neighbour
+
+
+class Kernel:
+    """The namespaces of one lab. `fds`: name -> descriptor, open as long as the namespace is wanted."""
+
+    def __init__(self) -> None:
+        self.fds: dict[str, int] = {}
+        self._home = namespaces.current_netns()
+        self._installed: dict[Identity, Op] = {}
+
+    def close(self) -> None:
+        """Let every namespace go."""
+        for fd in self.fds.values():
+            os.close(fd)
+        self.fds.clear()
+        self._installed.clear()
+
+    def apply(self, removed: Sequence[Op], added: Sequence[Op]) -> None:
+        """Remove, then add. Raises KernelError with every op that was refused, MachineError at the machine's limits."""
+        again = {op.identity for op in added}
+        try:
+            with Session(self.fds, self._home) as session:
+                self._remove(session, [op for op in removed if op.identity not in again])
+                self._add(session, added)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise MachineError(namespaces.out_of_descriptors()) from None
+            raise KernelError(f"the kernel refused: {error}") from None
+
+    def repair(self, wanted: Sequence[Op], extra: Sequence[Identity]) -> None:
+        """Make the ops again whatever the kernel holds in their place, and take away what no op asks for (by identity)."""
+        with Session(self.fds, self._home) as session:
+            extras.remove(session, extra)
+            session.flush()
+        self.apply((), wanted)
+
+    # ------------------------------------------------------------ add
+
+    def _add(self, session: Session, added: Sequence[Op]) -> None:
+        new = [op.name for op in added if isinstance(op, Netns) and op.name not in self.fds]
+        settings: dict[str, list[Sysctl]] = defaultdict(list)
+        later: dict[str, list[Sysctl]] = defaultdict(list)
+        for op in added:
+            if isinstance(op, Sysctl):
+                (later if sysctls.device(op) else settings)[op.netns].append(op)
+        failures = self._new_namespaces(session, new, settings)
+        failures += self._set(settings)
+        raise_all(failures)
+        links = Links(session, self._installed)
+        for op in added:
+            match op:
+                case Bridge():
+                    links.bridge(op)
+                case Veth():
+                    links.veth(op)
+                case _:
+                    pass
+        session.flush()
+        self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth))
+        raise_all(self._set(later))
+        self._configure(session, links, added)
+        self._installed.update((op.identity, op) for op in added)
+
+    def _new_namespaces(self, session: Session, names: Sequence[str], settings: dict[str, list[Sysctl]]) -> list[str]:
+        """Make them, and write their sysctls while inside. The process goes home at the end, whatever happens."""
+        failures: list[str] = []
+        try:
+            for name in names:
+                self.fds[name] = namespaces.unshared_netns(name)
+                session.adopt_new(name)
+                failures += sysctls.write(settings.pop(name, ()))
+        finally:
+            if names:
+                namespaces.setns(self._home)
+        return failures
+
+    def _set(self, settings: dict[str, list[Sysctl]]) -> list[str]:
+        failures: list[str] = []
+        for netns, ops in settings.items():
+            with namespaces.entered(self.fds[netns], self._home):
+                failures += sysctls.write(ops)
+        return failures
+
+    def _configure(self, session: Session, links: Links, added: Sequence[Op]) -> None:
+        """Set links up, then addresses, routes, neighbours; with them those that the kernel forgot while a device was down."""
+        for op in added:
+            if isinstance(op, Netns):
+                session.queue(op.name, nl.set_link(1, up=True), op)
+        links.finish()
+        on_devices = [op for op in added if isinstance(op, _OnDevice)]
+        if links.revived:
+            known = {op.identity for op in on_devices}
+            forgotten = (op for op in self._installed.values() if isinstance(op, _OnDevice) and op.netns in links.revived)
+            on_devices = _in_order([*(op for op in forgotten if op.identity not in known), *on_devices])
+        down = {netns for op in self._installed.values() for netns in _down_in(op)} if on_devices else set()
+        for op in on_devices:
+            self._on_device(session, op, _DOWN if op.netns in down else frozenset())
+        session.flush()
+
+    def _on_device(self, session: Session, op: _OnDevice, tolerated: frozenset[int]) -> None:
+        index = session.index(op.netns, op.device) if op.device else 0
+        if index is None:
+            if tolerated:
+                return
+            raise KernelError(f"{op.netns} has no device {op.device}, which {op.identity} needs")
+        was = self._installed.get(op.identity)
+        match op:
+            case DeviceAddress():
+                if isinstance(was, DeviceAddress) and was != op:  # the kernel does not change an address's flags
+                    session.queue(op.netns, nl.del_address(index, op.address, op.prefixlen), op, GONE)
+                session.queue(op.netns, nl.add_address(index, op.address, op.prefixlen, op.prefix_route), op, tolerated)
+            case Route():
+                session.queue(op.netns, nl.set_route(op.destination, _hop(op, index)), op, tolerated)
+            case Neighbour():
+                session.queue(op.netns, nl.set_neighbour(index, op.address, op.mac), op, tolerated)
+
+    # ------------------------------------------------------------ remove
+
+    def _remove(self, session: Session, removed: Sequence[Op]) -> None:
+        if not removed:
+            return
+        dead = {op.name for op in removed if isinstance(op, Netns)}
+        ends: set[tuple[str, str]] = set()
+        for op in removed:
+            match op:
+                case DeviceAddress() | Route() | Neighbour() if op.netns not in dead and op.netns in self.fds:
+                    _delete(session, op)
+                case Bridge() | Veth():
+                    ends |= _living_end(op, dead)
+                case _:
+                    pass
+        if dead:
+            for op in self._installed.values():
+                if isinstance(op, Veth) and (op.netns in dead) != (op.peer_netns in dead):
+                    ends |= _living_end(op, dead)
+        session.flush()
+        self._delete_links(session, ends, removed[0])
+        for name in dead:
+            if name in self.fds:
+                os.close(self.fds.pop(name))
+        gone = {op.identity for op in removed}
+        self._installed = {
+            identity: op for identity, op in self._installed.items() if identity not in gone and not _lives_in(op, dead)
+        }
+
+    def _delete_links(self, session: Session, ends: Iterable[tuple[str, str]], op: Op) -> None:
+        found: dict[str, list[int]] = defaultdict(list)
+        for netns, device in ends:
+            index = session.index(netns, device) if netns in self.fds else None
+            if index is not None:
+                found[netns].append(index)
+                session.table(netns).forget(device)
+        for netns, indices in found.items():
+            if len(indices) == 1:
+                session.queue(netns, nl.del_link(indices[0]), op, GONE)
+                continue
+            for index in indices:
+                session.queue(netns, nl.set_link(index, group=_DOOMED_GROUP), op, GONE)
+            session.queue(netns, nl.del_link_group(_DOOMED_GROUP), op, GONE)
+        session.flush()
+
+
+def _delete(session: Session, op: _OnDevice) -> None:
+    index = session.index(op.netns, op.device) if op.device else 0
+    if index is None:
+        return  # it went with its device
+    match op:
+        case DeviceAddress():
+            session.queue(op.netns, nl.del_address(index, op.address, op.prefixlen), op, GONE)
+        case Route():
+            session.queue(op.netns, nl.del_route(op.destination, _hop(op, index)), op, GONE)
+        case Neighbour():
+            session.queue(op.netns, nl.del_neighbour(index, op.address), op, GONE)
+
+
+def _hop(op: Route, index: int) -> nl.Hop:
+    return nl.Hop(index, op.gateway, op.source, op.onlink, op.type == "blackhole")
+
+
+def _in_order(ops: Iterable[_OnDevice]) -> list[_OnDevice]:
+    """Addresses, then routes (those of devices before those through a gateway), then neighbours."""
+
+    def rank(op: _OnDevice) -> int:
+        match op:
+            case DeviceAddress():
+                return 0
+            case Route():
+                return 1 if op.gateway is None else 2
+            case Neighbour():
+                return 3
+
+    return sorted(ops, key=rank)
+
+
+def _living_end(op: Bridge | Veth, dead: set[str]) -> set[tuple[str, str]]:
+    if op.netns not in dead:
+        return {(op.netns, op.device)}
+    if isinstance(op, Veth) and op.peer_netns not in dead:
+        return {(op.peer_netns, op.peer_device)}
+    return set()
+
+
+def _lives_in(op: Op, names: set[str]) -> bool:
+    match op:
+        case Netns(name):
+            return name in names
+        case Veth():
+            return op.netns in names or op.peer_netns in names
+        case Bridge() | DeviceAddress() | Route() | Neighbour() | Sysctl():
+            return op.netns in names
+        case _:
+            return False
+
+
+def _down_in(op: Op) -> Iterable[str]:
+    if isinstance(op, Veth):
+        return [*(() if op.up else (op.netns,)), *(() if op.peer_up else (op.peer_netns,))]
+    return ()

@@ -1,0 +1,200 @@
+"""The rule loader: puts a Ruleset into the kernel of one namespace, whole or as the difference from the last one.
+
+Runs in a child of the holder (libnftables calls exit() when it runs out of descriptors). Decides which program or library does
+it, and what its refusal means to the user. Refuses to know how rules are spelled (rendering) and what they mean.
+
+nftables: one libnftables context a namespace, made inside it, because it stays bound there; `nft -f -` where the library is
+missing. iptables: {ip,ip6}tables-{nft,legacy}-restore. A difference goes in with --noflush; a whole text without, which
+replaces what its tables held. Each gets a lock file of its own, in memory: the legacy lock is the machine's otherwise, and one
+lab would wait for another.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from netlab.errors import KernelError
+from netlab.kernel import conntrack
+from netlab.kernel.libnftables import Nftables, available
+from netlab.kernel.namespaces import current_netns, entered
+from netlab.kernel.tools import find
+from netlab.rendering import iptables, nftables
+from netlab.ruleset import Family, Ruleset
+
+Netns = int | str
+"""An open descriptor, or a path that opens the namespace."""
+_FAMILIES: tuple[tuple[Family, str], ...] = (("ip", "iptables"), ("ip6", "ip6tables"))
+
+
+class Loader:
+    """Keeps what is worth keeping between loads: a libnftables context for each namespace, by name."""
+
+    def __init__(self) -> None:
+        self._home = current_netns()
+        self._contexts: dict[str, tuple[tuple[int, int], Nftables]] = {}
+
+    def load(self, netns: Netns, name: str, new: Ruleset, old: Ruleset | None) -> None:
+        """Make the namespace hold `new`, given that it holds `old` (None: not known; the tables are replaced whole).
+
+        Raises: KernelError with the tool's words and the line; MachineError when the tool is missing.
+        """
+        self.load_all([(netns, name, new, old)])
+
+    def load_all(self, todo: Sequence[tuple[Netns, str, Ruleset, Ruleset | None]]) -> None:
+        """Load several; those that are programs run side by side. All are tried; the failures are raised together."""
+        running: list[_Running] = []
+        failures: list[str] = []
+        for netns, name, new, old in todo:
+            with opened(netns) as fd:
+                if new.dialect == "iptables":
+                    running += self._iptables(fd, name, new, old)
+                else:
+                    failures += self._nftables(fd, name, new, old)
+        for job in running:
+            error = _error_of(job.process)
+            if error:
+                failures.append(_refusal(job.name, job.tool, job.text, error))
+        if failures:
+            raise KernelError("\n".join(failures))
+
+    def forget(self, name: str) -> None:
+        """The namespace is gone: free what was kept for it."""
+        kept = self._contexts.pop(name, None)
+        if kept is not None:
+            kept[1].close()
+
+    # ------------------------------------------------------------ nftables
+
+    def _nftables(self, fd: int, name: str, new: Ruleset, old: Ruleset | None) -> list[str]:
+        text = nftables.text(new, old)
+        if not text:
+            return []
+        error = self._run_nft(fd, name, text)
+        if error and old is not None:  # the kernel's state is not `old`, or it still refers to a chain: replace the whole
+            text = nftables.text(new, None)
+            error = self._run_nft(fd, name, text)
+        return [_refusal(name, "nft", text, error)] if error else []
+
+    def _run_nft(self, fd: int, name: str, text: str) -> str:
+        if available():
+            return self._context(fd, name).run(text)[0]
+        with entered(fd, self._home):
+            process = _spawn([find("nft"), "-f", "-"], text)
+        return _error_of(process)
+
+    def _context(self, fd: int, name: str) -> Nftables:
+        """The context of this very namespace: a name may come again with another one."""
+        status = os.fstat(fd)
+        identity = (status.st_dev, status.st_ino)
+        kept = self._contexts.get(name)
+        if kept is None or kept[0] != identity:
+            self.forget(name)
+            with entered(fd, self._home):
+                self._contexts[name] = kept = (identity, Nftables())
+        return kept[1]
+
+    # ------------------------------------------------------------ iptables
+
+    def _iptables(self, fd: int, name: str, new: Ruleset, old: Ruleset | None) -> "list[_Running]":
+        if old is not None and old.backend != new.backend:
+            self.load_all([(fd, name, replace(old, tables=()), old)])
+            old = None
+        running = []
+        for family, program in _FAMILIES:
+            text = iptables.text(new, old, family)
+            if text:
+                tool = f"{program}-{new.backend}-restore"
+                command = [find(tool, new.backend), *(["--noflush"] if old is not None else [])]
+                with entered(fd, self._home):
+                    running.append(_Running(name, tool, text, _spawn(command, text)))
+        return running
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    name: str
+    tool: str
+    text: str
+    process: subprocess.Popen[bytes]
+
+
+class opened:  # a context manager, named as a verb like open()
+    """The descriptor of a namespace given as descriptor (which stays open) or as path (which is closed at the end)."""
+
+    def __init__(self, netns: Netns) -> None:
+        self._netns = netns
+
+    def __enter__(self) -> int:
+        if isinstance(self._netns, int):
+            return self._netns
+        try:
+            self._fd = os.open(self._netns, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise KernelError(f"cannot open the namespace {self._netns}: {error.strerror}") from None
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        if not isinstance(self._netns, int):
+            os.close(self._fd)
+
+
+def _spawn(command: Sequence[str], text: str) -> subprocess.Popen[bytes]:
+    """Start it in the namespace that this process is in, reading `text`. Nobody need feed it, so that several run at once."""
+    stdin, lock = os.memfd_create("netlab-rules"), os.memfd_create("netlab-xtables-lock")
+    try:
+        data = memoryview(text.encode())
+        while data:
+            data = data[os.write(stdin, data) :]
+        os.lseek(stdin, 0, os.SEEK_SET)
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "XTABLES_LOCKFILE": f"/proc/self/fd/{lock}"}
+        return subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, pass_fds=(lock,)
+        )
+    finally:
+        os.close(stdin)
+        os.close(lock)
+
+
+def _error_of(process: subprocess.Popen[bytes]) -> str:
+    """What it said, once it has ended; '' when it did its work."""
+    _, error = process.communicate()
+    return error.decode(errors="replace") or f"exit code {process.returncode}" if process.returncode else ""
+
+
+def _refusal(name: str, tool: str, text: str, error: str) -> str:
+    """The tool's own words, and the line of the input that it means, where its words name one."""
+    error = error.strip() or "it failed without a word"
+    lines = text.splitlines()
+    shown = ""
+    found = re.search(r"line:? (\d+)", error) or re.search(r"(?:stdin|cmdline>?):(\d+):", error)
+    if found and 0 < int(found[1]) <= len(lines):
+        line = lines[int(found[1]) - 1]
+        if line.strip() and line.strip() not in error:
+            shown = f"\n  line {found[1]}: {line.strip()}"
+    words = "\n  ".join(error.splitlines()[:12])
+    return f"{name}: {tool} refused the rules:\n  {words}{shown}{_hint(error)}"
+
+
+def _hint(error: str) -> str:
+    if "Permission denied" in error or "Operation not permitted" in error:
+        return "\n  (`netlab doctor` says what this machine allows)"
+    if "Extension" in error or "missing kernel module" in error or "No such file or directory" in error:
+        return "\n  (a kernel module may be missing; `netlab doctor` says which features this kernel has)"
+    return ""
+
+
+def flush_conntrack(netns: Netns) -> None:
+    """Forget every connection of the namespace."""
+    with opened(netns) as fd, entered(fd), conntrack.table() as table:
+        table.flush()
+
+
+def stale_udp(netns: Netns, wanted: conntrack.Wanted) -> int:
+    """Delete UDP entries that lead to an endpoint which no longer serves. Returns how many."""
+    with opened(netns) as fd:
+        with entered(fd):
+            table = conntrack.table()
+        with table:
+            return table.delete_stale_udp(wanted)

@@ -1,0 +1,68 @@
+"""Sysctls of network namespaces, written and read through /proc/sys/net: it shows whatever namespace the process is in.
+
+Refuses every key outside net/, because those are the machine's. Knows one trick: net/netfilter appears when the conntrack
+module is loaded, and asking for it over netlink, as any root of a namespace may, loads it.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+
+from netlab.kernel import netlink as nl
+from netlab.ops import Sysctl
+
+_ROOT = "/proc/sys/"
+_NOT_DEVICES = ("all", "default", "lo")
+
+
+def device(op: Sysctl) -> str:
+    """The device whose setting this is (`net/ipv4/conf/eth0/rp_filter`), '' where it is none's: such a key waits for its link."""
+    parts = op.key.split("/")
+    known = len(parts) == 5 and parts[2] in ("conf", "neigh") and parts[3] not in _NOT_DEVICES
+    return parts[3] if known else ""
+
+
+def write(ops: Iterable[Sysctl]) -> Iterator[str]:
+    """Write them into the namespace that the process is in; yields a sentence for each that failed."""
+    for op in ops:
+        assert op.key.startswith("net/") and ".." not in op.key, f"{op.key} is not a namespace's own"
+        error = _write(op)
+        if isinstance(error, FileNotFoundError) and op.key.startswith("net/netfilter/"):
+            load_conntrack()
+            error = _write(op)
+        if error is not None and not (op.optional and isinstance(error, FileNotFoundError)):
+            yield f"{op.netns}: sysctl {op.key} = {op.value}: {error.strerror}"
+
+
+def _write(op: Sysctl) -> OSError | None:
+    try:
+        fd = os.open(_ROOT + op.key, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return error
+    try:
+        os.write(fd, op.value.encode())
+    except OSError as error:
+        return error
+    finally:
+        os.close(fd)
+    return None
+
+
+def read(key: str) -> str | None:
+    """The value in the namespace that the process is in, blanks made single; None where the kernel has no such key."""
+    try:
+        fd = os.open(_ROOT + key, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return " ".join(os.read(fd, 4096).decode(errors="replace").split())
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def load_conntrack() -> None:
+    """Make the kernel load conntrack: a request to its netlink subsystem does that where it is a module."""
+    ctnetlink_get_statistics = (1 << 8) | 5
+    with nl.Socket(nl.NETLINK_NETFILTER) as sock:
+        sock.run([nl.Message(ctnetlink_get_statistics, 0, b"\0\0\0\0")])

@@ -1,0 +1,93 @@
+"""The holder's agents: which processes there are, how they are started, and what happens when one dies.
+
+loader     loads rules (libnftables calls exit() when it runs out of descriptors: it must not take the lab along)
+responder  answers for every pod that has no program of its own
+workers    probe, read back, verify, capture, run commands; as many as there is to do at once, each one request at a time
+
+A dead agent is started again at once; the holder then gives the new one everything the dead one held.
+"""
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from netlab.kernel import agent
+from netlab.lab.loop import Loop
+
+MAXIMUM_WORKERS = 16
+
+
+class Agents:
+    """Every agent of one lab, watched by the loop."""
+
+    def __init__(self, loop: Loop, on_restart: Callable[[str], None]) -> None:
+        self._loop = loop
+        self._on_restart = on_restart
+        self._closing = False
+        self.loader = self._start("loader", serve_loader)
+        self.responder = self._start("responder", serve_responder)
+        self._workers: list[agent.Agent] = []
+
+    def pids(self) -> dict[str, int]:
+        """Name -> pid (in the lab's pid namespace) of every agent that runs."""
+        workers = {f"worker-{number}": worker.pid for number, worker in enumerate(self._workers)}
+        return {"loader": self.loader.pid, "responder": self.responder.pid, **workers}
+
+    def work(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
+        """Let an idle worker do it, or a new one; `reply` gets (ok, answer) later."""
+        worker = next((worker for worker in self._workers if not worker.busy), None)
+        if worker is None:
+            worker = self._start("worker", serve_worker)
+            self._workers.append(worker)
+        worker.request(reply, method, *arguments)
+
+    def _start(self, name: str, serve: Callable[[socket.socket], None]) -> agent.Agent:
+        started = agent.spawn(name, serve)
+        self._loop.watch(started.sock, lambda: self._readable(started))
+        return started
+
+    def _readable(self, which: agent.Agent) -> None:
+        if which.on_readable():
+            self._retire(which)
+            return
+        self._loop.forget(which.sock)
+        which.sock.close()
+        if which in self._workers:
+            self._workers.remove(which)
+        elif which is self.loader:
+            self.loader = self._start("loader", serve_loader)
+        elif which is self.responder:
+            self.responder = self._start("responder", serve_responder)
+        self._on_restart(which.name)
+
+    def _retire(self, which: agent.Agent) -> None:
+        """Let go of idle workers beyond two, so that a burst does not keep memory for ever."""
+        idle = [worker for worker in self._workers if not worker.busy]
+        if which in idle and len(idle) > 2:
+            self._workers.remove(which)
+            self._loop.forget(which.sock)
+            which.sock.close()
+
+
+def serve_loader(sock: socket.socket) -> None:
+    from netlab.kernel.rules import Loader
+
+    loader = Loader()
+
+    def load(todo: Sequence[tuple[str, str, Any, Any]]) -> None:
+        for path, name, new, old in todo:
+            loader.load(path, name, new, old)
+
+    agent.serve_forever(sock, {"load": load})
+
+
+def serve_responder(sock: socket.socket) -> None:
+    from netlab.agents import responder
+
+    responder.serve(sock)
+
+
+def serve_worker(sock: socket.socket) -> None:
+    from netlab.agents import worker
+
+    worker.serve(sock)

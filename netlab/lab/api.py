@@ -1,0 +1,203 @@
+"""The lab's API: Kubernetes' own paths, objects and status codes, and netlab's verbs under /netlab/v1.
+
+    GET    /api/v1/[namespaces/NS/]PLURAL[/NAME]      also /apis/GROUP/VERSION/...; ?labelSelector=
+    POST   .../PLURAL                                 create (409 when it is there)
+    PUT    .../PLURAL/NAME                            replace
+    PATCH  .../PLURAL/NAME                            merge patch, or apply (content type application/apply-patch+yaml, JSON body)
+    DELETE .../PLURAL/NAME                            ?propagationPolicy=Orphan|Background
+    /netlab/v1/...                                    see VERBS
+
+This file decides how a request becomes a call and an error a Status; it knows nothing of packets, rules or namespaces.
+"""
+
+import pickle
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from netlab import controllers, manifest
+from netlab.errors import ApiError, InputError, NetlabError
+from netlab.lab import http, probing, verbs
+from netlab.lab.holder import Lab
+from netlab.manifest import kinds
+from netlab.model import Key
+
+REASONS = {400: "BadRequest", 404: "NotFound", 405: "MethodNotAllowed", 409: "Conflict", 422: "Invalid", 500: "InternalError"}
+
+
+class Api:
+    """Serves one lab on one listening socket."""
+
+    def __init__(self, lab: Lab, listener: socket.socket) -> None:
+        self._lab = lab
+        self._server = http.Server(lab.loop, listener, self.handle)
+
+    def handle(self, request: http.Request, respond: http.Respond) -> None:
+        try:
+            match request.path:
+                case ("netlab", "v1", verb, *rest):
+                    self._verb(verb, rest, request, respond)
+                case ("api", "v1", *rest) | ("apis", _, _, *rest):
+                    self._answer(request, respond, http.json_response(*self._objects(request, list(rest))))
+                case ("healthz",) | ("livez",) | ("readyz",):
+                    respond(http.Response(200, b"ok", "text/plain"))
+                case _:
+                    raise ApiError(404, "NotFound", "the server could not find the requested resource")
+        except NetlabError as error:
+            respond(status_response(error))
+        except Exception as error:  # a bug is an answer of its own, and the lab lives on
+            import traceback
+
+            traceback.print_exc()
+            respond(status_response(ApiError(500, "InternalError", repr(error))))
+
+    def _answer(self, request: http.Request, respond: http.Respond, response: http.Response, settle: bool = True) -> None:
+        """A change is answered when the lab has settled: what is new answers, and its rules are in the kernel."""
+        if settle and request.method != "GET":
+            self._lab.readiness.when_settled(lambda: respond(response))
+        else:
+            respond(response)
+
+    # ------------------------------------------------------------ Kubernetes objects
+
+    def _objects(self, request: http.Request, rest: list[str]) -> tuple[Any, int]:
+        namespace: str | None = None
+        if len(rest) >= 3 and rest[0] == "namespaces":
+            namespace, rest = rest[1], rest[2:]
+        if not rest:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+        kind = kinds.find(rest[0])
+        name = rest[1] if len(rest) > 1 else None
+        match request.method, name:
+            case "GET", None:
+                items = self._list(kind, namespace, request.query.get("labelSelector", ""))
+                return {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}, 200
+            case "GET", str():
+                return self._one(kind, namespace, name), 200
+            case "POST" | "PUT" | "PATCH", _:
+                return self._write(request, kind, namespace, name)
+            case "DELETE", str():
+                found = self._one(kind, namespace, name)
+                policy = request.query.get("propagationPolicy", "Background")
+                cascade = "orphan" if policy == "Orphan" else "background"
+                self._lab.change(controllers.delete(self._lab.now, kind.kind, self._key(kind, namespace, name), cascade))
+                return found, 200
+            case _:
+                raise ApiError(405, "MethodNotAllowed", f"{request.method} is not supported on this path")
+
+    def _key(self, kind: kinds.KindInfo, namespace: str | None, name: str) -> Key:
+        return Key((namespace or "default") if kind.namespaced else "", name)
+
+    def _list(self, kind: kinds.KindInfo, namespace: str | None, selector: str) -> list[dict[str, Any]]:
+        wanted = manifest.parse_selector(selector)
+        cluster = self._lab.cluster
+        found = [
+            obj
+            for obj in controllers.objects_of(cluster, kind.kind)
+            if (namespace is None or obj.meta.namespace == namespace) and wanted.matches(obj.meta.labels)
+        ]
+        return [manifest.to_json(obj, cluster, self._lab.started) for obj in found]
+
+    def _one(self, kind: kinds.KindInfo, namespace: str | None, name: str) -> dict[str, Any]:
+        key = self._key(kind, namespace, name)
+        for obj in controllers.objects_of(self._lab.cluster, kind.kind):
+            if obj.meta.key == key:
+                return manifest.to_json(obj, self._lab.cluster, self._lab.started)
+        raise ApiError(404, "NotFound", f'{kind.plural} "{name}" not found')
+
+    def _write(self, request: http.Request, kind: kinds.KindInfo, namespace: str | None, name: str | None) -> tuple[Any, int]:
+        document = request.json()
+        if not isinstance(document, dict):
+            raise ApiError(400, "BadRequest", "the body must be one JSON object")
+        exists = name is not None and any(
+            obj.meta.key == self._key(kind, namespace, name) for obj in controllers.objects_of(self._lab.cluster, kind.kind)
+        )
+        if request.method == "PATCH" and "apply-patch" not in request.headers.get("content-type", ""):
+            assert name is not None
+            document = _merged(self._one(kind, namespace, name), document)
+        if request.method == "POST":
+            name = document.get("metadata", {}).get("name")
+            if any(
+                o.meta.key == self._key(kind, namespace, str(name)) for o in controllers.objects_of(self._lab.cluster, kind.kind)
+            ):
+                raise ApiError(409, "AlreadyExists", f'{kind.plural} "{name}" already exists')
+        if namespace and kind.namespaced:
+            document = {**document, "metadata": {**document.get("metadata", {}), "namespace": namespace}}
+        loaded = manifest.object_from_json(document)
+        self._lab.change(controllers.apply(self._lab.now, loaded.objects))
+        return self._one(kind, namespace, str(name)), 200 if exists else 201
+
+    # ------------------------------------------------------------ netlab's verbs
+
+    def _verb(self, verb: str, rest: list[str], request: http.Request, respond: http.Respond) -> None:
+        body = request.json() or {}
+        later = lambda ok, answer: respond(http.json_response(answer) if ok else status_response(answer))  # noqa: E731
+        if (call := LATER.get(verb)) is not None:
+            call(self._lab, body, later)
+        elif verb == "state":
+            respond(http.Response(200, pickle.dumps((self._lab.cluster, self._lab.plan)), "application/octet-stream"))
+        elif (now := NOW.get(verb)) is not None:
+            self._answer(request, respond, http.json_response(now(self._lab, body)), settle=verb in SETTLING)
+        else:
+            raise ApiError(404, "NotFound", f"no verb {verb}")
+
+
+Later = Callable[[Lab, Mapping[str, Any], Callable[[bool, Any], None]], None]
+Now = Callable[[Lab, Mapping[str, Any]], Any]
+
+NOW: dict[str, Now] = {
+    "info": lambda lab, body: lab.info(),
+    "apply": verbs.apply,
+    "scale": verbs.scale,
+    "place": verbs.place,
+    "logs": verbs.logs,
+    "fault": verbs.fault,
+    "endpoints": verbs.endpoints,
+    "processes": verbs.processes,
+    "namespaces": lambda lab, body: dict(lab.kernel.fds),
+    "down": verbs.down,
+}
+SETTLING = ("apply", "scale", "fault")
+LATER: dict[str, Later] = {
+    "probe": probing.probe,
+    "matrix": probing.matrix,
+    "exec": verbs.exec_,
+    "observe": verbs.observe,
+    "verify": verbs.verify,
+    "flush-conntrack": verbs.flush_conntrack,
+}
+
+
+def status_response(error: NetlabError) -> http.Response:
+    """A Kubernetes Status for the error; netlab's class and problems ride along in `details`."""
+    code, reason = 500, "InternalError"
+    match error:
+        case ApiError():
+            code, reason = error.code, error.reason
+        case InputError():
+            code, reason = 422, "Invalid"
+    return http.json_response(
+        {
+            "apiVersion": "v1",
+            "kind": "Status",
+            "status": "Failure",
+            "code": code,
+            "reason": reason or REASONS.get(code, ""),
+            "message": str(error),
+            "details": {"exitCode": error.exit_code},
+        },
+        code,
+    )
+
+
+def _merged(into: Any, patch: Any) -> Any:
+    """RFC 7386 merge patch."""
+    if not isinstance(patch, dict) or not isinstance(into, dict):
+        return patch
+    result = dict(into)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = _merged(result.get(key), value)
+    return result

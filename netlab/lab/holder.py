@@ -1,0 +1,258 @@
+"""The holder: one process that owns one lab. It holds the namespaces, reconciles, and serves the API; it does nothing else.
+
+A lab is a Cluster (a value) and the Plan made from it. `change` takes a new Cluster, builds its Plan, and gives the difference to the
+kernel: first what is new (namespaces, links, listeners), then the rules, then what is gone, so that no rule ever points at nothing.
+What is installed is remembered, never listed. When an agent dies, the new one is given what the plan says.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from netlab import controllers, discovery, ops, plan
+from netlab.errors import KernelError, NetlabError
+from netlab.kernel import agent
+from netlab.kernel import namespaces as ns
+from netlab.kernel.apply import Kernel
+from netlab.kernel.context import Place
+from netlab.lab.agents import Agents
+from netlab.lab.loop import Loop
+from netlab.lab.processes import Processes
+from netlab.lab.spec import LabSpec
+from netlab.model import Cluster, Key, Ref
+from netlab.targets import netns_of
+
+
+def hold(start: socket.socket, pid: int) -> NoReturn:
+    """Wait for the specification, build the lab, serve it until it is told to end. Runs as init of the lab's pid namespace.
+
+    `pid` is this process' number outside it.
+    """
+    from netlab.lab.api import Api  # imported while the starter still reads manifests
+
+    data, locks, _, _ = socket.recv_fds(start, 1, 1)
+    if not data or not locks:
+        os._exit(0)  # the starter changed its mind
+    try:
+        spec: LabSpec = agent.receive(start)
+    except EOFError:
+        os._exit(0)
+    directory = Path(spec.directory)
+    _log_to(directory / "log")
+    try:
+        lab = Lab(Loop(), spec)
+        lab.build()
+        Api(lab, _listener(directory))
+        (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
+        lab.readiness.when_settled(lambda: _ready(lab, start))
+    except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
+        if not isinstance(error, NetlabError):
+            error = KernelError(f"a bug in netlab: {error!r}\n{traceback.format_exc()}")
+        agent.send(start, ("error", error))
+        _remove(directory)
+        os._exit(1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        lab.loop.on_signal(number, lab.loop.stop)
+    lab.loop.run()
+    _remove(directory)
+    os._exit(0)
+
+
+def _ready(lab: "Lab", start: socket.socket) -> None:
+    """Tell the starter. With a tether the lab ends when the starter does, which closes its end of the socket."""
+    try:
+        agent.send(start, ("ready", lab.info()))
+    except OSError:
+        return lab.loop.stop()
+    if lab.spec.tether:
+        lab.loop.watch(start, lab.loop.stop)
+    else:
+        start.close()
+
+
+def _log_to(path: Path) -> None:
+    """From now on print to the lab's log; what was printed so far is in memory and moves there."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(OSError):
+        os.lseek(1, 0, os.SEEK_SET)
+        os.write(log, os.read(1, 1 << 20))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _listener(directory: Path) -> socket.socket:
+    """The API's socket, mode 0600. The path goes through a descriptor: a Unix socket's path holds only 107 bytes."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(f"/proc/self/fd/{fd}/api")
+    finally:
+        os.umask(mask)
+        os.close(fd)
+    listener.listen(128)
+    return listener
+
+
+def _remove(directory: Path) -> None:
+    """Take the lab's directory away: socket first, lock last, so that whoever looks meanwhile sees a lab that ends."""
+    for name in ("api", "info", "log", "lock"):
+        with contextlib.suppress(OSError):
+            (directory / name).unlink()
+    with contextlib.suppress(OSError):
+        ns.umount(str(directory / "fs"))
+    for path in (directory / "fs", directory):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+class Lab:
+    """The state of one lab and the ways to change it. Every method returns with the kernel in step, or raises."""
+
+    def __init__(self, loop: Loop, spec: LabSpec) -> None:
+        self.loop = loop
+        self.spec = spec
+        self.files = Path(spec.directory) / "fs"
+        self.files.mkdir(exist_ok=True)
+        ns.mount("netlab", str(self.files), "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
+        self.started = time.time()
+        self.proc_pid = int(os.readlink("/proc/self"))
+        self.cluster = Cluster(spec.topology)
+        self.plan = plan.build_nothing()
+        self.kernel = Kernel()
+        self.agents = Agents(loop, self._on_agent_restart)
+        self.processes = Processes(loop, self.files, self._on_process)
+        from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
+
+        self.readiness = Readiness(self)
+
+    def info(self) -> dict[str, Any]:
+        """What `ls` shows and what a client needs to join."""
+        return {
+            "name": self.spec.name,
+            "version": self.spec.version,
+            "started": self.started,
+            "proxy": self.cluster.topology.cluster.proxy.mode,
+            "nodes": len(self.cluster.nodes),
+            "pods": len(self.cluster.pods),
+            "ready": sum(pod.ready for pod in self.cluster.pods.values()),
+        }
+
+    @property
+    def now(self) -> Cluster:
+        """The cluster, its clock at this moment: what every change starts from."""
+        return self.cluster.with_(clock=time.time() - self.started)
+
+    # ------------------------------------------------------------ change
+
+    def build(self) -> None:
+        """From nothing to the lab of the specification."""
+        self.change(controllers.initial(self.spec.topology, self.spec.objects))
+
+    def change(self, cluster: Cluster) -> None:
+        """Make the kernel be what this cluster asks for."""
+        new = plan.build(cluster)
+        difference = plan.diff(self.plan, new)
+        self.apply(difference)
+        self.cluster, self.plan = cluster, new
+        self.readiness.update()
+
+    def apply(self, difference: plan.Diff) -> None:
+        """Make, then switch the rules over, then remove."""
+        added, removed = difference.added, difference.removed
+        self._write_files(op for op in added if isinstance(op, ops.File))
+        self.kernel.apply((), [op for op in added if _is_link_level(op)])
+        self._listen([op for op in added if isinstance(op, ops.Listener)])
+        self._load(difference)
+        self._start_processes(op for op in added if isinstance(op, ops.Process))
+        for op in removed:
+            if isinstance(op, ops.Process):
+                self.processes.stop(op)
+        self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
+        self.kernel.apply([op for op in removed if _is_link_level(op)], ())
+        for op in removed:
+            if isinstance(op, ops.File):
+                (self.files / op.path).unlink(missing_ok=True)
+
+    def _write_files(self, files: Iterable[ops.File]) -> None:
+        for file in files:
+            path = self.files / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text)
+
+    def _load(self, difference: plan.Diff) -> None:
+        before = {old.identity: old.value for old, _ in difference.changed if isinstance(old, ops.Ruleset)}
+        todo = [
+            (self.netns_path(op.netns), op.netns, op.value, before.get(op.identity))
+            for op in difference.added
+            if isinstance(op, ops.Ruleset)
+        ]
+        for op in difference.removed:
+            if isinstance(op, ops.Ruleset):
+                todo.append((self.netns_path(op.netns), op.netns, replace(op.value, tables=()), op.value))
+        if todo:
+            self.agents.loader.call("load", todo)
+
+    def _listen(self, listeners: Sequence[ops.Listener]) -> None:
+        if listeners:
+            for problem in self.agents.responder.call("listen", [(self.netns_path(op.netns), op) for op in listeners]):
+                self.log(problem)
+
+    def _unlisten(self, listeners: Sequence[ops.Listener]) -> None:
+        if listeners:
+            self.agents.responder.call("close", [op.identity for op in listeners])
+
+    def _start_processes(self, processes: Iterable[ops.Process]) -> None:
+        for op in processes:
+            self.processes.start(op, self.place(op.pod))
+
+    # ------------------------------------------------------------ places
+
+    def netns_path(self, netns: str) -> str:
+        """A path that opens this namespace, from any process of the lab."""
+        try:
+            return f"/proc/{self.proc_pid}/fd/{self.kernel.fds[netns]}"
+        except KeyError:
+            raise KernelError(f"the lab has no namespace {netns}") from None
+
+    def place(self, target: Ref) -> Place:
+        """Where a program for this pod, node or host runs."""
+        netns = netns_of(self.cluster, target)
+        if target.kind != "pod":
+            return Place(self.netns_path(netns), "", target.name)
+        pod = self.cluster.pods[Key(target.namespace, target.name)]
+        etc = self.files / str(target)
+        environment = tuple(discovery.environment(self.cluster, pod).items())
+        return Place(self.netns_path(netns), str(etc) if etc.is_dir() else "", discovery.hostname(pod), environment)
+
+    # ------------------------------------------------------------ what happens by itself
+
+    def _on_agent_restart(self, name: str) -> None:
+        self.log(f"the {name} process died" + ("" if name == "worker" else " and was started again"))
+        if name == "responder":
+            self._listen([op for op in self.plan.ops.values() if isinstance(op, ops.Listener)])
+
+    def _on_process(self, op: ops.Process, status: int, final: bool) -> None:
+        self.log(f"container {op.container} of {op.pod} ended with {status}" + ("" if final else "; it is started again"))
+        if final:
+            phase = "Succeeded" if status == 0 else "Failed"
+            self.change(controllers.pod_status(self.now, Key(op.pod.namespace, op.pod.name), phase=phase, ready=False))
+
+    def log(self, line: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def _is_link_level(op: ops.Op) -> bool:
+    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File)

@@ -1,0 +1,69 @@
+"""From what the user typed to what a lab is started with: topology and manifest files, read and adapted to each other."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from netlab import manifest
+from netlab.errors import InputError, Problem
+from netlab.fabric import fabrics
+from netlab.model import KubernetesObject, Topology
+from netlab.proxy import modes
+
+Inputs = tuple[Topology, tuple[KubernetesObject, ...], tuple[str, ...]]
+
+
+def read_inputs(
+    topology: str | Path | Topology | None,
+    manifests: Sequence[str],
+    *,
+    proxy: str | None = None,
+    fabric: str | None = None,
+    stdin: Callable[[], bytes] = lambda: sys.stdin.buffer.read(),
+) -> Inputs:
+    """(topology, objects, warnings). Raises InputError with every mistake of every file."""
+    problems: list[Problem] = []
+    value: Topology | None = None
+    if isinstance(topology, Topology):
+        value = topology
+    elif topology is not None:
+        try:
+            value = manifest.read_topology(manifest.Source(str(topology), _read(Path(topology))))
+        except InputError as error:
+            problems += error.problems
+    objects: tuple[KubernetesObject, ...] = ()
+    warnings: tuple[str, ...] = ()
+    try:
+        loaded = manifest.read_objects(manifest.read_paths(manifests, stdin))
+        objects, warnings = loaded.objects, loaded.warnings
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(tuple(problems))
+    adapted = manifest.adapt_topology(value, objects)
+    return overridden(adapted, proxy, fabric), objects, warnings
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def overridden(topology: Topology, proxy: str | None, fabric: str | None) -> Topology:
+    """The same topology with the proxy mode and the fabric that the command line names. Raises InputError."""
+    cluster = topology.cluster
+    for value, known, what in ((proxy, modes(), "proxy mode"), (fabric, fabrics(), "fabric")):
+        if value is not None and value not in known:
+            meant = get_close_matches(value, known, 1)
+            raise InputError(
+                f"unknown {what} {value!r}"
+                + (f"; did you mean {meant[0]}?" if meant else "")
+                + f" (there is: {', '.join(known)})"
+            )
+    if proxy is not None:
+        cluster = replace(cluster, proxy=replace(cluster.proxy, mode=proxy))
+    return replace(topology, cluster=replace(cluster, fabric=fabric or cluster.fabric))

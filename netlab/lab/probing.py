@@ -1,0 +1,219 @@
+"""Probes as the API serves them: resolve, expect, trace, let a worker send and watch, judge, and put it into the contract's words.
+
+The three answers for one flow meet here. What a worker saw is an Observation, and nothing of the plan reaches it but where to look.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from netlab.errors import InputError
+from netlab.expect import expect
+from netlab.judge import judge
+from netlab.lab.holder import Lab
+from netlab.model import Address, Cluster, Flow, Observation, Outcome, Protocol, Ref
+from netlab.probes.values import HttpRequest, ProbeRequest, Watched
+from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
+from netlab.trace import trace
+
+Body = Mapping[str, Any]
+Later = Callable[[bool, Any], None]
+MAXIMUM_COUNT = 20_000
+MAXIMUM_PAIRS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One probe, resolved: what is asked of the kernel and what the oracle and the offline walk say."""
+
+    sender: Ref
+    destination: Destination
+    flow: Flow
+    count: int
+    timeout_s: float
+    expected: Outcome
+    traced: Outcome
+
+
+def probe(lab: Lab, body: Body, later: Later) -> None:
+    """{"from", "to", "count", "protocol", "source", "source_port", "timeout_s", "namespace"} -> a probe result."""
+    question = ask(lab, body)
+    names, watched = receivers(lab.cluster), watch_list(lab)
+
+    def seen(ok: bool, answer: Any) -> None:
+        later(ok, result(lab, question, answer, names) if ok else answer)
+
+    lab.agents.work(seen, "probe", request(lab, question, names, watched))
+
+
+def matrix(lab: Lab, body: Body, later: Later) -> None:
+    """{"from": [targets]|None, "to": [targets]|None, "namespace", "timeout_s"} -> probe results, one flow a pair, all side by side."""
+    cluster = lab.cluster
+    pods = [str(pod.ref) for pod in cluster.pods.values() if pod.phase == "Running" and pod.addresses]
+    senders = body.get("from") or pods + [f"node/{name}" for name in cluster.nodes] + _hosts(cluster)
+    to = body.get("to") or pods + _services(cluster)
+    if len(senders) * len(to) > MAXIMUM_PAIRS:
+        raise InputError(f"{len(senders)} x {len(to)} pairs are more than {MAXIMUM_PAIRS}: choose some with --from and --to")
+    common = {"count": 1, "timeout_s": body.get("timeout_s", 1.0), "namespace": body.get("namespace", "default")}
+    questions = [
+        ask(lab, {**common, "from": sender, "to": destination})
+        for sender in senders
+        for destination in to
+        if sender != destination
+    ]
+    names, watched = receivers(cluster), watch_list(lab)
+
+    def seen(ok: bool, answer: Any) -> None:
+        if not ok:
+            return later(False, answer)
+        return later(True, [result(lab, question, one, names) for question, one in zip(questions, answer, strict=True)])
+
+    lab.agents.work(seen, "probe_many", [request(lab, question, names, ()) for question in questions], watched)
+
+
+def ask(lab: Lab, body: Body) -> Question:
+    """Resolve a request against the cluster as it is now. Raises InputError."""
+    cluster, namespace = lab.cluster, body.get("namespace") or "default"
+    sender = resolve_sender(cluster, body["from"], namespace)
+    protocol, http = _protocol(body.get("protocol"))
+    destination = resolve_destination(cluster, body["to"], namespace, protocol, sender)
+    if http and not destination.url_host:
+        destination = replace(destination, url_host=f"{destination.address}:{destination.port}", path="/")
+    source = _address(body["source"]) if body.get("source") else source_address(cluster, sender, destination.address)
+    count = int(body.get("count") or 1)
+    if not 1 <= count <= MAXIMUM_COUNT:
+        raise InputError(f"count {count}: send between 1 and {MAXIMUM_COUNT} flows")
+    flow = Flow(sender, source, destination.address, destination.port, destination.protocol, int(body.get("source_port") or 0))
+    return Question(
+        sender,
+        destination,
+        flow,
+        count,
+        float(body.get("timeout_s") or 1.0),
+        expect(cluster, flow),
+        trace(lab.plan, flow).outcome,
+    )
+
+
+def _protocol(text: str | None) -> tuple[Protocol | None, bool]:
+    match (text or "").lower():
+        case "":
+            return None, False
+        case "http":
+            return Protocol.TCP, True
+        case name if name.upper() in Protocol.__members__:
+            return Protocol[name.upper()], False
+        case name:
+            raise InputError(f"unknown protocol {name!r}: tcp, udp, sctp, icmp or http")
+
+
+def _address(text: str) -> Address:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise InputError(f"source {text!r} is no address") from None
+
+
+def _hosts(cluster: Cluster) -> list[str]:
+    return [f"host/{host.name}" for host in cluster.topology.hosts]
+
+
+def _services(cluster: Cluster) -> list[str]:
+    """Every port of every Service that has a cluster IP, but for `kubernetes`, behind which no lab has an API server."""
+    return [
+        f"svc/{key.namespace}/{key.name}:{port.port}"
+        for key, service in cluster.services.items()
+        if service.cluster_ips and not service.headless and key != ("default", "kubernetes")
+        for port in service.ports
+        if port.protocol is Protocol.TCP
+    ]
+
+
+# ---------------------------------------------------------------- the worker's part
+
+
+def receivers(cluster: Cluster) -> dict[tuple[Address, int], str]:
+    """(address, 0) -> how results name whoever has that address."""
+    names: dict[tuple[Address, int], str] = {}
+    for pod in cluster.pods.values():
+        if not pod.spec.host_network:
+            names.update({(address, 0): str(pod.ref) for address in pod.addresses})
+    for node in cluster.nodes.values():
+        names.update({(address, 0): f"node/{node.meta.name}" for address in node.addresses})
+    for host in cluster.topology.hosts:
+        names.update({(address, 0): f"host/{host.name}" for address in host.addresses})
+    return names
+
+
+def watch_list(lab: Lab) -> tuple[Watched, ...]:
+    """Every namespace of the lab: pods, nodes and hosts may receive, switches and routers only give evidence."""
+    cluster = lab.cluster
+    addresses: dict[str, tuple[Address, ...]] = {
+        str(pod.ref): pod.addresses for pod in cluster.pods.values() if not pod.spec.host_network
+    }
+    addresses |= {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
+    addresses |= {f"host/{host.name}": host.addresses for host in cluster.topology.hosts}
+    return tuple(Watched(lab.netns_path(netns), netns, addresses.get(netns, ()), netns in addresses) for netns in lab.kernel.fds)
+
+
+def request(lab: Lab, question: Question, names: Mapping[tuple[Address, int], str], watched: tuple[Watched, ...]) -> ProbeRequest:
+    """What a worker is asked."""
+    http = HttpRequest(question.destination.path, question.destination.url_host) if question.destination.url_host else None
+    return ProbeRequest(
+        netns=lab.netns_path(netns_of(lab.cluster, question.sender)),
+        flow=question.flow,
+        count=question.count,
+        timeout_s=question.timeout_s,
+        watched=watched,
+        names=names,
+        http=http,
+    )
+
+
+# ---------------------------------------------------------------- the contract's words
+
+
+def result(lab: Lab, question: Question, answer: Any, names: Mapping[tuple[Address, int], str]) -> dict[str, Any]:
+    """The probe result document of the contract. `answer` is an Observation, or an HttpResult around one."""
+    seen: Observation = getattr(answer, "observation", answer)
+    verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=names)
+    document = {
+        "from": str(question.sender),
+        "to": question.destination.label,
+        "proxy": lab.cluster.topology.cluster.proxy.mode,
+        "sent": seen.sent,
+        "outcomes": {"delivered": seen.delivered, "rejected": seen.rejected, "dropped": seen.dropped},
+        "backends": dict(seen.backends),
+        "sources": dict(seen.sources),
+        "distribution": None if verdict.p is None else {"test": "chi-square", "p": verdict.p, "alpha": verdict.alpha},
+        "expected": expectation(question.expected, names),
+        "verdict": str(verdict.judgement),
+        "why": list(verdict.why),
+    }
+    responses: Sequence[Any] = getattr(answer, "responses", ())
+    if responses:
+        document["http"] = [
+            {"status": one.status, "headers": dict(one.headers), "body": one.body, "problem": one.problem} for one in responses
+        ]
+    if not verdict.why and seen.evidence and not seen.delivered:
+        document["why"] = list(seen.evidence)
+    return document
+
+
+def expectation(expected: Outcome, names: Mapping[tuple[Address, int], str]) -> dict[str, Any]:
+    """What the oracle said. `masqueraded` is one truth value, or one a backend where they differ."""
+    named = {
+        names.get((one.address, one.port)) or names.get((one.address, 0)) or f"{one.address}:{one.port}": one.masqueraded
+        for one in expected.backends
+    }
+    values = set(named.values())
+    document: dict[str, Any] = {
+        "outcome": "dropped" if expected.kind == "not-handled" else str(expected.kind),
+        "backends": list(named),
+        "masqueraded": values.pop() if len(values) == 1 else False if not values else named,
+    }
+    if expected.why:
+        document["why"] = expected.why
+    return document

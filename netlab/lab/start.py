@@ -1,0 +1,231 @@
+"""Start a holder: from the caller's process to init of a new pid namespace, in the order that the kernel demands.
+
+Three forks. The first child leaves the session and closes every descriptor. Ordinary users: a second one makes the user namespace, and the
+first maps its ids (from outside, because newuidmap asks for that). The last is init of the new pid namespace; it makes the mount
+namespace's own /proc and a tmpfs, and takes a network namespace of its own last: one made together with the user namespace has /proc
+files that belong to the host's root, and iptables-legacy-save is then refused.
+
+The caller never unshares: `unshare(CLONE_NEWUSER)` fails in a process with threads and would take the caller along. The command line
+forks before it imports anything heavy (`fork_holder`), a program with threads starts a fresh interpreter (`spawn_holder`).
+"""
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from netlab.errors import KernelError, MachineError, NetlabError
+from netlab.kernel import agent
+from netlab.kernel import namespaces as ns
+
+
+@dataclass(slots=True)
+class Starting:
+    """A holder on its way: it waits on `sock` for what it shall hold."""
+
+    sock: socket.socket
+    first_child: int
+
+    def go(self, lock: int, spec: Any) -> dict[str, Any]:
+        """Hand over the lab's lock and specification and wait until the lab answers; what the holder says of itself."""
+        try:
+            socket.send_fds(self.sock, [b"L"], [lock])
+            agent.send(self.sock, spec)
+            while True:
+                kind, value = agent.receive(self.sock)
+                if kind == "error":
+                    raise value
+                if kind == "ready":
+                    return dict(value)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise KernelError(f"the lab's process died while it started; its log: {spec.directory}/log") from None
+        finally:
+            self.reap()
+
+    def cancel(self) -> None:
+        """Let the waiting holder end."""
+        self.sock.close()
+        self.reap()
+
+    def reap(self) -> None:
+        if self.first_child > 0:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.first_child, 0)
+            self.first_child = 0
+
+
+def fork_holder() -> Starting:
+    """Fork a holder from this process, which must have no threads."""
+    ours, theirs = socket.socketpair()
+    pid = agent.fork(lambda: become_holder(theirs), theirs.fileno())
+    theirs.close()
+    return Starting(ours, pid)
+
+
+def spawn_holder() -> Starting:
+    """Start a holder in a fresh small interpreter: for callers that may have threads."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-P", "-c", "from netlab.lab import start; start.main()", str(theirs.fileno())]
+        search = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": search}
+        )
+    starting = Starting(ours, process.pid)
+    process.returncode = 0  # reaped by Starting.reap
+    return starting
+
+
+def main() -> None:
+    """Entry of `spawn_holder`'s interpreter."""
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    agent.close_other_fds(sock.fileno())
+    become_holder(sock)
+
+
+def become_holder(sock: socket.socket) -> None:
+    """Run in the first child: make the namespaces, then hold the lab. Returns (in the intermediate processes) or ends."""
+    os.setsid()
+    os.umask(0o022)
+    os.chdir("/")
+    _redirect_output()
+    _raise_limits()
+    try:
+        if os.geteuid() != 0 and not _enter_user_namespace():
+            return
+        _unshare(ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC)
+        pid = os.fork()
+    except (NetlabError, OSError) as error:
+        agent.send(sock, ("error", error if isinstance(error, NetlabError) else KernelError(f"cannot start a lab: {error}")))
+        return
+    if pid:
+        return
+    try:
+        host_pid = int(os.readlink("/proc/self"))  # before /proc becomes the lab's own
+        _own_mounts()
+        ns.unshare(ns.CLONE_NEWNET)
+        _set_dumpable()
+        from netlab.lab.holder import hold
+    except (NetlabError, OSError) as error:
+        agent.send(sock, ("error", error if isinstance(error, NetlabError) else KernelError(f"cannot start a lab: {error}")))
+        os._exit(1)
+    hold(sock, host_pid)
+    os._exit(0)
+
+
+def _redirect_output() -> None:
+    """Standard input from /dev/null; output to memory until the lab's log is known."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    log = os.memfd_create("netlab-log")
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(null)
+    os.close(log)
+
+
+def _raise_limits() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _unshare(flags: int) -> None:
+    try:
+        ns.unshare(flags)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise MachineError(
+                "root may not make namespaces here (a container without CAP_SYS_ADMIN?): run netlab as an ordinary user, or give the "
+                "container `--cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt apparmor=unconfined`"
+            ) from None
+        raise MachineError(
+            "this machine does not let ordinary users make user namespaces: `sysctl kernel.unprivileged_userns_clone=1` (Debian), "
+            "`sysctl kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile with `userns,` (Ubuntu 24.04), or run as "
+            "root; `netlab doctor` says more"
+        ) from None
+    except OSError as error:
+        raise MachineError(
+            f"the kernel gives no more namespaces ({error.strerror}): see /proc/sys/user/max_*_namespaces; `netlab doctor` says more"
+        ) from None
+
+
+def _enter_user_namespace() -> bool:
+    """True in the child that is root of a new user namespace, False in the process that mapped its ids and has nothing left to do."""
+    uid, gid, mapper = os.getuid(), os.getgid(), os.getpid()
+    made, made_w = os.pipe()
+    mapped, mapped_w = os.pipe()
+    ranges = _subordinate(uid)
+    pid = os.fork()
+    if pid:
+        os.close(made_w)
+        os.close(mapped)
+        if os.read(made, 1) == b"u" and ranges is not None:
+            _map_range(pid, uid, gid, ranges)
+        os.close(mapped_w)
+        return False
+    os.close(made)
+    os.close(mapped_w)
+    _unshare(ns.CLONE_NEWUSER)
+    os.write(made_w, b"u")
+    os.read(mapped, 1)
+    if not Path("/proc/self/uid_map").read_text().strip():
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+    if not Path("/proc/self/gid_map").read_text().strip():
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    os.close(made_w)
+    os.close(mapped)
+    assert os.getpid() != mapper
+    return True
+
+
+def _subordinate(uid: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """((first uid, count), (first gid, count)) that /etc/subuid and /etc/subgid grant, None without newuidmap or a range."""
+    import pwd
+
+    if not (os.access("/usr/bin/newuidmap", os.X_OK) and os.access("/usr/bin/newgidmap", os.X_OK)):
+        return None
+    try:
+        names = {str(uid), pwd.getpwuid(uid).pw_name}
+    except KeyError:
+        names = {str(uid)}
+    found: list[tuple[int, int]] = []
+    for file in ("/etc/subuid", "/etc/subgid"):
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(file).read_text().splitlines():
+                owner, first, count = line.split(":")
+                if owner in names and int(count) >= 65535:
+                    found.append((int(first), 65535))
+                    break
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def _map_range(pid: int, uid: int, gid: int, ranges: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    """A full range of ids through newuidmap; where it refuses, the child falls back to its own single id."""
+    for program, own, (first, count) in (("newgidmap", gid, ranges[1]), ("newuidmap", uid, ranges[0])):
+        numbers: Sequence[int] = (0, own, 1, 1, first, count)
+        done = subprocess.run([f"/usr/bin/{program}", str(pid), *map(str, numbers)], stdin=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            return
+
+
+def _own_mounts() -> None:
+    """Nothing that is mounted here is seen outside; /proc shows the lab's own processes where the kernel lets us mount it."""
+    ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
+    with contextlib.suppress(OSError):
+        ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
+
+
+def _set_dumpable() -> None:
+    """Let processes of the same user open our /proc files: that is how `exec` joins. Entering a user namespace switched it off."""
+    import ctypes
+
+    PR_SET_DUMPABLE = 4
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)

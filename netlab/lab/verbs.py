@@ -1,0 +1,185 @@
+"""netlab's own verbs, but for probing: each takes the lab and the request's JSON body and returns JSON, at once or later."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from netlab import controllers, manifest, plan
+from netlab.endpoints import endpoints_of
+from netlab.errors import ApiError, InputError
+from netlab.lab.holder import Lab
+from netlab.manifest import kinds
+from netlab.model import Key
+from netlab.ops import Listener, Process, Ruleset, Veth
+from netlab.targets import netns_of, resolve_sender
+
+Body = Mapping[str, Any]
+Later = Callable[[bool, Any], None]
+
+
+def apply(lab: Lab, body: Body) -> list[dict[str, str]]:
+    """{"objects": [Kubernetes JSON]} -> what happened to each: created, configured or unchanged."""
+    objects = [obj for document in body["objects"] for obj in manifest.object_from_json(document).objects]
+    before = lab.now
+    after = controllers.apply(before, objects)
+    lab.change(after)
+    return [{"kind": kind_of(obj), **_named(obj), "action": controllers.action(before, obj)} for obj in objects]
+
+
+def kind_of(obj: Any) -> str:
+    """The Kubernetes kind of a model object."""
+    return str(getattr(obj, "kind", type(obj).__name__))
+
+
+def _named(obj: Any) -> dict[str, str]:
+    return {"namespace": obj.meta.namespace, "name": obj.meta.name}
+
+
+def scale(lab: Lab, body: Body) -> dict[str, Any]:
+    """{"kind", "name", "namespace", "replicas"}"""
+    kind = kinds.find(body["kind"]).kind
+    lab.change(controllers.scale(lab.now, kind, Key(body.get("namespace", "default"), body["name"]), int(body["replicas"])))
+    return {"replicas": int(body["replicas"])}
+
+
+def place(lab: Lab, body: Body) -> dict[str, Any]:
+    """{"target", "namespace"} -> where a program for it runs; the holder's pid is the client's to know."""
+    ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
+    found = lab.place(ref)
+    fd = lab.kernel.fds[netns_of(lab.cluster, ref)]
+    return {
+        "target": str(ref),
+        "fd": fd,
+        "etc": found.etc,
+        "hostname": found.hostname,
+        "environment": [list(pair) for pair in found.environment],
+    }
+
+
+def logs(lab: Lab, body: Body) -> dict[str, Any]:
+    """{"pod", "namespace", "container"} -> {"text"}"""
+    ref = resolve_sender(lab.cluster, body["pod"], body.get("namespace", "default"))
+    if ref.kind != "pod":
+        raise InputError(f"{ref}: only pods have logs")
+    wanted = body.get("container")
+    commands = [
+        op for op in lab.plan.ops.values() if isinstance(op, Process) and op.pod == ref and wanted in (None, op.container)
+    ]
+    if not commands:
+        return {"text": "", "note": f"{ref} is answered for by the built-in responder, which prints nothing"}
+    path = lab.processes.log_path(commands[0])
+    return {"text": path.read_text(errors="replace") if path.exists() else ""}
+
+
+def endpoints(lab: Lab, body: Body) -> list[str]:
+    """{"service", "namespace"} -> the names of its ready endpoints, as probe results name them."""
+    text = body["service"].removeprefix("svc/").removeprefix("service/")
+    namespace, _, name = text.rpartition("/")
+    key = Key(namespace or body.get("namespace", "default"), name)
+    service = lab.cluster.services.get(key)
+    if service is None:
+        raise ApiError(404, "NotFound", f'services "{name}" not found')
+    by_address = {address: str(pod.ref) for pod in lab.cluster.pods.values() for address in pod.addresses}
+    found = {
+        by_address.get(endpoint.address, f"{endpoint.address}:{endpoint.port}")
+        for port in service.ports
+        for endpoint in endpoints_of(lab.cluster, service, port)
+        if endpoint.ready
+    }
+    return sorted(found)
+
+
+def processes(lab: Lab, body: Body) -> dict[str, Any]:
+    """The lab's processes by name, with their pids in the lab's pid namespace."""
+    return {"agents": lab.agents.pids(), "containers": lab.processes.pids()}
+
+
+def fault(lab: Lab, body: Body) -> dict[str, Any]:
+    """{"kind": link-down|link-up|kill-pod, "target": ..., "lan": ...}"""
+    namespace = body.get("namespace", "default")
+    ref = resolve_sender(lab.cluster, body["target"], namespace)
+    match body["kind"]:
+        case "kill-pod":
+            if ref.kind != "pod":
+                raise InputError(f"{ref} is no pod: kill-pod takes pod/NAME, or a workload's pod as deploy/NAME or rc/NAME@2")
+            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background"))
+        case "link-down" | "link-up" as kind:
+            links = _links_of(lab, netns_of(lab.cluster, ref), body.get("device"))
+            faults = lab.cluster.links_down - links if kind == "link-up" else lab.cluster.links_down | links
+            lab.change(lab.cluster.with_(links_down=faults))
+        case kind:
+            raise InputError(f"unknown fault {kind!r}: link-down, link-up, kill-pod or flush-conntrack")
+    return {"target": str(ref)}
+
+
+def _links_of(lab: Lab, netns: str, device: str | None) -> frozenset[tuple[str, str]]:
+    """The namespace's own ends of its links, all or the one named."""
+    ends = set()
+    for op in lab.plan.ops.values():
+        if isinstance(op, Veth):
+            for end in ((op.netns, op.device), (op.peer_netns, op.peer_device)):
+                if end[0] == netns and device in (None, end[1]) and not end[1].startswith("veth"):
+                    ends.add(end)
+    if not ends:
+        raise InputError(f"{netns} has no link {device or ''}")
+    return frozenset(ends)
+
+
+def down(lab: Lab, body: Body) -> dict[str, Any]:
+    """End the lab, once this answer is on its way."""
+    lab.loop.after(0.0, lab.loop.stop)
+    return {}
+
+
+# ---------------------------------------------------------------- later
+
+
+def exec_(lab: Lab, body: Body, later: Later) -> None:
+    """{"target", "command", "namespace", "timeout_s", "stdin"} -> {"returncode", "stdout", "stderr"}"""
+    ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
+    lab.agents.work(later, "run", lab.place(ref), list(body["command"]), body.get("stdin", ""), body.get("timeout_s"))
+
+
+def observe(lab: Lab, body: Body, later: Later) -> None:
+    """{"target", "what": links|addresses|routes|neighbours|rules|conntrack} -> what the kernel says there."""
+    ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
+    lab.agents.work(later, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
+
+
+def flush_conntrack(lab: Lab, body: Body, later: Later) -> None:
+    """{"target": node} -> forget every connection there."""
+    targets = [body["target"]] if body.get("target") else [f"node/{name}" for name in lab.cluster.nodes]
+    paths = [lab.netns_path(netns_of(lab.cluster, resolve_sender(lab.cluster, target))) for target in targets]
+    lab.agents.work(later, "flush_conntrack", paths)
+
+
+def verify(lab: Lab, body: Body, later: Later) -> None:
+    """{"repair": bool} -> {"drift": [sentence], "repaired": n}. Reads the kernel back; never trusts what was remembered."""
+
+    def found(ok: bool, answer: Any) -> None:
+        if not ok:
+            return later(False, answer)
+        drift = answer + _listener_drift(lab)
+        sentences = [sentence for sentence, _ in drift]
+        if body.get("repair") and drift:
+            repair(lab, [identity for _, identity in drift if identity is not None])
+        return later(True, {"drift": sentences, "repaired": len(drift) if body.get("repair") else 0})
+
+    paths = {netns: lab.netns_path(netns) for netns in lab.kernel.fds}
+    lab.agents.work(found, "verify", paths, lab.plan)
+
+
+def _listener_drift(lab: Lab) -> list[tuple[str, tuple[str, ...] | None]]:
+    open_now = {tuple(identity) for identity in lab.agents.responder.call("listening")}
+    return [
+        (f"{op.netns}: nothing listens on {op.protocol} port {op.port}", op.identity)
+        for op in lab.plan.ops.values()
+        if isinstance(op, Listener) and op.identity not in open_now
+    ]
+
+
+def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
+    """Make the named ops again, whatever the kernel holds in their place."""
+    wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
+    extra = [identity for identity in identities if identity not in lab.plan.ops]
+    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process)], extra)
+    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process)), ()))

@@ -1,0 +1,108 @@
+"""The fields of Kubernetes objects, as tables for `check`: what is known, of which type, and what deserves a warning.
+
+Decides what is an unknown field (v1.36, with what older versions had), and which known fields can matter for the
+network although netlab does not act on them (`?`). What cannot matter (volumes, resources, security contexts) is
+accepted as it is, unread. Refuses to know what anything means.
+"""
+
+from functools import cache
+
+from netlab.manifest.check import Check, compile_tables
+
+_PROTOCOL = "TCP|UDP|SCTP"
+
+TABLES: dict[str, str] = {
+    "ObjectMeta": """name namespace labels:labels annotations:annotations generateName uid resourceVersion generation:int
+        creationTimestamp deletionTimestamp deletionGracePeriodSeconds:int ownerReferences:[OwnerReference]
+        finalizers:[string] managedFields:list selfLink clusterName initializers:any""",
+    "OwnerReference": "apiVersion! kind! name! uid controller:bool blockOwnerDeletion:bool",
+    "ObjectReference": "kind namespace name uid apiVersion resourceVersion fieldPath",
+    "LabelSelector": "matchLabels:labels matchExpressions:[LabelSelectorRequirement]",
+    "LabelSelectorRequirement": "key! operator:In|NotIn|Exists|DoesNotExist! values:[string]",
+    "Condition": "* type! status",
+    # Pods
+    "Pod": "apiVersion kind metadata:ObjectMeta! spec:PodSpec! status:PodStatus",
+    "PodTemplateSpec": "metadata:ObjectMeta spec:PodSpec!",
+    "PodSpec": """containers:[Container]! initContainers:list? ephemeralContainers:list? volumes:list
+        restartPolicy:Always|OnFailure|Never terminationGracePeriodSeconds:int activeDeadlineSeconds:int?
+        dnsPolicy:ClusterFirst|ClusterFirstWithHostNet|Default|None?ClusterFirst dnsConfig:object? nodeSelector:labels
+        serviceAccountName
+        serviceAccount automountServiceAccountToken:bool nodeName hostNetwork:bool hostPID:bool hostIPC:bool hostUsers:bool
+        shareProcessNamespace:bool securityContext:object imagePullSecrets:list hostname:label subdomain:label hostnameOverride?
+        setHostnameAsFQDN:bool?false affinity:object? schedulerName?default-scheduler tolerations:[Toleration] hostAliases:list?
+        priorityClassName priority:int readinessGates:list? runtimeClassName enableServiceLinks:bool preemptionPolicy
+        overhead:object topologySpreadConstraints:list? os:object schedulingGates:list? resourceClaims:list resources:object
+        workloadRef:object         schedulingGroup:object""",
+    "Container": """name:label! image! command:[string] args:[string] workingDir ports:[ContainerPort] envFrom:list? env:[EnvVar]
+        resources:object resizePolicy:list restartPolicy restartPolicyRules:list volumeMounts:list volumeDevices:list
+        livenessProbe:object? readinessProbe:Probe startupProbe:object? lifecycle:object? terminationMessagePath
+        terminationMessagePolicy imagePullPolicy:Always|IfNotPresent|Never securityContext:object stdin:bool
+        stdinOnce:bool tty:bool""",
+    "ContainerPort": f"containerPort:port! name:portName protocol:{_PROTOCOL} hostPort:int?0 hostIP?",
+    "EnvVar": "name! value valueFrom:object?",
+    "Probe": """exec:ExecAction httpGet:HTTPGetAction tcpSocket:TCPSocketAction grpc:object? initialDelaySeconds:count
+        periodSeconds:positive timeoutSeconds:positive successThreshold:positive failureThreshold:positive
+        terminationGracePeriodSeconds:int""",
+    "ExecAction": "command:[string]!",
+    "HTTPGetAction": "path port:portOrName! host? scheme:HTTP|HTTPS?HTTP httpHeaders:list?",
+    "TCPSocketAction": "port:portOrName! host?",
+    "Toleration": "key operator:Exists|Equal|Lt|Gt value effect:NoSchedule|PreferNoSchedule|NoExecute tolerationSeconds:int",
+    "PodStatus": """* phase:Pending|Running|Succeeded|Failed|Unknown podIP:ipOrEmpty podIPs:[PodIP] hostIP:ipOrEmpty
+        conditions:[Condition]""",
+    "PodIP": "ip:ip",
+    # Nodes
+    "Node": "apiVersion kind metadata:ObjectMeta! spec:NodeSpec status:NodeStatus",
+    "NodeSpec": """podCIDR:network podCIDRs:[network] providerID unschedulable:bool?false taints:[Taint] configSource:any
+        externalID""",
+    "Taint": "key! value effect:NoSchedule|PreferNoSchedule|NoExecute! timeAdded",
+    "NodeStatus": "* addresses:[NodeAddress] conditions:[Condition]",
+    "NodeAddress": "type! address!",
+    # Workloads
+    "ReplicationController": "apiVersion kind metadata:ObjectMeta! spec:ReplicationControllerSpec! status:object",
+    "ReplicationControllerSpec": "replicas:count minReadySeconds:count selector:labels template:PodTemplateSpec!",
+    "ReplicaSet": "apiVersion kind metadata:ObjectMeta! spec:ReplicaSetSpec! status:object",
+    "ReplicaSetSpec": "replicas:count minReadySeconds:count selector:LabelSelector template:PodTemplateSpec!",
+    "Deployment": "apiVersion kind metadata:ObjectMeta! spec:DeploymentSpec! status:object",
+    "DeploymentSpec": """replicas:count selector:LabelSelector template:PodTemplateSpec! strategy:DeploymentStrategy
+        minReadySeconds:count revisionHistoryLimit:int paused:bool?false progressDeadlineSeconds:int rollbackTo:object""",
+    "DeploymentStrategy": "type:RollingUpdate|Recreate rollingUpdate:RollingUpdate",
+    "RollingUpdate": "maxUnavailable:any maxSurge:any",
+    "DaemonSet": "apiVersion kind metadata:ObjectMeta! spec:DaemonSetSpec! status:object",
+    "DaemonSetSpec": """selector:LabelSelector template:PodTemplateSpec! updateStrategy:DaemonSetUpdateStrategy
+        minReadySeconds:count revisionHistoryLimit:int templateGeneration:int""",
+    "DaemonSetUpdateStrategy": "type:RollingUpdate|OnDelete rollingUpdate:RollingUpdate",
+    # Services and their endpoints
+    "Service": "apiVersion kind metadata:ObjectMeta! spec:ServiceSpec! status:ServiceStatus",
+    "ServiceSpec": """ports:[ServicePort] selector:labels clusterIP:clusterIP clusterIPs:[clusterIP]
+        type:ClusterIP|NodePort|LoadBalancer|ExternalName externalIPs:[endpointIP] sessionAffinity:None|ClientIP loadBalancerIP
+        loadBalancerSourceRanges:[cidr] externalName externalTrafficPolicy:Cluster|Local healthCheckNodePort:count
+        publishNotReadyAddresses:bool sessionAffinityConfig:SessionAffinityConfig ipFamilies:[IPv4|IPv6]
+        ipFamilyPolicy:SingleStack|PreferDualStack|RequireDualStack allocateLoadBalancerNodePorts:bool loadBalancerClass
+        internalTrafficPolicy:Cluster|Local trafficDistribution:PreferClose|PreferSameZone|PreferSameNode topologyKeys:list?""",
+    "ServicePort": f"name protocol:{_PROTOCOL} port:port! targetPort:portOrName nodePort:nodePort appProtocol",
+    "SessionAffinityConfig": "clientIP:ClientIPConfig",
+    "ClientIPConfig": "timeoutSeconds:int",
+    "ServiceStatus": "* loadBalancer:LoadBalancerStatus",
+    "LoadBalancerStatus": "ingress:[LoadBalancerIngress]",
+    "LoadBalancerIngress": "ip:ipOrEmpty hostname ipMode:VIP|Proxy ports:list",
+    "EndpointSlice": """apiVersion kind metadata:ObjectMeta! addressType:IPv4|IPv6|FQDN! endpoints:[Endpoint]
+        ports:[EndpointPort]""",
+    "Endpoint": """addresses:[string]! conditions:EndpointConditions hostname:label nodeName targetRef:ObjectReference zone
+        hints:EndpointHints deprecatedTopology:object""",
+    "EndpointConditions": "ready:bool serving:bool terminating:bool",
+    "EndpointHints": "forZones:[ForName] forNodes:[ForName]",
+    "ForName": "name!",
+    "EndpointPort": f"name protocol:{_PROTOCOL} port:port appProtocol",
+    "Endpoints": "apiVersion kind metadata:ObjectMeta! subsets:[EndpointSubset]",
+    "EndpointSubset": "addresses:[EndpointAddress] notReadyAddresses:[EndpointAddress] ports:[EndpointsPort]",
+    "EndpointAddress": "ip:endpointIP! hostname nodeName targetRef:ObjectReference",
+    "EndpointsPort": f"name protocol:{_PROTOCOL} port:port! appProtocol",
+    # Everything else: only its metadata is read
+    "Other": "* apiVersion kind metadata:ObjectMeta!",
+}
+
+
+@cache
+def checks() -> dict[str, Check]:
+    """The compiled tables."""
+    return compile_tables(TABLES)

@@ -1,0 +1,48 @@
+"""The fields of netlab's own files, topology and scenario, as tables for `check` and for the JSON Schemas.
+
+Decides their keys and types. Refuses to know their meaning.
+"""
+
+from functools import cache
+
+from netlab.manifest.check import Check, compile_tables
+
+TABLES: dict[str, str] = {
+    "Topology": """apiVersion kind name:label description cluster:ClusterConfig networks:{Lan} nodes:{NodeSpec} hosts:{HostSpec}
+        links:{LinkSpec}""",
+    "ClusterConfig": """podCIDR:networks serviceCIDR:networks proxy:ProxyConfig fabric:bridge|routed routing:static|vxlan|bgp
+        neighbours:permanent|learned""",
+    "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
+        detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
+        nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool""",
+    "Lan": "cidr:network! router:router",
+    "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
+    "HostSpec": "addresses:addresses routes:{ip}",
+    "LinkSpec": "rate:rate delay:duration jitter:duration loss:percent",
+    # Scenarios
+    "Scenario": """apiVersion kind name:string! description topology:topologyPath manifests:[string] proxy:modes
+        fabric:bridge|routed namespace:label steps:list!""",
+    "Step.probe": """from:string! to:string! count:positive protocol:tcp|udp|sctp|icmp|http source:ip sourcePort:port
+        timeout:duration namespace:label expect:ProbeExpect""",
+    "ProbeExpect": """outcome:delivered|rejected|dropped masqueraded:bool backends:countOrNames sources:names affinity:bool
+        verdict:pass|fail|inconclusive""",
+    "Step.scale": "target:string! replicas:count! namespace:label",
+    "Step.exec": "target:string! command:[string]! container timeout:duration namespace:label expect:ExecExpect",
+    "ExecExpect": "code:count stdout stderr",
+    "Step.fault": """kill-pod link-down link-up flush-conntrack partition heal delay loss kill-node for:duration
+        namespace:label""",
+    "Step.wait": """for:endpoints|ready|affinity|settled! of count:count timeout:duration namespace:label""",
+    "Step.matrix": "from to namespace:label expect:MatrixExpect",
+    "MatrixExpect": "verdict:pass|fail|inconclusive outcome:delivered|rejected|dropped",
+    "Step.apply": "manifests:[string]!",
+    "Step.delete": "target manifests:[string] cascade:background|orphan namespace:label",
+    "Step.label": "target:string! labels:{nullable}! namespace:label",
+    "Step.verify": "repair:bool expect:VerifyExpect",
+    "VerifyExpect": "drift:count",
+}
+
+
+@cache
+def checks() -> dict[str, Check]:
+    """The compiled tables."""
+    return compile_tables(TABLES)

@@ -1,0 +1,159 @@
+"""Scenario files to Scenario values.
+
+Decides which steps there are and what each takes. Refuses to know what they do, and where their files lie: paths stay
+as written, relative to the scenario's own file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from netlab.manifest import own_fields
+from netlab.manifest.check import BAD
+from netlab.manifest.documents import Document, read_documents
+from netlab.manifest.formats import json_type
+from netlab.manifest.meta import Json
+from netlab.manifest.problems import Place, Report, did_you_mean, shorten
+from netlab.manifest.source import Source
+from netlab.manifest.topology import own_kind
+from netlab.model import FrozenDict
+
+_FAULTS_NOT_BUILT = ("partition", "heal", "delay", "loss", "kill-node")
+_FAULTS = ("kill-pod", "link-down", "link-up", "flush-conntrack")
+_PATH_LIST = ("apply",)
+_TARGET = ("delete",)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step. `arguments` has the file's keys, checked; `line` is where the step begins. `name` is the user's, or ''."""
+
+    kind: str
+    arguments: Mapping[str, Any]
+    line: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One scenario. `topology` is '' for the default one; `proxy` () for the topology's own; `file` is the name of the source."""
+
+    name: str
+    topology: str = ""
+    manifests: tuple[str, ...] = ()
+    proxy: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    description: str = ""
+    fabric: str = ""
+    namespace: str = "default"
+    file: str = ""
+
+
+def read_scenario(source: Source) -> Scenario:
+    """The scenario in a file. Raises: InputError with every mistake in it."""
+    report = Report()
+    documents = read_documents(source)
+    for extra in documents[1:]:
+        report.problem(extra, "a scenario is one document")
+    document = documents[0] if documents else Document(source.shown, {})
+    data: Json = {}
+    if not isinstance(document.data, dict):
+        report.problem(document, f"a scenario is wanted, not {json_type(document.data)}")
+    elif own_kind(document.data, "Scenario", document, report):
+        checked = own_fields.checks()["Scenario"](document.data, document, report)
+        data = checked if checked is not BAD else {}
+    steps = tuple(_steps(data.get("steps") or (), document, report))
+    report.finish()
+    proxy = data.get("proxy") or ()
+    return Scenario(
+        name=data["name"],
+        topology=data.get("topology") or "",
+        manifests=tuple(data.get("manifests") or ()),
+        proxy=(proxy,) if isinstance(proxy, str) else tuple(proxy),
+        steps=steps,
+        description=data.get("description") or "",
+        fabric=data.get("fabric") or "",
+        namespace=data.get("namespace") or "default",
+        file=source.name,
+    )
+
+
+@cache
+def step_kinds() -> tuple[str, ...]:
+    """The kinds of steps, in the order of the tables."""
+    return tuple(name.removeprefix("Step.") for name in own_fields.TABLES if name.startswith("Step."))
+
+
+def _steps(entries: Any, document: Document, report: Report) -> list[Step]:
+    if entries is BAD:
+        return []
+    found = []
+    for index, entry in enumerate(entries):
+        place = ((document, "steps"), index)
+        step = _step(entry, place, report)
+        if step is not None:
+            found.append(step)
+    return found
+
+
+def _step(entry: Any, place: Place, report: Report) -> Step | None:
+    if isinstance(entry, str) and entry in ("matrix", "verify"):
+        entry = {entry: {}}
+    if not isinstance(entry, dict):
+        report.problem(place, f"a step is wanted, like `probe: {{from: ..., to: ...}}`, not {json_type(entry)}")
+        return None
+    kinds = [key for key in entry if key != "name"]
+    for key in kinds:
+        if key not in step_kinds():
+            meant = did_you_mean(key, step_kinds())
+            hint = f"; did you mean {meant}?" if meant else f"; there are {', '.join(step_kinds())}"
+            report.problem((place, key), f"there is no step {shorten(key)}{hint}", key=True)
+    known = [key for key in kinds if key in step_kinds()]
+    if len(kinds) != 1:
+        report.problem(place, f"a step has one kind, not {len(kinds)}")
+    if not known:
+        return None
+    name = entry.get("name") or ""
+    if not isinstance(name, str):
+        report.problem((place, "name"), f"must be a string, not {json_type(name)}")
+    kind = known[0]
+    arguments = _arguments(kind, entry[kind], (place, kind), report)
+    return Step(kind, FrozenDict(arguments), report.where(place)[1], str(name))
+
+
+def _arguments(kind: str, value: Any, place: Place, report: Report) -> dict[str, Any]:
+    if kind in _PATH_LIST and isinstance(value, str | list):
+        value = {"manifests": [value] if isinstance(value, str) else value}
+    elif kind in _TARGET and isinstance(value, str):
+        value = {"target": value}
+    checked = own_fields.checks()[f"Step.{kind}"]({} if value is None else value, place, report)
+    if checked is BAD:
+        return {}
+    if kind == "fault":
+        _check_fault(checked, place, report)
+    if (
+        kind == "delete"
+        and bool(checked.get("target")) == bool(checked.get("manifests"))
+        and isinstance(value, dict)
+        and checked == value
+    ):
+        report.problem(place, "either target or manifests is wanted")
+    if (
+        kind == "wait"
+        and checked.get("for") not in (None, "settled")
+        and not checked.get("of")
+        and isinstance(value, dict)
+        and "of" not in value
+    ):
+        report.problem((place, "of"), f"required to wait for {checked['for']}")
+    return dict(checked)
+
+
+def _check_fault(fault: Json, place: Place, report: Report) -> None:
+    given = [key for key in fault if key in _FAULTS or key in _FAULTS_NOT_BUILT]
+    for key in given:
+        if key in _FAULTS_NOT_BUILT:
+            report.problem((place, key), f"the fault {key} is not built yet in this version", key=True)
+    if len(given) != 1:
+        report.problem(place, f"one fault is wanted ({', '.join(_FAULTS)}), not {len(given)}")

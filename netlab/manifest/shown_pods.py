@@ -1,0 +1,127 @@
+"""A pod's spec and status as kubectl shows them.
+
+Decides defaults that are shown (protocol, restartPolicy) and the conditions that follow from phase and readiness.
+Refuses to know how a pod came to its state.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from netlab.manifest.shown_time import timestamp
+from netlab.model import Cluster, Container, Pod, PodSpec
+
+_DONE = ("Succeeded", "Failed")
+
+
+def shown_pod_spec(pod: Pod, given: Mapping[str, Any]) -> dict[str, Any]:
+    """spec of a pod: as given (by its template, where it has one), with the node it was placed on."""
+    spec = template_spec(pod.spec, given)
+    return {**spec, "nodeName": pod.node} if pod.node else spec
+
+
+def template_spec(spec: PodSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A pod spec with the API's defaults; made from the model where nothing was given."""
+    containers = given.get("containers") or [_container(container) for container in spec.containers]
+    return {
+        "restartPolicy": spec.restart_policy,
+        "terminationGracePeriodSeconds": int(spec.termination_grace_s),
+        "dnsPolicy": "ClusterFirst",
+        **{key: value for key, value in given.items() if value is not None},
+        "containers": [_with_protocols(container) for container in containers],
+    }
+
+
+def _container(container: Container) -> dict[str, Any]:
+    shown: dict[str, Any] = {"name": container.name, "image": container.image}
+    if container.command:
+        shown["command"] = list(container.command)
+    if container.ports:
+        shown["ports"] = [
+            {"containerPort": port.port, **({"name": port.name} if port.name else {}), "protocol": str(port.protocol)}
+            for port in container.ports
+        ]
+    if container.env:
+        shown["env"] = [{"name": name, "value": value} for name, value in container.env]
+    return shown
+
+
+def _with_protocols(container: Mapping[str, Any]) -> dict[str, Any]:
+    shown = dict(container)
+    if shown.get("ports"):
+        shown["ports"] = [{"protocol": "TCP", **port} for port in shown["ports"]]
+    return shown
+
+
+def pod_status(pod: Pod, given: Mapping[str, Any], cluster: Cluster, started: float) -> dict[str, Any]:
+    """status of a pod, as its kubelet would report it."""
+    since = given.get("startTime") or timestamp(started + pod.meta.created)
+    status: dict[str, Any] = {"phase": pod.phase, "conditions": _conditions(pod, since)}
+    if pod.node:
+        node = cluster.nodes.get(pod.node)
+        if node is not None and node.addresses:
+            status["hostIP"] = str(node.addresses[0])
+            status["hostIPs"] = [{"ip": str(address)} for address in node.addresses[:1]]
+        status["startTime"] = since
+        status["containerStatuses"] = [_container_status(pod, container, since, given) for container in pod.spec.containers]
+    if pod.addresses:
+        status["podIP"] = str(pod.addresses[0])
+        status["podIPs"] = [{"ip": str(address)} for address in pod.addresses]
+    if pod.message:
+        status["message"] = pod.message
+    status["qosClass"] = given.get("qosClass") or "BestEffort"
+    return status
+
+
+def _conditions(pod: Pod, since: str) -> list[dict[str, Any]]:
+    done = pod.phase in _DONE
+    ready = pod.ready and not done
+    states = {
+        "PodReadyToStartContainers": bool(pod.addresses),
+        "Initialized": bool(pod.node),
+        "Ready": ready,
+        "ContainersReady": ready,
+        "PodScheduled": bool(pod.node),
+    }
+    conditions = []
+    for name, holds in states.items():
+        condition: dict[str, Any] = {
+            "type": name,
+            "status": "True" if holds else "False",
+            "lastProbeTime": None,
+            "lastTransitionTime": since,
+        }
+        if not holds and name in ("Ready", "ContainersReady"):
+            condition["reason"] = "PodCompleted" if done else "ContainersNotReady"
+        elif not holds and name == "PodScheduled":
+            condition["reason"] = "Unschedulable"
+            condition["message"] = pod.message
+        conditions.append(condition)
+    return conditions
+
+
+def _container_status(pod: Pod, container: Container, since: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "name": container.name,
+        "image": container.image,
+        "imageID": "",
+        "ready": pod.ready and pod.phase == "Running",
+        "restartCount": pod.restarts,
+        "started": pod.phase == "Running",
+        "state": _state(pod, since),
+    }
+    was_run = next((entry for entry in given.get("containerStatuses") or () if entry.get("name") == container.name), None)
+    if was_run and was_run.get("containerID"):
+        shown["containerID"] = was_run["containerID"]
+    return shown
+
+
+def _state(pod: Pod, since: str) -> dict[str, Any]:
+    match pod.phase:
+        case "Running":
+            return {"running": {"startedAt": since}}
+        case "Pending":
+            return {"waiting": {"reason": "ContainerCreating"}}
+        case "Succeeded":
+            return {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": since}}
+        case "Failed":
+            return {"terminated": {"exitCode": 1, "reason": "Error", "startedAt": since}}

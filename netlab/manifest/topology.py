@@ -1,0 +1,296 @@
+"""Topology files to Topology values, with every default.
+
+Decides what a file leaves out: networks, names and addresses of nodes, their podCIDRs, the outside host. What must not be is in
+`topology_checks`. Refuses to know what is built from a topology.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Network, ip_address, ip_network
+from typing import Any
+
+from netlab.errors import InputError
+from netlab.manifest import own_fields
+from netlab.manifest.check import BAD
+from netlab.manifest.documents import Document, read_documents
+from netlab.manifest.formats import bits, json_type, seconds, share
+from netlab.manifest.meta import Json, labels
+from netlab.manifest.problems import Place, Report, did_you_mean, shorten
+from netlab.manifest.source import Source
+from netlab.manifest.topology_checks import check_topology, not_built
+from netlab.model import (
+    Address,
+    ClusterConfig,
+    HostSpec,
+    Labels,
+    Lan,
+    LinkSpec,
+    Network,
+    NodeSpec,
+    ProxyConfig,
+    Topology,
+)
+
+CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
+_DEFAULT_LAN = Lan("lan", IPv4Network("192.168.0.0/24"), ip_address("192.168.0.1"))
+_DEFAULT_NODES = {"node-169": "192.168.0.169", "node-170": "192.168.0.170", "node-171": "192.168.0.171"}
+_CLIENT = ip_address("192.168.0.100")
+MOST_NODES = 2000
+_NODE_PREFIX = {4: 24, 6: 64}
+_LONGEST_PREFIX = {4: 29, 6: 124}
+
+
+def default_topology() -> Topology:
+    """The topology of `netlab up` without one: what an empty file means."""
+    return read_topology(Source("default topology", b""))
+
+
+def read_topology(source: Source) -> Topology:
+    """The topology in a file. Raises: InputError with every mistake in it."""
+    report = Report()
+    documents = read_documents(source)
+    for extra in documents[1:]:
+        report.problem(extra, "a topology is one document; Kubernetes objects go into files of their own, given with -f")
+    document = documents[0] if documents else Document(source.shown, {})
+    data = _checked(document, report)
+    topology = _topology(data, document, report)
+    report.finish()
+    return topology
+
+
+def _checked(document: Document, report: Report) -> Json:
+    data = document.data
+    if not isinstance(data, dict):
+        report.problem(document, f"a topology is wanted, not {json_type(data)}")
+        return {}
+    if not own_kind(data, "Topology", document, report):
+        return {}
+    given = dict(data)
+    number = given.get("nodes")
+    if isinstance(number, int) and not isinstance(number, bool):
+        if 1 <= number <= MOST_NODES:
+            given["nodes"] = {f"node-{index}": {} for index in range(1, number + 1)}
+        else:
+            report.problem((document, "nodes"), f"must be between 1 and {MOST_NODES}, not {shorten(str(number))}")
+            del given["nodes"]
+    elif number is not None and not isinstance(number, dict):
+        report.problem((document, "nodes"), f"must be a number or a mapping of names, not {json_type(number)}")
+        del given["nodes"]
+    checked = own_fields.checks()["Topology"](given, document, report)
+    return checked if checked is not BAD else {}
+
+
+def own_kind(data: Json, kind: str, place: Place, report: Report) -> bool:
+    """Whether this is one of netlab's own files; kind and apiVersion may be left out."""
+    given = data.get("kind")
+    if given is not None and given != kind:
+        meant = f"; did you mean {kind}?" if isinstance(given, str) and did_you_mean(given, [kind]) else ""
+        other = "; Kubernetes objects are given with -f" if not meant and isinstance(given, str) else ""
+        report.problem((place, "kind"), f"a {kind} is wanted, not {json_type(given).replace('the string ', '')}{meant}{other}")
+        return bool(meant)
+    version = data.get("apiVersion")
+    if version is not None and version != "netlab/v1":
+        report.problem((place, "apiVersion"), f"must be netlab/v1, not {json_type(version)}")
+    return True
+
+
+def _topology(data: Json, place: Place, report: Report) -> Topology:
+    cluster = _cluster(data.get("cluster") or {}, (place, "cluster"), report)
+    lans = _lans(data)
+    bare = not data.get("nodes")
+    nodes, hosts = _nodes(data, lans), _hosts(data)
+    if bare and not data.get("hosts"):
+        hosts = (_client(cluster, lans, nodes),)
+    nodes, hosts = _addressed(nodes, hosts, lans, place, report)
+    lans = tuple(_with_router(lan, nodes, hosts) if _router(data, lan) is None else lan for lan in lans)
+    try:
+        nodes = with_pod_cidrs(cluster.pod_cidrs, nodes)
+    except InputError as error:
+        report.problem(((place, "cluster"), "podCIDR"), str(error))
+    topology = Topology(data.get("name") or "default", cluster, lans, nodes, hosts, _links(data))
+    check_topology(topology, place, report)
+    return topology
+
+
+def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
+    defaults = ClusterConfig()
+    not_built(data, place, report)
+    given = [key for key in ("podCIDR", "serviceCIDR") if data.get(key) is not None]
+    return ClusterConfig(
+        pod_cidrs=_networks(data.get("podCIDR")) or defaults.pod_cidrs,
+        service_cidrs=_networks(data.get("serviceCIDR")) or defaults.service_cidrs,
+        proxy=_proxy(data.get("proxy") or {}),
+        fabric=data.get("fabric") or defaults.fabric,
+        routing=data.get("routing") or defaults.routing,
+        neighbours=data.get("neighbours") or defaults.neighbours,
+        cidrs_given=bool(given),
+    )
+
+
+def _networks(value: Any) -> tuple[Network, ...]:
+    texts = value.split(",") if isinstance(value, str) else value or ()
+    return tuple(ip_network(text.strip()) for text in texts)
+
+
+def _proxy(data: Json) -> ProxyConfig:
+    names = {
+        "mode": "mode", "backend": "backend", "layout": "layout", "masqueradeAll": "masquerade_all",
+        "detectLocal": "detect_local",
+        "bridgeInterface": "bridge_interface", "interfaceNamePrefix": "interface_name_prefix",
+        "localhostNodePorts": "localhost_node_ports", "conntrackTCPBeLiberal": "conntrack_tcp_be_liberal",
+    }  # fmt: skip
+    changes = {attribute: data[key] for key, attribute in names.items() if data.get(key) is not None}
+    ports = data.get("nodePortAddresses")
+    if ports in ("primary", ["primary"]):
+        changes["node_port_addresses"] = "primary"
+    elif ports:
+        changes["node_port_addresses"] = tuple(
+            ip_network(text.strip()) for text in ([ports] if isinstance(ports, str) else ports)
+        )
+    return replace(ProxyConfig(), **changes)
+
+
+def _lans(data: Json) -> tuple[Lan, ...]:
+    given = data.get("networks")
+    if not given:
+        return (_DEFAULT_LAN,)
+    lans = ((name, entry) for name, entry in given.items() if "cidr" in entry)
+    return tuple(Lan(name, ip_network(entry["cidr"].strip()), _router_address(entry.get("router"))) for name, entry in lans)
+
+
+def _router(data: Json, lan: Lan) -> Any:
+    return lan.router or ((data.get("networks") or {}).get(lan.name) or {}).get("router")
+
+
+def _router_address(value: str | None) -> Address | None:
+    return ip_address(value) if value and value != "none" else None
+
+
+def _with_router(lan: Lan, nodes: Sequence[NodeSpec], hosts: Sequence[HostSpec]) -> Lan:
+    """A LAN has a router unless it says `router: none`; at the first address that nobody has."""
+    ends: tuple[NodeSpec | HostSpec, ...] = (*nodes, *hosts)
+    used = {address for end in ends for address in end.addresses}
+    free = next((address for address in _candidates(lan.cidr) if address not in used), None)
+    return replace(lan, router=free)
+
+
+def _nodes(data: Json, lans: Sequence[Lan]) -> tuple[NodeSpec, ...]:
+    given: Mapping[str, Json] = data.get("nodes") or {
+        name: {
+            "addresses": [address] if any(ip_address(address) in lan.cidr for lan in lans) else [],
+            "controlPlane": name == "node-169",
+        }
+        for name, address in _DEFAULT_NODES.items()
+    }
+    return tuple(
+        NodeSpec(
+            name=name,
+            addresses=_given_addresses(entry),
+            pod_cidrs=_networks(entry.get("podCIDR")),
+            labels=node_labels(name, entry.get("labels") or {}, bool(entry.get("controlPlane"))),
+            control_plane=bool(entry.get("controlPlane")),
+        )
+        for name, entry in given.items()
+    )
+
+
+def node_labels(name: str, given: Labels, control_plane: bool) -> Labels:
+    """What a kubelet labels its node with, then what is given."""
+    role = {CONTROL_PLANE_LABEL: ""} if control_plane else {}
+    return labels({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **role, **given})
+
+
+def _given_addresses(entry: Json) -> tuple[Address, ...]:
+    given = entry.get("addresses") or ()
+    return tuple(ip_address(text) for text in ([given] if isinstance(given, str) else given))
+
+
+def _hosts(data: Json) -> tuple[HostSpec, ...]:
+    found = []
+    for name, entry in (data.get("hosts") or {}).items():
+        routes = []
+        for destination, gateway in (entry.get("routes") or {}).items():
+            try:
+                routes.append((ip_network(destination.strip()), ip_address(gateway)))
+            except ValueError:
+                continue  # check_topology names it
+        found.append(HostSpec(name, _given_addresses(entry), tuple(routes)))
+    return tuple(found)
+
+
+def _client(cluster: ClusterConfig, lans: Sequence[Lan], nodes: Sequence[NodeSpec]) -> HostSpec:
+    """The outside host of the field's articles: it reaches pods and Services by static routes through the first node."""
+    here = lans and _CLIENT in lans[0].cidr
+    gateway = nodes[0].addresses[0] if nodes[0].addresses else None
+    destinations = (*cluster.service_cidrs, *cluster.pod_cidrs)
+    routes = tuple((network, gateway) for network in destinations if gateway and gateway.version == network.version)
+    return HostSpec("client", (_CLIENT,) if here else (), routes)
+
+
+def _candidates(network: Network) -> Iterator[Address]:
+    return iter(network.hosts())
+
+
+def _addressed(
+    nodes: Sequence[NodeSpec], hosts: Sequence[HostSpec], lans: Sequence[Lan], place: Place, report: Report
+) -> tuple[tuple[NodeSpec, ...], tuple[HostSpec, ...]]:
+    """Gives an address of the first network to whoever has none."""
+    ends: tuple[NodeSpec | HostSpec, ...] = (*nodes, *hosts)
+    used = {address for end in ends for address in end.addresses} | {lan.router for lan in lans}
+    free: Iterator[Address] = iter(())
+    if lans:
+        hosts_of_lan = list(_candidates(lans[0].cidr)) if lans[0].cidr.num_addresses <= 2**17 else _candidates(lans[0].cidr)
+        first = next(iter(hosts_of_lan), None) if lans[0].router is None else None
+        free = (address for address in hosts_of_lan if address not in used and address != first)
+    missing = [end.name for end in ends if not end.addresses]
+    given = {name: (address,) for name, address in zip(missing, free, strict=False)}
+    if lans and len(given) < len(missing):
+        at = ((place, "networks"), lans[0].name) if lans[0] is not _DEFAULT_LAN else (place, "nodes")
+        report.problem(at, f"{lans[0].cidr} has no room for {len(missing)} more addresses")
+    return (
+        tuple(replace(node, addresses=node.addresses or given.get(node.name, ())) for node in nodes),
+        tuple(replace(host, addresses=host.addresses or given.get(host.name, ())) for host in hosts),
+    )
+
+
+def with_pod_cidrs(cluster_cidrs: Sequence[Network], nodes: Sequence[NodeSpec]) -> tuple[NodeSpec, ...]:
+    """The nodes, each with a podCIDR of every family of the cluster: /24 (or /64) in order, smaller where they would not fit.
+
+    Raises: InputError where there is no room.
+    """
+    for network in cluster_cidrs:
+        without = [node for node in nodes if not any(own.version == network.version for own in node.pod_cidrs)]
+        taken = [own for node in nodes for own in node.pod_cidrs if own.overlaps(network)]
+        given = dict(zip((node.name for node in without), _subnets(network, taken, len(nodes)), strict=False))
+        if len(given) < len(without):
+            raise InputError(f"{network} has no room for a podCIDR for each of {len(nodes)} nodes")
+        nodes = [replace(node, pod_cidrs=(*node.pod_cidrs, given[node.name])) if node.name in given else node for node in nodes]
+    return tuple(nodes)
+
+
+def _subnets(network: Network, taken: Sequence[Network], count: int) -> Iterator[Network]:
+    version = network.version
+    prefix = max(_NODE_PREFIX[version], network.prefixlen + (count - 1).bit_length())
+    if prefix > _NODE_PREFIX[version] and taken:
+        prefix += 1
+    if prefix > _LONGEST_PREFIX[version]:
+        return iter(())
+    subnets: Iterator[Network] = network.subnets(new_prefix=prefix)
+    return (subnet for subnet in subnets if not any(subnet.overlaps(other) for other in taken))
+
+
+def _links(data: Json) -> tuple[LinkSpec, ...]:
+    found = []
+    for name, entry in (data.get("links") or {}).items():
+        end, _, lan = name.partition("/")
+        found.append(
+            LinkSpec(
+                end=end,
+                lan=lan,
+                rate_bps=bits(entry["rate"]) if entry.get("rate") else None,
+                delay_s=seconds(entry.get("delay") or 0),
+                jitter_s=seconds(entry.get("jitter") or 0),
+                loss=share(entry["loss"]) if entry.get("loss") else 0.0,
+            )
+        )
+    return tuple(found)

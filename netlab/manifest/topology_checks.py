@@ -1,0 +1,175 @@
+"""What must not be in a topology: addresses twice, networks that overlap, gateways out of reach, parts that are not built yet.
+
+Decides what is an error. Refuses to know how the topology came about: the same checks serve files and topologies made
+from a dump.
+"""
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+from itertools import pairwise
+from typing import Any
+
+from netlab.manifest.formats import ip, machine_name, strict_network
+from netlab.manifest.meta import Json
+from netlab.manifest.problems import Place, Report, did_you_mean, steps
+from netlab.model import Address, HostSpec, Lan, Network, NodeSpec, Topology
+
+_NOT_BUILT = {"routing": ("vxlan", "bgp"), "mode": ("ipvs", "userspace"), "layout": ("maps",)}
+_RESERVED = ("router", "localhost")
+
+
+def not_built(data: Json, place: Place, report: Report) -> None:
+    """Choices that the format has and this version has not."""
+    for at, part in ((place, data), ((place, "proxy"), data.get("proxy") or {})):
+        for key, words in _NOT_BUILT.items():
+            if part.get(key) in words:
+                report.problem((at, key), f"{part[key]} is not built yet in this version")
+
+
+def check_topology(topology: Topology, place: Place, report: Report) -> None:
+    """Reports everything that is wrong with a complete topology."""
+    for check in (_names, _networks, _addresses, _pod_cidrs, _routes, _links):
+        check(topology, place, report)
+
+
+def _ends(topology: Topology) -> Iterator[tuple[str, NodeSpec | HostSpec]]:
+    yield from (("nodes", node) for node in topology.nodes)
+    yield from (("hosts", host) for host in topology.hosts)
+
+
+def _names(topology: Topology, place: Place, report: Report) -> None:
+    nodes = {node.name for node in topology.nodes}
+    for section, end in _ends(topology):
+        at = ((place, section), end.name)
+        if error := machine_name(end.name):
+            report.problem(at, error, key=True)
+        elif end.name in _RESERVED:
+            report.problem(at, f"the name {end.name} is taken by netlab itself", key=True)
+        elif section == "hosts" and end.name in nodes:
+            report.problem(at, f"there is a node of the same name, {end.name}", key=True)
+    for lan in topology.networks:
+        if error := machine_name(lan.name):
+            report.problem(((place, "networks"), lan.name), error, key=True)
+
+
+def _networks(topology: Topology, place: Place, report: Report) -> None:
+    cluster = (place, "cluster")
+    named: list[tuple[str, Network, Place]] = []
+    named += [("podCIDR", network, (cluster, "podCIDR")) for network in topology.cluster.pod_cidrs]
+    named += [("serviceCIDR", network, (cluster, "serviceCIDR")) for network in topology.cluster.service_cidrs]
+    named += [(f"network {lan.name}", lan.cidr, (((place, "networks"), lan.name), "cidr")) for lan in topology.networks]
+    for index, (name, network, at) in enumerate(named):
+        for other_name, other, other_at in named[:index]:
+            if network.overlaps(other):
+                written = at if _written(at) or not _written(other_at) else other_at
+                report.problem(written, f"{name} {network} overlaps {other_name} {other}")
+    for lan in topology.networks:
+        at = (((place, "networks"), lan.name), "cidr")
+        if lan.cidr.num_addresses < 4:
+            report.problem(at, f"{lan.cidr} is too small for a network: at most /30")
+        if lan.router is not None and not _is_host(lan.router, lan):
+            report.problem((((place, "networks"), lan.name), "router"), f"{lan.router} is no address for a machine in {lan.cidr}")
+
+
+def _written(place: Place) -> bool:
+    """Whether the file says this itself, so that a mistake is best shown there."""
+    document, path = steps(place)
+    here = document.data
+    for step in path:
+        if not isinstance(here, dict) or step not in here:
+            return False
+        here = here[step]
+    return True
+
+
+def _is_host(address: Address, lan: Lan) -> bool:
+    if address not in lan.cidr:
+        return False
+    return lan.cidr.num_addresses < 4 or (address != lan.cidr.network_address and address != lan.cidr.broadcast_address)
+
+
+def _addresses(topology: Topology, place: Place, report: Report) -> None:
+    owners: dict[Address, str] = {}
+    for lan in topology.networks:
+        if lan.router is not None and owners.setdefault(lan.router, f"the router of {lan.name}") != f"the router of {lan.name}":
+            report.problem((((place, "networks"), lan.name), "router"), f"{lan.router} is also {owners[lan.router]}")
+    inner = (*topology.cluster.pod_cidrs, *topology.cluster.service_cidrs)
+    for section, end in _ends(topology):
+        at = (((place, section), end.name), "addresses")
+        for address in end.addresses:
+            if address in owners:
+                report.problem(at, f"{address} is also the address of {owners[address]}")
+            owners.setdefault(address, end.name)
+            own = next((lan for lan in topology.networks if address in lan.cidr), None)
+            if own is not None and not _is_host(address, own):
+                report.problem(at, f"{address} is the network's own or broadcast address in {own.cidr}")
+            if own is None and any(address in network for network in inner):
+                report.problem(at, f"{address} lies in the cluster's podCIDR or serviceCIDR")
+        if not end.addresses:
+            continue  # reported where none could be given
+        if section == "nodes" and not _in_lan(end.addresses[0], topology):
+            report.problem(at, f"the first address of a node, {end.addresses[0]}, must lie in one of the networks")
+        elif not any(_in_lan(address, topology) for address in end.addresses):
+            report.problem(at, "at least one address must lie in one of the networks")
+
+
+def _in_lan(address: Address, topology: Topology) -> bool:
+    return any(address in lan.cidr for lan in topology.networks)
+
+
+def _pod_cidrs(topology: Topology, place: Place, report: Report) -> None:
+    seen: list[tuple[int, int, str, Network]] = []
+    for node in topology.nodes:
+        at = (((place, "nodes"), node.name), "podCIDR")
+        for own in node.pod_cidrs:
+            inside = [network for network in topology.cluster.pod_cidrs if network.version == own.version]
+            first, last = int(own.network_address), int(own.broadcast_address)
+            if inside and not any(int(net.network_address) <= first and last <= int(net.broadcast_address) for net in inside):
+                report.problem(at, f"{own} lies outside the cluster's podCIDR {', '.join(map(str, inside))}")
+            seen.append((first, last, node.name, own))
+    seen.sort(key=lambda entry: (entry[3].version, entry[0], entry[1]))
+    for (_, last, name, own), (first, _, later, other) in pairwise(seen):
+        if first <= last and own.version == other.version:
+            report.problem((((place, "nodes"), later), "podCIDR"), f"{other} overlaps {own} of {name}")
+
+
+def _routes(topology: Topology, place: Place, report: Report) -> None:
+    for host in topology.hosts:
+        for destination, text in _written_routes(place, host.name):
+            at = ((((place, "hosts"), host.name), "routes"), destination)
+            if error := strict_network(destination):
+                report.problem(at, error, key=True)
+            elif not ip(text) and ip_network(destination.strip()).version != (6 if ":" in text else 4):
+                report.problem(at, f"the gateway {text} is of another family than {destination}")
+        for network, gateway in host.routes:
+            at = ((((place, "hosts"), host.name), "routes"), str(network))
+            lan = next((lan for lan in topology.networks if gateway in lan.cidr), None)
+            if gateway in host.addresses:
+                report.problem(at, f"the gateway {gateway} is {host.name} itself")
+            elif lan is None or not any(address in lan.cidr for address in host.addresses):
+                report.problem(at, f"the gateway {gateway} is out of reach: {host.name} has no address in a network with it")
+
+
+def _written_routes(place: Place, host: str) -> Iterator[tuple[str, str]]:
+    document, _ = steps(place)
+    data: Any = document.data
+    for key in ("hosts", host, "routes"):
+        data = data.get(key) if isinstance(data, dict) else None
+    yield from ((key, value) for key, value in (data or {}).items() if isinstance(value, str)) if isinstance(data, dict) else ()
+
+
+def _links(topology: Topology, place: Place, report: Report) -> None:
+    ends = {end.name: end for _, end in _ends(topology)}
+    lans = {lan.name: lan for lan in topology.networks}
+    for link in topology.links:
+        name = f"{link.end}/{link.lan}" if link.lan else link.end
+        at = ((place, "links"), name)
+        if link.end not in ends and link.end != "router":
+            meant = did_you_mean(link.end, ends)
+            report.problem(at, f'there is no node or host "{link.end}"' + (f"; did you mean {meant}?" if meant else ""), key=True)
+        elif link.lan not in lans:
+            meant = did_you_mean(link.lan, lans)
+            hint = f"; did you mean {meant}?" if meant else "; END/NETWORK is wanted"
+            report.problem(at, f'there is no network "{link.lan}"{hint}', key=True)
+        elif link.end in ends and not any(address in lans[link.lan].cidr for address in ends[link.end].addresses):
+            report.problem(at, f"{link.end} has no address in {link.lan}", key=True)

@@ -1,0 +1,295 @@
+"""The plan: all that must exist in the kernel for a cluster, how two plans differ, and both as text.
+
+Decides: in which order ops are made and removed, and what a change of one op means for others (a veth that is made anew takes its
+addresses, routes and neighbours with it). Refuses to know: how an op is carried out, and why a part of the cluster wants it.
+
+Pure and deterministic: no clock, no randomness, no environment.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from difflib import unified_diff
+from itertools import chain
+from typing import assert_never
+
+from netlab import discovery, fabric, programs, proxy, routing
+from netlab.model import NOTHING, Cluster, Pod
+from netlab.ops import (
+    ORDER,
+    Bridge,
+    DeviceAddress,
+    File,
+    Identity,
+    Listener,
+    Neighbour,
+    Netns,
+    Op,
+    Process,
+    Route,
+    Ruleset,
+    Sysctl,
+    Veth,
+)
+
+Device = tuple[str, str]
+"""A namespace and a device in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Ops by identity, in the order in which they are made."""
+
+    ops: Mapping[Identity, Op] = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What leads from one plan to another.
+
+    added: to be made or, where something of that identity is there, overwritten; in execution order.
+    removed: identities that are gone; in execution order (the reverse of making). What vanishes with a namespace is left out.
+    changed: (old, new) of every identity whose value differs; the new ones stand in `added`, too.
+
+    No removed op shares its identity with an added one, so that a change can be made before the removals: new pods answer before
+    the rules name them, and old ones go when no rule does any more.
+    """
+
+    removed: tuple[Op, ...] = ()
+    added: tuple[Op, ...] = ()
+    changed: tuple[tuple[Op, Op], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.removed or self.added)
+
+
+def build_nothing() -> Plan:
+    """The plan of no lab at all."""
+    return Plan()
+
+
+def build(cluster: Cluster) -> Plan:
+    """The plan of the cluster. Raises: InputError where a topology cannot be built."""
+
+    def environment(pod: Pod) -> Mapping[str, str]:
+        return discovery.environment(cluster, pod)
+
+    return plan_of(
+        chain(
+            fabric.plan(cluster),
+            routing.plan(cluster),
+            discovery.plan(cluster),
+            proxy.plan(cluster),
+            programs.plan(cluster, environment),
+        )
+    )
+
+
+def plan_of(ops: Iterable[Op]) -> Plan:
+    """A plan of these ops, sorted by kind; within a kind they stay as they come. Two different ops of one identity are a bug."""
+    by_kind: dict[type, dict[Identity, Op]] = {kind: {} for kind in ORDER}
+    for op in ops:
+        known = by_kind[type(op)].setdefault(op.identity, op)
+        assert known is op or known == op, f"two ops claim to be {op.identity}: {known} and {op}"
+    return Plan({identity: op for kind in ORDER for identity, op in by_kind[kind].items()})
+
+
+# ---------------------------------------------------------------- difference
+
+
+def diff(old: Plan, new: Plan) -> Diff:
+    """What must be done to the kernel so that it is as `new` says, when it is as `old` says."""
+    before, after = old.ops, new.ops
+    changed = []
+    for identity, op in after.items():
+        was = before.get(identity)
+        if was is not None and was is not op and was != op and not _keeps_running(was, op):
+            changed.append((was, op))
+    gone = [op for identity, op in before.items() if identity not in after]
+    remade, revived = _remade(changed, gone), _revived(changed)
+    anew = {op.identity for _, op in changed}
+    if remade or revived:
+        anew.update(identity for identity, op in after.items() if _depends(op, remade, revived))
+    added = tuple(op for identity, op in after.items() if identity in anew or identity not in before)
+    return Diff(tuple(reversed(_to_remove(gone, remade))), added, tuple(changed))
+
+
+def _keeps_running(was: Op, op: Op) -> bool:
+    """A process is told its variables when it starts: that others would be told now is no reason to restart it."""
+    return isinstance(was, Process) and isinstance(op, Process) and replace(was, env=op.env) == op
+
+
+def _ends(op: Op) -> tuple[Device, ...]:
+    match op:
+        case Veth():
+            return (op.netns, op.device), (op.peer_netns, op.peer_device)
+        case Bridge():
+            return ((op.netns, op.device),)
+        case _:
+            return ()
+
+
+def _remade(changed: Iterable[tuple[Op, Op]], gone: Iterable[Op]) -> frozenset[Device]:
+    """Devices that are deleted and made anew, because their link differs in more than being up."""
+    found: set[Device] = set()
+    for was, op in changed:
+        if isinstance(was, Veth) and isinstance(op, Veth):
+            if replace(was, up=op.up, peer_up=op.peer_up) != op:
+                found.update((*_ends(was), *_ends(op)))
+        elif isinstance(was, Bridge | Veth):
+            found.update((*_ends(was), *_ends(op)))
+    return frozenset(found)
+
+
+def _revived(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
+    """Devices that were down and come up: the kernel forgot their routes and neighbours when they went down."""
+    found: set[Device] = set()
+    for was, op in changed:
+        if isinstance(was, Veth) and isinstance(op, Veth):
+            ends = _ends(op)
+            found.update(
+                end for end, then, now in zip(ends, (was.up, was.peer_up), (op.up, op.peer_up), strict=True) if now > then
+            )
+    return frozenset(found)
+
+
+def _depends(op: Op, remade: frozenset[Device], revived: frozenset[Device]) -> bool:
+    """Whether the op must be made again because its device was."""
+    match op:
+        case DeviceAddress():
+            return (op.netns, op.device) in remade
+        case Route() | Neighbour():
+            return (op.netns, op.device) in remade or (op.netns, op.device) in revived
+        case _:
+            return False
+
+
+def _to_remove(gone: Iterable[Op], remade: frozenset[Device]) -> list[Op]:
+    """Without what vanishes by itself, and without sysctls, of which nobody knows what they were before."""
+    ops = list(gone)
+    dead = {op.name for op in ops if isinstance(op, Netns)}
+    kept: list[Op] = []
+    for op in ops:
+        match op:
+            case Veth():
+                vanishes = op.netns in dead or op.peer_netns in dead
+            case DeviceAddress() | Route() | Neighbour():
+                vanishes = op.netns in dead or (op.netns, op.device) in remade
+            case Bridge() | Ruleset():
+                vanishes = op.netns in dead
+            case Sysctl():
+                vanishes = True
+            case Netns() | Listener() | Process() | File():
+                # A listening socket and a process keep their namespace alive: they are ended one by one.
+                vanishes = False
+            case _:
+                assert_never(op)
+        if not vanishes:
+            kept.append(op)
+    return kept
+
+
+# ---------------------------------------------------------------- text
+
+
+def text(plan: Plan) -> str:
+    """The plan for people, the same byte for byte for the same plan: namespace by namespace, then the files."""
+    places: dict[str, list[str]] = {}
+    for op in plan.ops.values():
+        places.setdefault(place(op), []).extend(_lines(op))
+    return "".join(f"{name}\n" + "".join(f"  {line}\n" if line else "\n" for line in lines) for name, lines in places.items())
+
+
+def text_diff(difference: Diff) -> str:
+    """The difference for people: `-` removed, `+` made, of rules and files the lines that change; empty when nothing does."""
+    was = {op.identity: old for old, op in difference.changed}
+    out: list[str] = []
+    for op in difference.removed:
+        out += [f"- {place(op)}: {line}" for line in _lines(op)[:1]]
+    for op in difference.added:
+        old = was.get(op.identity)
+        if old is None or len(_lines(op)) + len(_lines(old)) == 2:
+            out += [f"- {place(op)}: {line}" for line in (_lines(old) if old is not None else [])]
+            out += [f"+ {place(op)}: {line}" for line in _lines(op)]
+        else:
+            out.append(f"~ {place(op)}: {_lines(op)[0]}")
+            out += [
+                f"    {line}" for line in list(unified_diff(_lines(old), _lines(op), n=0, lineterm=""))[2:] if line[:2] != "@@"
+            ]
+    return "".join(line + "\n" for line in out)
+
+
+def place(op: Op) -> str:
+    """Under which heading an op is shown: its namespace, or the directory of a file."""
+    match op:
+        case Netns(name):
+            return name
+        case File(path):
+            return f"files of {path.rpartition('/')[0]}"
+        case _:
+            return op.netns
+
+
+def _lines(op: Op) -> list[str]:
+    """The op in the words of ip(8) and sysctl(8); a ruleset as its own tool reads it."""
+    match op:
+        case Ruleset():
+            return [f"{op.value.dialect} rules:", *(f"  {line}" if line else "" for line in _rules(op).splitlines())]
+        case File():
+            return [f"{op.path.rpartition('/')[2]}:", *(f"  {line}" for line in op.text.splitlines())]
+        case _:
+            return [line(op)]
+
+
+def _rules(op: Ruleset) -> str:
+    from netlab.rendering import iptables, nftables
+
+    return iptables.text(op.value, None) if op.value.dialect == "iptables" else nftables.text(op.value, None)
+
+
+def line(op: Op) -> str:
+    """One op on one line."""
+    match op:
+        case Netns(name):
+            return f"netns {name}"
+        case Bridge():
+            return f"bridge {op.device} address {op.mac} mtu {op.mtu_bytes}"
+        case Veth():
+            return _veth(op)
+        case DeviceAddress():
+            flags = "" if op.prefix_route else " noprefixroute"
+            return f"address {op.address}/{op.prefixlen} dev {op.device}{flags}"
+        case Route():
+            return _route(op)
+        case Neighbour():
+            return f"neighbour {op.address} lladdr {op.mac} dev {op.device} permanent"
+        case Sysctl():
+            return f"sysctl {op.key} = {op.value}{' (where the kernel has it)' if op.optional else ''}"
+        case Ruleset():
+            return f"{op.value.dialect} rules"
+        case Listener():
+            own = f" on {', '.join(map(str, op.addresses))}" if op.addresses else ""
+            return f"responder {op.port}/{op.protocol.lower()}{own} as {op.persona or 'any image'} for {op.pod}"
+        case Process():
+            return f"process {' '.join(op.command)!r} for {op.pod} container {op.container}, restarted: {op.restart}"
+        case File(path):
+            return f"file {path}"
+        case _:
+            assert_never(op)
+
+
+def _veth(op: Veth) -> str:
+    ports = f" master {op.master}" if op.master else ""
+    peer_master = f" master {op.peer_master}" if op.peer_master else ""
+    down = "" if op.up else " DOWN"
+    peer_down = "" if op.peer_up else " DOWN"
+    there = f"{op.peer_device} in {op.peer_netns} address {op.peer_mac}{peer_master}{peer_down}"
+    return f"veth {op.device} address {op.mac}{ports}{down} mtu {op.mtu_bytes} peer {there}"
+
+
+def _route(op: Route) -> str:
+    if op.type == "blackhole":
+        return f"route blackhole {op.destination}"
+    via = f" via {op.gateway}" if op.gateway is not None else ""
+    source = f" src {op.source}" if op.source is not None else ""
+    owner = f"  # {op.owner}" if op.owner is not None else ""
+    return f"route {op.destination}{via} dev {op.device}{source}{' onlink' if op.onlink else ''}{owner}"

@@ -1,0 +1,98 @@
+"""Sentences about flows that were not delivered: where each was last seen, how it was refused, what came instead of an answer.
+
+Decides the wording and what is worth saying. Refuses to judge.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address
+
+from netlab.kernel.packet_sockets import OUTGOING
+from netlab.model import OutcomeKind, Protocol
+from netlab.probes import packets
+from netlab.probes.flows import Sent
+from netlab.probes.packets import Kind, Seen
+from netlab.probes.values import name_of
+from netlab.probes.watching import Eye
+
+Sighting = tuple[int, int, Eye, int, int, bytes, Seen]
+"""Time, order within its eye, eye, ifindex, pkttype, packet, what it is."""
+Trails = Mapping[int, Sequence[Sighting]]
+
+
+def sentences(flows: Sequence[Sent], trails: Trails) -> tuple[str, ...]:
+    """One sentence for each different fate, most frequent first, and one dissected sample of a packet that got lost."""
+    fates: Counter[str] = Counter()
+    sample = ""
+    for flow in flows:
+        if flow.outcome is OutcomeKind.DELIVERED:
+            if len(flow.arrivals) > 1:
+                fates[
+                    "arrived more than once: " + ", ".join(_receiver(flow, number) for number in range(len(flow.arrivals)))
+                ] += 1
+            continue
+        trail = sorted(trails.get(flow.index, ()), key=lambda sighting: sighting[:2])
+        fates[_fate(flow, trail)] += 1
+        if flow.outcome is None and not sample and trail:
+            sample = packets.summary(trail[-1][5])
+    total = len(flows)
+    texts = [_counted(number, total) + fate for fate, number in fates.most_common(8)]
+    return tuple(texts) + ((f"the packet when it was last seen: {sample}",) if sample else ())
+
+
+def _counted(number: int, total: int) -> str:
+    return "" if total == 1 else f"all {total} flows " if number == total else f"{number} of {total} flows "
+
+
+def _fate(flow: Sent, trail: Sequence[Sighting]) -> str:
+    parts = [flow.detail] if flow.detail else []
+    if flow.arrivals and flow.outcome is None:
+        parts.append(f"arrived at {_receiver(flow, 0)}, but no answer came back{_answer_trail(trail)}")
+    elif not flow.arrivals and flow.outcome is None:
+        parts.append(_last_seen(flow, trail))
+    if flow.stray and flow.outcome is None:
+        parts.append(flow.stray)
+    return "; ".join(parts) or "got no answer"
+
+
+def _receiver(flow: Sent, number: int) -> str:
+    _, address, port, _ = flow.arrivals[number]
+    name, place = name_of(flow.batch.names.names, IPv4Address(address), port), f"{IPv4Address(address)}:{port}"
+    return name if name == place else f"{name} ({place})"
+
+
+def _answer_trail(trail: Sequence[Sighting]) -> str:
+    answers = [sighting for sighting in trail if sighting[6].kind is not Kind.REQUEST]
+    if not answers:
+        return ""
+    seen = answers[-1][6]
+    what = {Kind.REPLY: "an answer", Kind.REFUSAL: "a refusal", Kind.ICMP_ERROR: "an ICMP error"}[seen.kind]
+    source, target = _address(seen.source, seen.source_port), _address(seen.destination, seen.destination_port)
+    return f"; {what} from {source} to {target} was last seen {_where(answers[-1])}"
+
+
+def _last_seen(flow: Sent, trail: Sequence[Sighting]) -> str:
+    requests = [sighting for sighting in trail if sighting[6].kind is Kind.REQUEST]
+    if not requests:
+        return f"was never seen to leave {flow.batch.netns}"
+    last = requests[-1]
+    seen = last[6]
+    now = _address(seen.destination, seen.destination_port)
+    asked = flow.asked
+    addressed = f"still addressed to {now} (no rule rewrote it)" if now == asked else f"rewritten to {now}"
+    eye, coming_in = last[2], last[4] != OUTGOING
+    refused = "; its stack there did not accept it" if coming_in and seen.destination == eye.address.packed else ""
+    return f"last seen {_where(last)}, {addressed}{refused}"
+
+
+def _where(sighting: Sighting) -> str:
+    _, _, eye, ifindex, pkttype, _, _ = sighting
+    return f"{'leaving' if pkttype == OUTGOING else 'entering'} {eye.label} on {eye.interface(ifindex)}"
+
+
+def _address(address: bytes, port: int) -> str:
+    return f"{IPv4Address(address)}:{port}" if port else str(IPv4Address(address))
+
+
+def unanswered_protocol(protocol: Protocol) -> str:
+    return f"this kernel has no {protocol}: flows are judged by their arrival alone"

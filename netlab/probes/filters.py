@@ -1,0 +1,96 @@
+"""Packet filters (classic BPF) for probes: only packets that carry the probe's token cost anything.
+
+Decides where the token stands in each protocol (see packets.py). The programs run on data that starts at the IP header. Refuses
+to know sockets.
+"""
+
+from collections.abc import Sequence
+
+Instruction = tuple[int, int, int, int]
+_Step = tuple[int, int | str, int | str, int]
+
+_LD_W_ABS, _LD_H_ABS, _LD_B_ABS, _LD_W_IND, _LD_B_IND = 0x20, 0x28, 0x30, 0x40, 0x50
+_LDX_IP_HEADER = 0xB1  # X = 4 * (byte & 0xf)
+_AND, _JEQ, _JSET, _RET = 0x54, 0x15, 0x45, 0x06
+_ETHERTYPE = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL: the frame's ethertype
+WHOLE = 0x40000
+
+MAGIC = 0x6E65746C
+"""`netl`, the first four bytes of a probe's UDP and ICMP payload."""
+
+
+def run_text(run: int) -> int:
+    """The four hexadecimal digits of a run, as the 32-bit word that they are in the payload."""
+    return int.from_bytes(f"{run:04x}".encode(), "big")
+
+
+def assemble(steps: Sequence[_Step | str]) -> tuple[Instruction, ...]:
+    """Turn steps with labels (strings between them) into instructions. Jumps are forward only."""
+    places: dict[str, int] = {}
+    plain: list[_Step] = []
+    for step in steps:
+        if isinstance(step, str):
+            places[step] = len(plain)
+        else:
+            plain.append(step)
+
+    def offset(target: int | str, at: int) -> int:
+        distance = places[target] - at - 1 if isinstance(target, str) else target
+        assert 0 <= distance < 256, f"jump to {target} is too far"
+        return distance
+
+    return tuple((code, offset(true, at), offset(false, at), value) for at, (code, true, false, value) in enumerate(plain))
+
+
+def token_filter(run: int, any_udp: bool = False) -> tuple[Instruction, ...]:
+    """Accepts the packets of one run: requests, replies where they can be told, and every ICMP error. `any_udp`: all UDP."""
+    token = run << 16
+    return assemble(
+        [
+            *_prologue(),
+            (_JEQ, "tcp", 0, 6),
+            (_JEQ, "udp", 0, 17),
+            (_JEQ, "icmp", 0, 1),
+            (_JEQ, "sctp", "drop", 132),
+            "tcp", (_LD_W_IND, 0, 0, 4), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", 0, token),
+            (_LD_W_IND, 0, 0, 8), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", "drop", token),
+            "sctp", (_LD_W_IND, 0, 0, 4), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", 0, token),
+            (_LD_W_IND, 0, 0, 16), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", "drop", token),
+            "icmp", (_LD_B_IND, 0, 0, 0), (_JEQ, "payload", 0, 8), (_JEQ, "payload", 0, 0), *_errors(),
+            "udp", *([(_RET, 0, 0, WHOLE)] if any_udp else []),
+            "payload", (_LD_W_IND, 0, 0, 8), (_JEQ, 0, "drop", MAGIC),
+            (_LD_W_IND, 0, 0, 12), (_JEQ, "accept", "drop", run_text(run)),
+            *_epilogue(),
+        ]
+    )  # fmt: skip
+
+
+def handshake_filter() -> tuple[Instruction, ...]:
+    """Accepts TCP segments with SYN or RST and ICMP errors: for real clients, whose numbers the kernel chooses."""
+    return assemble(
+        [
+            *_prologue(),
+            (_JEQ, "tcp", 0, 6),
+            (_JEQ, "icmp", "drop", 1),
+            "tcp", (_LD_B_IND, 0, 0, 13), (_JSET, "accept", "drop", 0x06),
+            "icmp", (_LD_B_IND, 0, 0, 0), *_errors(),
+            *_epilogue(),
+        ]
+    )  # fmt: skip
+
+
+def _prologue() -> tuple[_Step | str, ...]:
+    """IPv4, first fragment; X is the header's length and A the protocol."""
+    return (
+        (_LD_W_ABS, 0, 0, _ETHERTYPE), (_JEQ, 0, "drop", 0x0800),
+        (_LD_H_ABS, 0, 0, 6), (_JSET, "drop", 0, 0x1FFF),
+        (_LDX_IP_HEADER, 0, 0, 0), (_LD_B_ABS, 0, 0, 9),
+    )  # fmt: skip
+
+
+def _errors() -> tuple[_Step, ...]:
+    return (_JEQ, "accept", 0, 3), (_JEQ, "accept", 0, 5), (_JEQ, "accept", "drop", 11)
+
+
+def _epilogue() -> tuple[_Step | str, ...]:
+    return "accept", (_RET, 0, 0, WHOLE), "drop", (_RET, 0, 0, 0)

@@ -1,0 +1,425 @@
+"""The prober: sends the packets of many flows side by side, watches where they arrive, and says what it saw.
+
+Decides the order of things: eyes open first, then each proves itself with a packet of its own, then the flows leave in small
+groups, and the wait ends when every flow has its answer or the time is over. Deliveries thus take milliseconds and only silence
+takes the whole timeout. Refuses to judge.
+"""
+
+import errno
+import os
+import select
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from random import Random
+from typing import Any
+
+from netlab.errors import InputError
+from netlab.kernel import packet_sockets
+from netlab.kernel.namespaces import entered
+from netlab.kernel.packet_sockets import OUTGOING
+from netlab.model import Flow, FrozenDict, Observation, OutcomeKind, Protocol
+from netlab.probes import evidence, filters, packets, watching
+from netlab.probes.flows import Batch, Sent, observation
+from netlab.probes.packets import OWN_TEST, Kind
+from netlab.probes.values import ProbeRequest, Watched
+from netlab.probes.watching import Eye
+
+FLOWS_AT_ONCE = 2048
+GROUP = 64
+MAX_TAPPED = 256
+FIRST_PORT, PORTS = 10_000, 20_000
+"""Source ports: below the kernel's own choice (32768 and up) and below NodePorts (30000 and up)."""
+HELD_UDP_PORTS = 512
+_NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES)
+ReplyKey = tuple[str, bytes, int, bytes, int]
+
+
+def warm() -> None:
+    """Import what the first probe would otherwise wait for (scapy: a quarter of a second)."""
+    packets.template(1, Protocol.UDP, IPv4Address("127.0.0.1"), IPv4Address("127.0.0.1"), 1)
+
+
+class Prober:
+    """Probes of one lab. `open_netns` gives a new descriptor of a namespace, which the prober closes."""
+
+    def __init__(
+        self, open_netns: Callable[[str], int], random: Random | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._open_netns = open_netns
+        self._random = random or Random(os.urandom(8))
+        self._clock = clock
+        self._next_port: dict[str, int] = {}
+
+    def probe(self, request: ProbeRequest) -> Observation:
+        """What became of the request's flows."""
+        return self.probe_all((request,))[0]
+
+    def probe_all(self, requests: Sequence[ProbeRequest]) -> tuple[Observation, ...]:
+        """What became of each request's flows; all of them under way at the same time."""
+        for request in requests:
+            _check(request)
+        parts: list[list[Observation]] = [[] for _ in requests]
+        for chunk in _chunks(requests):
+            for number, seen in _Run(self._open_netns, self._clock, self._random.randrange(1, 0xFFFF), self.ports).go(chunk):
+                parts[number].append(seen)
+        return tuple(_merged(observations) for observations in parts)
+
+    def ports(self, netns: str, count: int) -> list[int]:
+        """Source ports that no recent flow of this namespace used: the range is gone round once in 20,000 flows."""
+        start = self._next_port.get(netns)
+        if start is None:
+            start = self._random.randrange(PORTS)
+        self._next_port[netns] = (start + count) % PORTS
+        return [FIRST_PORT + (start + number) % PORTS for number in range(count)]
+
+
+Chunk = list[tuple[int, ProbeRequest, int]]
+
+
+def _check(request: ProbeRequest) -> None:
+    flow = request.flow
+    if not isinstance(flow.source, IPv4Address) or not isinstance(flow.destination, IPv4Address):
+        raise InputError(f"probe from {flow.source} to {flow.destination}: IPv6 probes are not built yet")
+    if request.count < 1:
+        raise InputError(f"probe: count {request.count}: at least one packet is needed")
+
+
+def _chunks(requests: Sequence[ProbeRequest]) -> Iterable[Chunk]:
+    """(number of the request, request, how many of its flows), at most FLOWS_AT_ONCE flows together."""
+    chunk: Chunk = []
+    room = FLOWS_AT_ONCE
+    for number, request in enumerate(requests):
+        left = request.count
+        while left:
+            taken = min(left, room)
+            chunk.append((number, request, taken))
+            left -= taken
+            room -= taken + 1
+            if room <= 0:
+                yield chunk
+                chunk, room = [], FLOWS_AT_ONCE
+    if chunk:
+        yield chunk
+
+
+@dataclass(slots=True)
+class _Run:
+    """One round of sending and watching."""
+
+    open_netns: Callable[[str], int]
+    clock: Callable[[], float]
+    run: int
+    ports: Callable[[str, int], list[int]]
+    flows: list[Sent] = field(default_factory=list)
+    eyes: dict[str, Eye] = field(default_factory=dict)
+    injectors: dict[str, socket.socket] = field(default_factory=dict)
+    held: list[socket.socket] = field(default_factory=list)
+    replies: dict[ReplyKey, list[Sent]] = field(default_factory=dict)
+    trails: dict[int, list[evidence.Sighting]] = field(default_factory=dict)
+    local: dict[tuple[str, IPv4Address], bool] = field(default_factory=dict)
+    pending: int = 0
+    has_sctp: bool = True
+
+    def go(self, chunk: Chunk) -> list[tuple[int, Observation]]:
+        protocols = tuple(dict.fromkeys(flow.protocol for _, request, _ in chunk for flow in _flows_of(request)))
+        tests = [packets.own_test(self.run, protocol) for protocol in protocols]
+        self.has_sctp = Protocol.SCTP not in protocols or _kernel_has_sctp()
+        watched = _watched(chunk)
+        plan = watching.Plan(
+            program=filters.token_filter(self.run),
+            udp_program=filters.token_filter(self.run, any_udp=True),
+            protocols=protocols,
+            flows=sum(count + 1 for _, _, count in chunk),
+            senders=frozenset(request.netns for _, request, _ in chunk),
+            tap_receivers=len(watched) <= MAX_TAPPED,
+        )
+        with watching.eyes(self.open_netns, watched, plan) as self.eyes, select.epoll() as poller:
+            try:
+                by_fd = {raw.fileno(): (eye, raw) for eye in self.eyes.values() for raw in eye.raw}
+                for fd in by_fd:
+                    poller.register(fd, select.EPOLLIN)
+                for eye in self.eyes.values():
+                    watching.send_own_tests(eye, tests, eye.address)
+                batches = [self._prepare(*entry) for entry in chunk]
+                self._transfer(batches, poller, by_fd)
+                return self._conclude(chunk, batches, tests, poller, by_fd)
+            finally:
+                for sock in (*self.injectors.values(), *self.held):
+                    sock.close()
+
+    # ---------------------------------------------------------------- before
+
+    def _prepare(self, number: int, request: ProbeRequest, count: int) -> tuple[Batch, Batch | None]:
+        batch = self._batch(request, request.flow, count)
+        return batch, self._batch(request, request.control, 1) if request.control is not None else None
+
+    def _batch(self, request: ProbeRequest, flow: Flow, count: int) -> Batch:
+        source, destination = flow.source, flow.destination
+        assert isinstance(source, IPv4Address) and isinstance(destination, IPv4Address)
+        eye = self.eyes[request.netns]
+        if (eye.netns, source) not in self.local:
+            self.local[eye.netns, source] = eye.fd >= 0 and watching.holds(eye.fd, source)
+        template = packets.template(self.run, flow.protocol, source, destination, flow.port)
+        batch = Batch(request.netns, flow, request, template, self.local[eye.netns, source])
+        batch.arrival_suffices = flow.protocol is Protocol.SCTP and not self.has_sctp
+        ports = [flow.source_port] * count if flow.source_port else self.ports(request.netns, count)
+        if eye.fd < 0:
+            ports = ports[:0]
+        elif request.netns not in self.injectors:
+            with entered(eye.fd):
+                self.injectors[request.netns] = packet_sockets.injector()
+        if flow.protocol is Protocol.UDP and batch.local:
+            self._hold(eye.fd, str(source), ports)
+        for port in ports:
+            sent = Sent(batch, len(self.flows), port)
+            self.flows.append(sent)
+            batch.flows.append(sent)
+            if flow.protocol is Protocol.UDP:
+                key = (request.netns, destination.packed, flow.port, source.packed, port)
+                self.replies.setdefault(key, []).append(sent)
+        return batch
+
+    def _hold(self, fd: int, source: str, ports: list[int]) -> None:
+        """Own the source ports while answers come, so that the sender's kernel does not answer them with ICMP errors."""
+        with entered(fd):
+            for place, port in enumerate(ports):
+                if len(self.held) >= HELD_UDP_PORTS:
+                    return
+                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                self.held.append(sock)
+                try:
+                    sock.bind((source, port))
+                except OSError:  # in use: the program that has it would get our answers
+                    sock.bind((source, 0))
+                    ports[place] = sock.getsockname()[1]
+
+    # ---------------------------------------------------------------- under way
+
+    def _transfer(self, batches: list[tuple[Batch, Batch | None]], poller: select.epoll, by_fd: "ByFd") -> None:
+        self.pending = len(self.flows)
+        foreign = any(not flow.batch.local for flow in self.flows)
+        for start in range(0, len(self.flows), GROUP):
+            for flow in self.flows[start : start + GROUP]:
+                self._send(flow)
+            self._drain(poller, by_fd, 0.0)
+        deadline = self.clock() + max((batch.names.timeout_s for batch, _ in batches), default=0.0)
+        while self.pending > 0 and (left := deadline - self.clock()) > 0:
+            self._drain(poller, by_fd, min(left, 0.002) if foreign else left)
+            if foreign:
+                self._read_taps()
+
+    def _send(self, flow: Sent) -> None:
+        batch = flow.batch
+        packet = batch.template.fill(flow.index, flow.source_port)
+        try:
+            for attempt in range(4):
+                try:
+                    self.injectors[batch.netns].sendto(packet, (str(batch.flow.destination), 0))
+                    return
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS or attempt == 3:
+                        raise
+                    time.sleep(0.001)  # the device's queue is full: let it run
+        except OSError as error:
+            self._not_sent(flow, error)
+
+    def _not_sent(self, flow: Sent, error: OSError) -> None:
+        words = os.strerror(error.errno or 0)
+        if error.errno in _NO_WAY:
+            flow.outcome, flow.detail = OutcomeKind.REJECTED, f"{flow.batch.netns} has no way to {flow.asked}: {words}"
+            flow.left = True
+            self.pending -= 1
+        elif error.errno == errno.EPERM:  # a rule of the sender's own OUTPUT; a reject still answers with ICMP
+            flow.left = True
+            flow.stray = f"the sender's own rules discarded it ({words})"
+        else:
+            flow.stray = f"the sender's kernel did not send it: {words}"
+
+    def _drain(self, poller: select.epoll, by_fd: "ByFd", timeout_s: float) -> None:
+        for fd, _ in poller.poll(timeout_s, 256):
+            eye, raw = by_fd[fd]
+            for data in raw.new(4096):
+                self._received(eye, data)
+
+    def _received(self, eye: Eye, data: bytes) -> None:
+        """A packet that the stack of the eye's namespace accepted."""
+        seen = packets.seen(data, self.run)
+        if eye.sender and data[9] == 17 and self._udp_answer(eye, data):
+            return
+        if seen is None:
+            return
+        if seen.number == OWN_TEST:
+            if seen.kind is Kind.REQUEST and seen.destination == eye.address.packed:
+                eye.proved.add(data[9])
+            elif seen.kind is Kind.REQUEST:
+                eye.proved.add(-data[9])
+            return
+        if seen.number >= len(self.flows):
+            return
+        flow = self.flows[seen.number]
+        open_before = flow.outcome is None
+        if seen.kind is Kind.REQUEST:
+            if eye.receiver:
+                flow.arrived(eye.netns, seen)
+        elif eye.netns == flow.batch.netns:
+            flow.answered(seen)
+        self.pending -= open_before and flow.outcome is not None
+
+    def _udp_answer(self, eye: Eye, data: bytes) -> bool:
+        start = (data[0] & 15) * 4
+        ports = int.from_bytes(data[start : start + 2], "big"), int.from_bytes(data[start + 2 : start + 4], "big")
+        waiting = self.replies.get((eye.netns, data[12:16], ports[0], data[16:20], ports[1]))
+        for flow in waiting or ():
+            if flow.outcome is None:
+                flow.outcome = OutcomeKind.DELIVERED
+                self.pending -= 1
+                return True
+        return waiting is not None
+
+    def _read_taps(self) -> None:
+        """Take what passed the interfaces into the trails; answers to foreign source addresses conclude their flows here."""
+        for eye in self.eyes.values():
+            if eye.tap is None:
+                continue
+            for order, frame in enumerate(eye.tap.new()):
+                seen = packets.seen(frame.data, self.run)
+                if seen is None or seen.number >= len(self.flows):
+                    continue
+                sighting = (frame.time_ns, order, eye, frame.ifindex, frame.pkttype, frame.data, seen)
+                self.trails.setdefault(seen.number, []).append(sighting)
+                self._passed(eye, frame.pkttype == OUTGOING, self.flows[seen.number], seen)
+
+    def _passed(self, eye: Eye, outgoing: bool, flow: Sent, seen: packets.Seen) -> None:
+        if seen.kind is Kind.REQUEST:
+            flow.left |= outgoing and eye.netns == flow.batch.netns
+            return
+        arrived_here = any(netns == eye.netns for netns, *_ in flow.arrivals)
+        if not flow.batch.local and outgoing and (arrived_here or seen.kind is Kind.ICMP_ERROR) and flow.outcome is None:
+            flow.left_a_receiver(seen)
+            self.pending -= flow.outcome is not None
+
+    # ---------------------------------------------------------------- after
+
+    def _conclude(
+        self,
+        chunk: Chunk,
+        batches: list[tuple[Batch, Batch | None]],
+        tests: Sequence[watching.OwnTest],
+        poller: select.epoll,
+        by_fd: "ByFd",
+    ) -> list[tuple[int, Observation]]:
+        self._drain_all(by_fd)
+        notes, blind = self._prove(tests, poller, by_fd)
+        needed = any(flow.outcome is not OutcomeKind.DELIVERED for flow in self.flows)
+        if needed:
+            self._read_taps()
+        for eye in self.eyes.values():
+            blind += [f"{eye.label}: {problem}" for problem in (*eye.problems, *watching.lost(eye, needed))]
+        self._end_foreign()
+        return [
+            (number, self._observation(request, batch, control, tuple(blind), tuple(notes)))
+            for (number, request, _), (batch, control) in zip(chunk, batches, strict=True)
+        ]
+
+    def _drain_all(self, by_fd: "ByFd") -> None:
+        for eye, raw in by_fd.values():
+            for data in raw.new():
+                self._received(eye, data)
+
+    def _prove(self, tests: Sequence[watching.OwnTest], poller: select.epoll, by_fd: "ByFd") -> tuple[list[str], list[str]]:
+        """Sentences about namespaces that lack their address, and about eyes that did not see their own test packet."""
+        notes, blind = [], []
+        doubtful = [eye for eye in self.eyes.values() if eye.fd >= 0 and not eye.problems and len(eye.proved) < len(tests)]
+        for eye in doubtful:
+            watching.send_own_tests(eye, tests, watching.LOOPBACK)
+        deadline = self.clock() + 0.1
+        while self.clock() < deadline and any(len(eye.proved) < len(tests) for eye in doubtful):
+            self._drain(poller, by_fd, 0.01)
+        for eye in doubtful:
+            if len({abs(number) for number in eye.proved}) < len(tests):
+                blind.append(f"{eye.label}: the watcher did not see its own test packet")
+            elif eye.address != watching.LOOPBACK:
+                notes.append(f"{eye.label} does not hold its address {eye.address}")
+        return notes, blind
+
+    def _end_foreign(self) -> None:
+        """Reset the half-open connections that carry a foreign source address; the sender's kernel resets its own."""
+        for flow in self.flows:
+            kind = flow.batch.flow
+            if flow.batch.local or kind.protocol is not Protocol.TCP or flow.outcome is not OutcomeKind.DELIVERED:
+                continue
+            assert isinstance(kind.source, IPv4Address) and isinstance(kind.destination, IPv4Address)
+            packet = packets.reset(self.run, kind.source, kind.destination, kind.port, flow.index, flow.source_port)
+            try:
+                self.injectors[flow.batch.netns].sendto(packet, (str(kind.destination), 0))
+            except OSError:
+                return
+
+    def _observation(
+        self, request: ProbeRequest, batch: Batch, control: Batch | None, blind: tuple[str, ...], notes: tuple[str, ...]
+    ) -> Observation:
+        unseen = sum(flow.outcome is OutcomeKind.DELIVERED and not flow.arrivals for flow in batch.flows)
+        if unseen:
+            blind += (f"{unseen} answered flows were seen to arrive at no watched namespace",)
+        if not batch.flows:
+            blind += (f"{batch.netns}: no packet could be sent",)
+        said = evidence.sentences(batch.flows, self.trails)
+        if batch.arrival_suffices:
+            said += (evidence.unanswered_protocol(batch.flow.protocol),)
+        if control is not None:
+            proved = all(flow.arrivals for flow in control.flows) and bool(control.flows)
+        else:
+            proved = not blind and all(flow.left or flow.arrivals or flow.outcome for flow in batch.flows)
+        return observation(batch, said + notes, blind, proved)
+
+
+ByFd = dict[int, tuple[Eye, packet_sockets.Delivered]]
+
+
+def _flows_of(request: ProbeRequest) -> tuple[Flow, ...]:
+    return (request.flow,) if request.control is None else (request.flow, request.control)
+
+
+def _watched(chunk: Chunk) -> dict[str, Watched]:
+    watched: dict[str, Watched] = {}
+    for _, request, _ in chunk:
+        for what in request.watched:
+            watched.setdefault(what.netns, what)
+    for _, request, _ in chunk:
+        watched.setdefault(request.netns, Watched(request.netns, receiver=False))
+    return watched
+
+
+def _kernel_has_sctp() -> bool:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return False
+    return True
+
+
+def _merged(parts: Sequence[Observation]) -> Observation:
+    """The parts of one request that was too large for one round."""
+    first = parts[0]
+    for part in parts[1:]:
+        first = Observation(
+            sent=first.sent + part.sent,
+            delivered=first.delivered + part.delivered,
+            rejected=first.rejected + part.rejected,
+            dropped=first.dropped + part.dropped,
+            backends=_sum(first.backends, part.backends),
+            sources=_sum(first.sources, part.sources),
+            arrivals=_sum(first.arrivals, part.arrivals),
+            evidence=tuple(dict.fromkeys(first.evidence + part.evidence)),
+            blind=tuple(dict.fromkeys(first.blind + part.blind)),
+            control=first.control and part.control,
+        )
+    return first
+
+
+def _sum(left: Mapping[Any, int], right: Mapping[Any, int]) -> FrozenDict:
+    return FrozenDict(Counter(left) + Counter(right))

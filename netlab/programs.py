@@ -1,0 +1,54 @@
+"""What runs in a pod: the built-in responder on every containerPort, or the container's own command as a real process.
+
+Decides: which of the two, in which namespace, as which persona.
+Refuses to know: what a persona answers, how a process is started, and what it is told about Services.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address
+
+from netlab.model import Cluster, Container, Pod, Protocol
+from netlab.ops import Listener, Op, Process
+
+Environment = Callable[[Pod], Mapping[str, str]]
+
+
+def plan(cluster: Cluster, environment: Environment) -> tuple[Op, ...]:
+    """Listeners and processes of every pod that runs; `environment(pod)` (HOSTNAME in it) is asked only for commands."""
+    ops: list[Op] = []
+    for pod in cluster.pods.values():
+        if pod.phase == "Running" and pod.node in cluster.nodes and pod.addresses:
+            ops.extend(_pod(pod, environment))
+    return tuple(ops)
+
+
+def persona(image: str) -> str:
+    """The image's base name, without registry, tag and digest: `docker.io/luksa/kubia:v2` is `kubia`."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+
+
+def _pod(pod: Pod, environment: Environment) -> Iterator[Op]:
+    netns = f"node/{pod.node}" if pod.spec.host_network else str(pod.ref)
+    # Containers listen on every address, so that localhost answers, too; without IPv6 that is the listener's own default.
+    everywhere = (IPv4Address(0), IPv6Address(0)) if any(address.version == 6 for address in pod.addresses) else ()
+    taken: set[tuple[Protocol, int]] = set()
+    for container in pod.spec.containers:
+        if container.command:
+            yield _process(netns, pod, container, environment(pod))
+            continue
+        for port in container.ports:
+            if (port.protocol, port.port) not in taken:
+                taken.add((port.protocol, port.port))
+                yield Listener(netns, str(pod.ref), port.protocol, port.port, persona(container.image), everywhere)
+
+
+def _process(netns: str, pod: Pod, container: Container, variables: Mapping[str, str]) -> Process:
+    return Process(
+        netns,
+        pod.ref,
+        container.name,
+        container.command,
+        tuple({**variables, **dict(container.env)}.items()),
+        variables["HOSTNAME"],
+        pod.spec.restart_policy,
+    )

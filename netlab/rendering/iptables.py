@@ -1,0 +1,218 @@
+"""Ruleset -> input of `iptables-restore --noflush` (ip6tables-restore for family ip6), whole or only what changed.
+
+Decides the spelling, which is iptables-save's own: a rule reads the same here, in a plan and in a node's `iptables-save`, and can
+be compared with it as text. Refuses to know what the rules mean, and to load them.
+
+netlab owns the namespace, so the built-in chains are rewritten whole (`-F` and then every rule) instead of adding jumps that may
+be there already. A whole text may also be loaded without --noflush: it then replaces its tables whatever they held, which is
+how a lab is repaired. With --noflush it leaves chains alone that it does not name.
+
+Each table is one transaction (its COMMIT). Chains are declared first, which empties them, then filled, and chains that are gone
+are deleted last, when nothing refers to them any more. Written for iptables 1.8.7 to 1.8.10, both back ends.
+"""
+
+from collections.abc import Iterator
+from typing import assert_never
+
+from netlab.model import Network
+from netlab.ruleset import (
+    Accept,
+    Chain,
+    CtDnat,
+    CtState,
+    Destination,
+    DestinationLocal,
+    DestinationPort,
+    Dnat,
+    DnatRandom,
+    Drop,
+    Family,
+    Goto,
+    GotoRandom,
+    InInterface,
+    InSet,
+    Jump,
+    L4Proto,
+    Lookup,
+    MarkSet,
+    Masquerade,
+    Match,
+    OrMark,
+    Probability,
+    RecentlySeen,
+    Reject,
+    RememberSource,
+    Return,
+    Rule,
+    Ruleset,
+    Source,
+    SourceLocal,
+    Statement,
+    Table,
+    UpdateSet,
+    XorMark,
+)
+
+PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+def text(ruleset: Ruleset, old: Ruleset | None = None, family: Family = "ip") -> str:
+    """Input that makes the namespace hold `ruleset`, given that it holds `old` (None: nothing of ours, or it does not matter).
+
+    Shape: tables in the Ruleset's order; '' when nothing has to change.
+    """
+    assert ruleset.dialect == "iptables"
+    before = {table.name: table for table in old.tables if table.family == family} if old is not None else {}
+    tables = [table for table in ruleset.tables if table.family == family]
+    gone = [Table(family, name, ()) for name in before if name not in {table.name for table in tables}]
+    return "".join(_table(table, before.get(table.name)) for table in (*tables, *gone))
+
+
+def lines(ruleset: Ruleset, family: Family = "ip") -> dict[str, tuple[str, ...]]:
+    """What `iptables-save` shows of each table once it is loaded: its `:CHAIN` and `-A` lines, to compare with what it holds.
+
+    Shape: by table name; each in the Ruleset's order (iptables-save sorts the chains, and shows counters).
+    """
+    return {
+        table.name: tuple(line for chain in table.chains for line in (_declared(chain).split(" [")[0], *_rules(chain, family)))
+        for table in ruleset.tables
+        if table.family == family
+    }
+
+
+def _table(table: Table, old: Table | None) -> str:
+    before = {chain.name: chain for chain in old.chains} if old is not None else {}
+    # `is` first: planners reuse the chains that stayed the same, and one plan has thousands of them.
+    changed = [chain for chain in table.chains if (was := before.get(chain.name)) is not chain and was != chain]
+    now = {chain.name for chain in table.chains}
+    gone = [chain for name, chain in before.items() if name not in now]
+    if not changed and not gone:
+        return ""
+    out = [f"*{table.name}"]
+    out += (_declared(chain) for chain in changed)
+    out += (_declared(chain) for chain in gone)
+    # Declaring a chain of the user's empties it, even with --noflush; a built-in one keeps its rules.
+    out += (f"-F {chain.name}" for chain in (*changed, *gone) if chain.base is not None)
+    for chain in changed:
+        out += _rules(chain, table.family)
+    out += (f"-X {chain.name}" for chain in gone if chain.base is None)
+    return "\n".join((*out, "COMMIT", ""))
+
+
+def _declared(chain: Chain) -> str:
+    return f":{chain.name} {chain.base.policy.upper() if chain.base is not None else '-'} [0:0]"
+
+
+def _rules(chain: Chain, family: Family) -> Iterator[str]:
+    built_in = chain.base is not None
+    return (f"-A {chain.name}{_rule(rule, built_in, family)}" for rule in chain.rules)
+
+
+def _rule(rule: Rule, built_in: bool, family: Family) -> str:
+    """The order is iptables-save's: addresses, interface, protocol, matches as they were added, target.
+
+    kube-proxy gives the comment first, except in the jumps that it puts into built-in chains, where it comes last.
+    """
+    head: dict[str, str] = {}
+    matches: list[str] = []
+    ports: list[str] = []
+    for match in rule.matches:
+        _match(match, family, head, matches, ports)
+    comment = [f"-m comment --comment {_quoted(rule.comment)}"] if rule.comment else []
+    middle = [*matches, *comment] if built_in else [*comment, *matches]
+    targets: list[str] = []
+    remembered: list[str] = []
+    for statement in rule.statements:
+        (remembered if isinstance(statement, RememberSource) else targets).append(_statement(statement, family))
+    assert len(targets) <= 1, f"iptables has one target a rule: {rule}"
+    parts = [head[key] for key in ("-s", "-d", "-i", "-p") if key in head]
+    return "".join(f" {part}" for part in (*parts, *middle, *remembered, *ports, *targets))
+
+
+def _match(match: Match, family: Family, head: dict[str, str], matches: list[str], ports: list[str]) -> None:
+    """Adds to `head` what is printed before the comment, by option; to `ports` what is printed after all other matches."""
+    match match:
+        case Source(networks, negate):
+            head["-s"] = f"{_not(negate)}-s {_one(networks)}"
+        case Destination(networks, negate):
+            head["-d"] = f"{_not(negate)}-d {_one(networks)}"
+        case InInterface(name, prefix, negate):
+            head["-i"] = f"{_not(negate)}-i {name}{'+' if prefix else ''}"
+        case L4Proto(protocol):
+            head["-p"] = f"-p {protocol.lower()}"
+            ports.insert(0, f"-m {protocol.lower()}")
+        case DestinationPort(port):
+            ports.append(f"--dport {port}")
+        case SourceLocal():
+            matches.append("-m addrtype --src-type LOCAL")
+        case DestinationLocal():
+            matches.append("-m addrtype --dst-type LOCAL")
+        case CtState(states, negate):
+            matches.append(f"-m conntrack {_not(negate)}--ctstate {','.join(states).upper()}")
+        case CtDnat(negate):
+            matches.append(f"-m conntrack {_not(negate)}--ctstate DNAT")
+        case MarkSet(mask, negate):
+            matches.append(f"-m mark {_not(negate)}--mark {mask:#x}/{mask:#x}")
+        case Probability(value):
+            matches.append(f"-m statistic --mode random --probability {_probability(value)}")
+        case RecentlySeen(name, seconds):
+            matches.append(f"-m recent --rcheck --seconds {seconds} --reap --name {name} {_RECENT[family]}")
+        case InSet():
+            raise AssertionError(f"not an iptables match: {match}")
+        case _:
+            assert_never(match)
+
+
+_RECENT: dict[Family, str] = {
+    "ip": "--mask 255.255.255.255 --rsource",
+    "ip6": "--mask ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff --rsource",
+}
+
+
+def _statement(statement: Statement, family: Family) -> str:
+    match statement:
+        case Accept() | Drop() | Return():
+            return f"-j {type(statement).__name__.upper()}"
+        case Reject():
+            return f"-j REJECT --reject-with {'icmp' if family == 'ip' else 'icmp6'}-port-unreachable"
+        case Jump(chain):
+            return f"-j {chain}"
+        case Goto(chain):
+            return f"-g {chain}"
+        case OrMark(bits):
+            return f"-j MARK --set-xmark {bits:#x}/{bits:#x}"
+        case XorMark(bits):
+            return f"-j MARK --set-xmark {bits:#x}/0x0"
+        case Dnat(address, port):
+            shown = f"{address}" if address.version == 4 else f"[{address}]"
+            return f"-j DNAT --to-destination {shown}:{port}"
+        case Masquerade():
+            return "-j MASQUERADE --random-fully"
+        case RememberSource(name):
+            return f"-m recent --set --name {name} {_RECENT[family]}"
+        case DnatRandom() | GotoRandom() | UpdateSet() | Lookup():
+            raise AssertionError(f"not an iptables statement: {statement}")
+        case _:
+            assert_never(statement)
+
+
+def _not(negate: bool) -> str:
+    return "! " if negate else ""
+
+
+def _one(networks: tuple[Network, ...]) -> str:
+    assert len(networks) == 1, f"iptables takes one network a match: {networks}"
+    return str(networks[0])
+
+
+def _probability(value: float) -> str:
+    """kube-proxy gives ten decimals, the kernel keeps 31 bits, and iptables-save shows eleven decimals of those."""
+    kept = round(float(f"{value:.10f}") * 0x80000000)
+    return f"{kept / 0x80000000:.11f}"
+
+
+def _quoted(comment: str) -> str:
+    if PLAIN.issuperset(comment):
+        return comment
+    escaped = comment.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

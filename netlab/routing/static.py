@@ -1,0 +1,124 @@
+"""Routing `static`: every route is written down, as the field's articles do with `ip route add`.
+
+Decides: the routes of router, nodes and hosts. A node reaches another's podCIDR through that node's address in a LAN that both are
+in; nodes that share none do not reach each other's pods, because the router knows no pod network. The router silently drops what
+it does not know, as a real network does: traffic that no rule handles then ends in silence, not in "network is unreachable".
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from netlab import ipam
+from netlab.errors import InputError
+from netlab.ipam import Attachment
+from netlab.model import Address, Cluster, HostSpec, Network, Node, Ref, Topology
+from netlab.ops import Op, Route
+
+NAME = "static"
+ROUTER = "router/router"
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """`behind` are the networks that are reached through this machine: its podCIDRs, and the addresses that lie in no LAN."""
+
+    ref: Ref
+    attachments: tuple[Attachment, ...]
+    elsewhere: tuple[Network, ...]
+    pods: tuple[Network, ...] = ()
+
+
+def plan(cluster: Cluster) -> tuple[Op, ...]:
+    """The routes, in an order in which each gateway is reachable. The first route to a destination wins."""
+    routes: dict[tuple[str, Network], Route] = {}
+    for route in _routes(cluster):
+        routes.setdefault((route.netns, route.destination), route)
+    return tuple(routes.values())
+
+
+def _routes(cluster: Cluster) -> Iterator[Route]:
+    topology = cluster.topology
+    stray = _stray_pods(cluster)
+    nodes = [_node(topology, node, stray.get(node.meta.name, ())) for node in cluster.nodes.values()]
+    hosts = [_host(topology, host) for host in topology.hosts]
+    router = ipam.router_attachments(topology)
+    if router:
+        for machine in (*nodes, *hosts):
+            yield from _through(ROUTER, router, machine, machine.elsewhere)
+        for network in _defaults(topology):
+            yield Route(ROUTER, network, type="blackhole")
+    for node in nodes:
+        for other in (*nodes, *hosts):
+            if other.ref != node.ref:
+                yield from _through(str(node.ref), node.attachments, other, (*other.pods, *other.elsewhere))
+        yield from _default(topology, node)
+    for spec, host in zip(topology.hosts, hosts, strict=True):
+        yield from _own_routes(spec, host)
+        yield from _default(topology, host)
+
+
+def _node(topology: Topology, node: Node, stray: tuple[Network, ...]) -> _Machine:
+    elsewhere = tuple(map(ipam.host_route, ipam.off_lan(topology, node.addresses)))
+    attachments = ipam.attachments(topology, node.addresses)
+    return _Machine(Ref("node", "", node.meta.name), attachments, elsewhere, (*node.pod_cidrs, *stray))
+
+
+def _host(topology: Topology, host: HostSpec) -> _Machine:
+    elsewhere = tuple(map(ipam.host_route, ipam.off_lan(topology, host.addresses)))
+    return _Machine(Ref("host", "", host.name), ipam.attachments(topology, host.addresses), elsewhere)
+
+
+def _stray_pods(cluster: Cluster) -> dict[str, tuple[Network, ...]]:
+    """Pods whose address lies outside their node's podCIDR need a route of their own on every other node."""
+    found: dict[str, tuple[Network, ...]] = {}
+    for pod in cluster.pods.values():
+        node = cluster.nodes.get(pod.node)
+        if node is None or pod.spec.host_network or pod.phase in ("Succeeded", "Failed"):
+            continue
+        for address in pod.addresses:
+            if not any(address in network for network in node.pod_cidrs):
+                found[pod.node] = (*found.get(pod.node, ()), ipam.host_route(address))
+    return found
+
+
+def _through(netns: str, own: tuple[Attachment, ...], machine: _Machine, networks: tuple[Network, ...]) -> Iterator[Route]:
+    """Routes in `netns` to `networks` through the machine, by the first LAN in which both are."""
+    if not networks:
+        return
+    for attachment in own:
+        theirs = next((there for there in machine.attachments if there.lan == attachment.lan), None)
+        if theirs is None:
+            continue
+        for network in networks:
+            gateway = _of_family(theirs.addresses, network)
+            if gateway is not None:
+                yield Route(netns, network, gateway, attachment.device, owner=machine.ref)
+
+
+def _own_routes(spec: HostSpec, host: _Machine) -> Iterator[Route]:
+    for network, gateway in spec.routes:
+        device = next((attachment.device for attachment in host.attachments if gateway in attachment.network), None)
+        if device is None:
+            raise InputError(f"host {spec.name}: the gateway {gateway} of its route to {network} is in none of its networks")
+        yield Route(str(host.ref), network, gateway, device, owner=host.ref)
+
+
+def _default(topology: Topology, machine: _Machine) -> Iterator[Route]:
+    """A default route through the router of the first LAN that has one."""
+    routers = {lan.name: lan.router for lan in topology.networks if lan.router is not None}
+    for network in _defaults(topology):
+        for attachment in machine.attachments:
+            router = routers.get(attachment.lan)
+            if router is not None and router.version == network.version:
+                yield Route(str(machine.ref), network, router, attachment.device)
+                break
+
+
+def _defaults(topology: Topology) -> tuple[Network, ...]:
+    """0.0.0.0/0, ::/0: those whose family some LAN speaks."""
+    versions = {lan.cidr.version: lan.cidr for lan in topology.networks}
+    return tuple(cidr.supernet(new_prefix=0) for _, cidr in sorted(versions.items()))
+
+
+def _of_family(addresses: tuple[Address, ...], network: Network) -> Address | None:
+    return next((address for address in addresses if address.version == network.version), None)

@@ -1,0 +1,303 @@
+"""A flow's walk over a plan: from the sender through hooks, routes and links, along every branch, and the answer back.
+
+Decides: in which order a packet meets routing decisions and hooks, what ends its way, and whether an answer can come back.
+Refuses to know: Kubernetes. Nothing is read but the plan's ops.
+
+Theory. A local packet is routed, meets OUTPUT, and is routed again if that rewrote its destination; one that comes in meets
+PREROUTING and is then routed: to INPUT when the address is local, else to FORWARD. Everything that goes out meets POSTROUTING.
+What goes out of lo comes in again with its conntrack entry, so nat chains do not see it twice. A new namespace knows neither
+mark nor connection.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+from netlab.model import Address, Backend, Flow, OutcomeKind, Protocol
+from netlab.ruleset import Hook
+from netlab.trace.rules import CERTAIN, Branch, Met, Namespace, Packet
+from netlab.trace.world import Place, Way, World
+
+MAX_HOPS = 64
+ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A packet's stay in one namespace. `in_device` '' where it starts, `out_device` '' where it ends.
+
+    entered, left: the packet as it came and as it went. met: the rules that did something. route: the routing decision.
+    through: the ends of links that it passed on its way to the next hop, as (namespace, device).
+    """
+
+    netns: str
+    in_device: str
+    out_device: str
+    entered: Packet
+    left: Packet
+    met: tuple[Met, ...] = ()
+    route: str = ""
+    through: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One branch. `kind` is what the client sees of it (None: the receiver runs a program of its own, which nobody can foretell).
+
+    backend: where it arrived, or where rules sent it in vain; None when it was lost un-rewritten. back: the namespaces that the
+    answer passes; () when there is none.
+    """
+
+    probability: Fraction
+    kind: OutcomeKind | None
+    hops: tuple[Hop, ...]
+    backend: Backend | None = None
+    why: str = ""
+    back: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Trail:
+    """The walk so far: finished hops, and the stay in the present namespace."""
+
+    sender: str
+    first: Packet
+    entered: Packet
+    in_device: str = ""
+    hops: tuple[Hop, ...] = ()
+    met: tuple[Met, ...] = ()
+    route: str = ""
+    probability: Fraction = CERTAIN
+    looped: bool = False
+
+    def after(self, branch: Branch) -> "_Trail":
+        return replace(self, probability=self.probability * branch.probability, met=self.met + branch.met)
+
+
+def walk(world: World, sender: str, flow: Flow) -> Iterator[Path]:
+    """Every path of the flow's first packet; their probabilities add up to one. Raises: KeyError for an unknown namespace."""
+    packet = Packet(flow.source, flow.destination, flow.protocol, flow.port, flow.source_port)
+    yield from _Walk(world).output(world.places[sender], packet, _Trail(sender, packet, packet))
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    world: World
+
+    # ------------------------------------------------------------ the stages of one namespace
+
+    def output(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
+        way = _way(place, packet.destination)
+        if isinstance(way, str):
+            yield self._lost(place, packet, trail, way, _unroutable(way))
+            return
+        for branch in self._at(Hook.OUTPUT, place, replace(packet, out_device=way.device)):
+            further, now = trail.after(branch), branch.packet
+            if branch.verdict != "accept":
+                yield self._judged(place, branch, further)
+                continue
+            again = way if now.destination == packet.destination else _way(place, now.destination)
+            if isinstance(again, str):
+                yield self._lost(place, now, further, again, _unroutable(again))
+            elif now.source.is_loopback and again.device != "lo" and not place.on(ROUTE_LOCALNET):
+                yield self._lost(place, now, further, "a packet from 127.0.0.1 may not leave without route_localnet")
+            else:
+                yield from self._postrouting(place, now, again, further)
+
+    def _receive(self, place: Place, device: str, packet: Packet, trail: _Trail) -> Iterator[Path]:
+        for branch in self._at(Hook.PREROUTING, place, replace(packet, in_device=device, out_device="")):
+            further, now = trail.after(branch), branch.packet
+            martian = _martian(place, device, now)
+            if branch.verdict != "accept":
+                yield self._judged(place, branch, further)
+            elif martian:
+                yield self._lost(place, now, further, martian)
+            elif place.is_local(now.destination):
+                yield from self._input(place, now, further)
+            else:
+                yield from self._forward(place, now, further)
+
+    def _forward(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
+        if not place.on("net/ipv4/ip_forward" if packet.destination.version == 4 else "net/ipv6/conf/all/forwarding"):
+            yield self._lost(place, packet, trail, f"{packet.destination} is not an address of it, and it does not forward")
+            return
+        way = place.way(packet.destination)
+        if isinstance(way, str):
+            yield self._lost(place, packet, trail, way, _unroutable(way))
+            return
+        if len(trail.hops) >= MAX_HOPS:
+            yield self._lost(place, packet, trail, "it goes round in circles until its TTL is used up")
+            return
+        for branch in self._at(Hook.FORWARD, place, replace(packet, out_device=way.device)):
+            if branch.verdict != "accept":
+                yield self._judged(place, branch, trail.after(branch))
+            else:
+                yield from self._postrouting(place, branch.packet, way, trail.after(branch))
+
+    def _postrouting(self, place: Place, packet: Packet, way: Way, trail: _Trail) -> Iterator[Path]:
+        for branch in self._at(Hook.POSTROUTING, place, replace(packet, out_device=way.device), way):
+            if branch.verdict != "accept":
+                yield self._judged(place, branch, trail.after(branch))
+            else:
+                yield from self._leave(place, branch.packet, way, trail.after(branch))
+
+    def _leave(self, place: Place, packet: Packet, way: Way, trail: _Trail) -> Iterator[Path]:
+        route = way.route
+        if way.device == "lo":
+            yield from self._receive(place, "lo", packet, replace(trail, route=route, looped=True))
+            return
+        stop = self.world.next_stop((place.name, way.device), way.hop)
+        if isinstance(stop, str):
+            yield self._lost(place, packet, replace(trail, route=route), stop)
+            return
+        (netns, device), through = stop
+        hop = Hop(place.name, trail.in_device, way.device, trail.entered, packet, trail.met, route, through)
+        # A packet is a new one for the next namespace: skb_scrub_packet forgets mark and conntrack entry.
+        fresh = replace(packet, mark=0, dnat=False, decided=frozenset(), in_device="", out_device="")
+        further = replace(trail, hops=(*trail.hops, hop), entered=fresh, in_device=device, met=(), route="", looped=False)
+        yield from self._receive(self.world.places[netns], device, fresh, further)
+
+    def _input(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
+        for branch in self._at(Hook.INPUT, place, packet):
+            if branch.verdict != "accept":
+                yield self._judged(place, branch, trail.after(branch))
+            else:
+                yield self._arrived(place, branch.packet, trail.after(branch))
+
+    def _at(self, hook: Hook, place: Place, packet: Packet, way: Way | None = None) -> tuple[Branch, ...]:
+        def masquerade(out: Packet) -> Address | None:
+            return place.address_on(out.out_device, way.hop if way is not None else out.destination)
+
+        return place.rules(packet.destination.version).at(hook, packet, Namespace(place.is_local, masquerade))
+
+    # ------------------------------------------------------------ ends
+
+    def _judged(self, place: Place, branch: Branch, trail: _Trail) -> Path:
+        rule = branch.met[-1] if branch.met else None
+        where = f"{rule.table} {rule.chain}{f' ({rule.comment})' if rule.comment else ''}" if rule else "a chain's policy"
+        if branch.verdict == "drop":
+            return self._lost(place, branch.packet, trail, f"dropped by {where}")
+        return self._lost(place, branch.packet, trail, f"rejected by {where}", OutcomeKind.REJECTED)
+
+    def _lost(self, place: Place, packet: Packet, trail: _Trail, why: str, kind: OutcomeKind = OutcomeKind.DROPPED) -> Path:
+        """Nothing arrives. Behind a rewriting, the backend that was chosen in vain is named."""
+        hops = (*trail.hops, self._last(place, packet, trail))
+        sentence = f"{place.name}: {why}"
+        back: tuple[str, ...] = ()
+        if kind is OutcomeKind.REJECTED:
+            back, problem = self._back(place, packet, trail.sender, hops)
+            kind, sentence = (OutcomeKind.DROPPED, f"{sentence}; {problem}") if problem else (kind, sentence)
+        rewritten = (packet.destination, packet.port) != (trail.first.destination, trail.first.port)
+        backend = self._backend(packet, trail, kind) if rewritten else None
+        return Path(trail.probability, kind, hops, backend, sentence, back)
+
+    def _arrived(self, place: Place, packet: Packet, trail: _Trail) -> Path:
+        hops = (*trail.hops, self._last(place, packet, trail))
+        taker = place.answers(packet.protocol, packet.port)
+        kind: OutcomeKind | None = OutcomeKind.DELIVERED if taker else OutcomeKind.REJECTED
+        why = f"{place.name}: taken by {taker}" if taker else f"{place.name}: nobody listens on {packet.protocol} {packet.port}"
+        if taker.startswith("a program"):
+            kind = None
+        back, problem = self._back(place, packet, trail.sender, hops, kind)
+        if problem:
+            kind, why = OutcomeKind.DROPPED, f"{why}; {problem}"
+        return Path(trail.probability, kind, hops, self._backend(packet, trail, kind), why, back)
+
+    def _last(self, place: Place, packet: Packet, trail: _Trail) -> Hop:
+        return Hop(place.name, trail.in_device, "lo" if trail.looped else "", trail.entered, packet, trail.met, trail.route)
+
+    def _backend(self, packet: Packet, trail: _Trail, kind: OutcomeKind | None) -> Backend:
+        return Backend(packet.destination, packet.port, packet.masqueraded, kind, (packet.source,))
+
+    # ------------------------------------------------------------ the answer
+
+    def _back(
+        self, place: Place, packet: Packet, sender: str, hops: tuple[Hop, ...], kind: OutcomeKind | None = OutcomeKind.REJECTED
+    ) -> tuple[tuple[str, ...], str]:
+        """The namespaces that the answer passes, and why the client cannot use it ('' if it can)."""
+        source, destination = packet.destination, packet.source
+        pending = [hop for hop in hops if _rewrote(hop)]
+        passed: list[str] = []
+        for _ in range(MAX_HOPS):
+            while pending and pending[-1].netns == place.name and _answers(pending[-1].left, source, destination):
+                undone = pending.pop().entered
+                source, destination = undone.destination, undone.source
+            passed.append(place.name)
+            if place.is_local(destination):
+                return tuple(passed), self._recognised(place, sender, pending, hops, passed, packet.protocol, kind)
+            way = place.way(destination)
+            if isinstance(way, str):
+                return tuple(passed), f"the answer is lost in {place.name}: {way}"
+            if len(passed) > 1 and not place.on(
+                "net/ipv4/ip_forward" if destination.version == 4 else "net/ipv6/conf/all/forwarding"
+            ):
+                return tuple(passed), f"the answer is lost in {place.name}, which does not forward"
+            stop = self.world.next_stop((place.name, way.device), way.hop)
+            if isinstance(stop, str):
+                return tuple(passed), f"the answer is lost in {place.name}: {stop}"
+            place = self.world.places[stop[0][0]]
+        return tuple(passed), "the answer goes round in circles"
+
+    def _recognised(
+        self,
+        place: Place,
+        sender: str,
+        pending: list[Hop],
+        hops: tuple[Hop, ...],
+        passed: list[str],
+        protocol: Protocol,
+        kind: OutcomeKind | None,
+    ) -> str:
+        if place.name != sender:
+            return f"the answer goes to {place.name}"
+        if pending:
+            return (
+                f"the answer does not pass {pending[-1].netns}, which rewrote the packet: the client cannot tell what it answers"
+            )
+        if protocol is not Protocol.TCP:
+            return ""
+        there = {hop.netns for hop in hops if hop.in_device and hop.out_device not in ("", "lo")}
+        blind = sorted(set(passed[1:-1]) - there) or (sorted(there - set(passed)) if kind is not OutcomeKind.REJECTED else [])
+        for netns in blind:
+            if self._discards_invalid(self.world.places[netns], hops[0].entered):
+                return f"{netns} sees one direction only: conntrack calls the connection invalid, and a rule drops that"
+        return ""
+
+    def _discards_invalid(self, place: Place, packet: Packet) -> bool:
+        branches = self._at(Hook.FORWARD, place, replace(packet, state="invalid"))
+        return any(branch.verdict == "drop" for branch in branches)
+
+
+def _way(place: Place, destination: Address) -> Way | str:
+    if place.is_local(destination):
+        return Way("lo", destination, destination, f"local {destination}")
+    return place.way(destination)
+
+
+def _unroutable(why: str) -> Literal[OutcomeKind.REJECTED, OutcomeKind.DROPPED]:
+    """A missing route is told to the sender (network unreachable); a blackhole is silent."""
+    return OutcomeKind.REJECTED if why.startswith("no route") else OutcomeKind.DROPPED
+
+
+def _martian(place: Place, device: str, packet: Packet) -> str:
+    """Why the kernel refuses the packet by its addresses alone (ip_route_input_slow); '' when it does not."""
+    if device == "lo":
+        return ""
+    if packet.source in place.local:
+        return f"a packet from outside with its own address {packet.source} as source is discarded"
+    if (packet.source.is_loopback or packet.destination.is_loopback) and not place.on(ROUTE_LOCALNET):
+        return "a packet from outside with a 127.0.0.0/8 address is discarded"
+    return ""
+
+
+def _rewrote(hop: Hop) -> bool:
+    return (hop.entered.source, hop.entered.destination, hop.entered.port) != (
+        hop.left.source,
+        hop.left.destination,
+        hop.left.port,
+    )
+
+
+def _answers(sent: Packet, source: Address, destination: Address) -> bool:
+    return sent.destination == source and sent.source == destination

@@ -1,0 +1,143 @@
+"""One lab from end to end: what runs in it, what it answers, what is left of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import netlab
+from netlab.client import Lab, labs
+from netlab.errors import InputError, LabGone
+from tests.live import caller
+
+KUBIA = "manifests/kubia.yaml"
+MARK = "NETLAB_TEST_MARK"
+
+
+@pytest.fixture
+def unchanged() -> Iterator[None]:
+    """The caller's own network, mounts and processes are the same before and after, byte for byte."""
+    os.environ[MARK] = f"mark-{os.getpid()}-{time.monotonic_ns()}"
+    before = caller.state()
+    yield
+    after = caller.state()
+    assert {name for name in before if before[name] != after[name]} == set()
+    assert caller.marked_processes(os.environ.pop(MARK)) == []
+
+
+def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    """The command line in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "netlab", *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_pod_has_its_own_names_and_network() -> None:
+    with netlab.up(manifests=[KUBIA]) as lab:
+        pod = lab.get("pods", "client")[0]
+        address = pod["status"]["podIP"]
+        assert lab.exec("pod/client", ["hostname"]).stdout == "client\n"
+        assert f"{address}\tclient" in lab.exec("pod/client", ["cat", "/etc/hosts"]).stdout
+        assert "search default.svc.cluster.local" in lab.exec("pod/client", ["cat", "/etc/resolv.conf"]).stdout
+        assert address in lab.exec("pod/client", ["ip", "-br", "address"]).stdout
+        assert "KUBIA_SERVICE_HOST=" in lab.exec("pod/client", ["env"]).stdout
+        assert lab.exec("node/node-170", ["hostname"]).stdout == "node-170\n"
+        assert "192.168.0.100" in lab.exec("host/client", ["ip", "-br", "address"]).stdout
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+@pytest.mark.usefixtures("unchanged")
+def test_http_through_a_cluster_ip_from_everywhere(mode: str) -> None:
+    with netlab.up(manifests=[KUBIA], proxy=mode) as lab:
+        service = lab.get("services", "kubia")[0]
+        url = f"http://{service['spec']['clusterIP']}/"
+        for sender in ("pod/client", "node/node-169", "node/node-170", "host/client"):
+            done = lab.exec(sender, ["curl", "-s", "-m", "5", url])
+            assert "You've hit kubia-" in done.stdout, (sender, done)
+        pod = lab.get("pods", selector="app=kubia")[0]["status"]["podIP"]
+        assert "You've hit kubia-" in lab.exec("host/client", ["curl", "-s", "-m", "5", f"http://{pod}:8080/"]).stdout
+
+
+def test_exit_codes_of_exec() -> None:
+    with netlab.up(manifests=[KUBIA]) as lab:
+        assert lab.exec("pod/client", ["sh", "-c", "exit 7"]).returncode == 7
+        assert lab.exec("pod/client", ["no-such-program"]).returncode == 127
+        assert lab.exec("pod/client", ["/etc/hostname"]).returncode == 126
+        with pytest.raises(subprocess.TimeoutExpired):
+            lab.exec("pod/client", ["sleep", "30"], timeout_s=0.2)
+        with pytest.raises(InputError, match="clien"):
+            lab.exec("pod/clien", ["true"])
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_two_labs_of_one_name() -> None:
+    with netlab.up(name="twice") as lab:
+        with pytest.raises(InputError, match="twice is running already"):
+            netlab.up(name="twice")
+        assert lab.info()["nodes"] == 3
+    with pytest.raises(LabGone):
+        Lab.attach("twice")
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_killed_holder_takes_everything_along() -> None:
+    lab = netlab.up(manifests=[KUBIA])
+    os.kill(lab.pid, signal.SIGKILL)
+    holder = Path(f"/proc/{lab.pid}")
+    deadline = time.monotonic() + 10
+    while holder.exists() and time.monotonic() < deadline:
+        os.sched_yield()
+    assert lab.name not in [one.name for one in labs()]
+    with pytest.raises(LabGone):
+        lab.info()
+    assert not lab.directory.exists()
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_the_lab_ends_with_the_program_that_made_it() -> None:
+    code = "import netlab, os; lab = netlab.up(name='tethered'); print(lab.pid, flush=True); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    holder = Path(f"/proc/{int(done.stdout)}")
+    deadline = time.monotonic() + 10
+    while holder.exists() and time.monotonic() < deadline:
+        os.sched_yield()
+    assert "tethered" not in [one.name for one in labs()]
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_command_line_up_exec_down() -> None:
+    done = run("up", "-f", KUBIA, "--name", "cli-lab")
+    try:
+        assert (done.returncode, done.stdout) == (0, "cli-lab\n"), done
+        shown = run("exec", "--lab", "cli-lab", "pod/client", "--", "sh", "-c", "hostname; exit 3")
+        assert (shown.returncode, shown.stdout) == (3, "client\n"), shown
+        assert "kubia" in run("get", "--lab", "cli-lab", "svc").stdout
+    finally:
+        ended = run("down", "cli-lab")
+    assert ended.returncode == 0, ended
+    assert "cli-lab" not in run("ls").stdout
+
+
+def test_a_command_runs_for_real_and_its_output_is_kept(tmp_path: Path) -> None:
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text(
+        """
+apiVersion: v1
+kind: Pod
+metadata: {name: talker}
+spec:
+  containers:
+  - name: main
+    image: busybox
+    command: [sh, -c, "echo hello from $(hostname); exec sleep 1000"]
+"""
+    )
+    with netlab.up(manifests=[manifest]) as lab:
+        deadline = time.monotonic() + 5
+        while "hello" not in lab.logs("pod/talker") and time.monotonic() < deadline:
+            os.sched_yield()
+        assert lab.logs("pod/talker") == "hello from talker\n"
