@@ -85,11 +85,21 @@ def build(cluster: Cluster) -> Plan:
 
 
 def plan_of(ops: Iterable[Op]) -> Plan:
-    """A plan of these ops, sorted by kind; within a kind they stay as they come. Two different ops of one identity are a bug."""
+    """A plan of these ops, sorted by kind; within a kind they stay as they come. Two different ops of one identity are a bug.
+
+    Routes and neighbours of a device that is set down are left out: the kernel forgets them then, and takes no new ones.
+    """
     by_kind: dict[type, dict[Identity, Op]] = {kind: {} for kind in ORDER}
     for op in ops:
-        known = by_kind[type(op)].setdefault(op.identity, op)
-        assert known is op or known == op, f"two ops claim to be {op.identity}: {known} and {op}"
+        identity = op.identity
+        known = by_kind[type(op)].setdefault(identity, op)
+        assert known is op or known == op, f"two ops claim to be {identity}: {known} and {op}"
+    down = {end for op in by_kind[Veth].values() if isinstance(op, Veth) and not (op.up and op.peer_up) for end in _down(op)}
+    for kind in (Route, Neighbour) if down else ():
+        kept = {
+            i: op for i, op in by_kind[kind].items() if isinstance(op, Route | Neighbour) and (op.netns, op.device) not in down
+        }
+        by_kind[kind] = dict(kept)
     return Plan({identity: op for kind in ORDER for identity, op in by_kind[kind].items()})
 
 
@@ -105,12 +115,13 @@ def diff(old: Plan, new: Plan) -> Diff:
         if was is not None and was is not op and was != op and not _keeps_running(was, op):
             changed.append((was, op))
     gone = [op for identity, op in before.items() if identity not in after]
-    remade, revived = _remade(changed, gone), _revived(changed)
+    remade = _remade(changed)
     anew = {op.identity for _, op in changed}
-    if remade or revived:
-        anew.update(identity for identity, op in after.items() if _depends(op, remade, revived))
+    if remade:
+        on_device = ((identity, op) for identity, op in after.items() if isinstance(op, DeviceAddress | Route | Neighbour))
+        anew.update(identity for identity, op in on_device if (op.netns, op.device) in remade)
     added = tuple(op for identity, op in after.items() if identity in anew or identity not in before)
-    return Diff(tuple(reversed(_to_remove(gone, remade))), added, tuple(changed))
+    return Diff(tuple(reversed(_to_remove(gone, remade | _fallen(changed)))), added, tuple(changed))
 
 
 def _keeps_running(was: Op, op: Op) -> bool:
@@ -128,7 +139,7 @@ def _ends(op: Op) -> tuple[Device, ...]:
             return ()
 
 
-def _remade(changed: Iterable[tuple[Op, Op]], gone: Iterable[Op]) -> frozenset[Device]:
+def _remade(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
     """Devices that are deleted and made anew, because their link differs in more than being up."""
     found: set[Device] = set()
     for was, op in changed:
@@ -140,30 +151,20 @@ def _remade(changed: Iterable[tuple[Op, Op]], gone: Iterable[Op]) -> frozenset[D
     return frozenset(found)
 
 
-def _revived(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
-    """Devices that were down and come up: the kernel forgot their routes and neighbours when they went down."""
+def _fallen(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
+    """Devices that were up and are set down: the kernel forgets their routes and neighbours by itself."""
     found: set[Device] = set()
     for was, op in changed:
         if isinstance(was, Veth) and isinstance(op, Veth):
-            ends = _ends(op)
-            found.update(
-                end for end, then, now in zip(ends, (was.up, was.peer_up), (op.up, op.peer_up), strict=True) if now > then
-            )
+            found |= _down(op) - _down(was)
     return frozenset(found)
 
 
-def _depends(op: Op, remade: frozenset[Device], revived: frozenset[Device]) -> bool:
-    """Whether the op must be made again because its device was."""
-    match op:
-        case DeviceAddress():
-            return (op.netns, op.device) in remade
-        case Route() | Neighbour():
-            return (op.netns, op.device) in remade or (op.netns, op.device) in revived
-        case _:
-            return False
+def _down(op: Veth) -> set[Device]:
+    return {end for end, up in zip(_ends(op), (op.up, op.peer_up), strict=True) if not up}
 
 
-def _to_remove(gone: Iterable[Op], remade: frozenset[Device]) -> list[Op]:
+def _to_remove(gone: Iterable[Op], emptied: frozenset[Device]) -> list[Op]:
     """Without what vanishes by itself, and without sysctls, of which nobody knows what they were before."""
     ops = list(gone)
     dead = {op.name for op in ops if isinstance(op, Netns)}
@@ -173,7 +174,7 @@ def _to_remove(gone: Iterable[Op], remade: frozenset[Device]) -> list[Op]:
             case Veth():
                 vanishes = op.netns in dead or op.peer_netns in dead
             case DeviceAddress() | Route() | Neighbour():
-                vanishes = op.netns in dead or (op.netns, op.device) in remade
+                vanishes = op.netns in dead or (op.netns, op.device) in emptied
             case Bridge() | Ruleset():
                 vanishes = op.netns in dead
             case Sysctl():

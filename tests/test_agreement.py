@@ -60,7 +60,9 @@ def test_trace_sends_packets_where_the_table_says(case: spec.Case, mode: str) ->
         case OutcomeKind.NOT_HANDLED:
             # The node that is asked leaves it alone; further on it meets ordinary routing (or another node's own rules).
             for path in traced.paths:
-                assert all(hop.entered.destination == hop.left.destination for hop in path.hops if hop.netns == f"node/{spec.NODE}")
+                assert all(
+                    hop.entered.destination == hop.left.destination for hop in path.hops if hop.netns == f"node/{spec.NODE}"
+                )
         case refused:
             assert traced.outcome.kind is refused, traced.outcome.why
             assert not traced.outcome.backends

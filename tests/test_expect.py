@@ -359,7 +359,7 @@ def test_without_a_router_the_sender_is_told(mode: str) -> None:
     assert said(expect(routerless, flow(NODE, "10.96.0.80:80"))) == "rejected"
 
 
-LISTENING = {
+LISTENING: dict[str, tuple[dict[str, Any], str]] = {
     "running": ({}, "delivered"),
     "running, not ready": ({"ready": False, "serving": False}, "delivered"),
     "terminating, still serving": ({"deleted": 1.0}, "delivered"),
@@ -399,7 +399,7 @@ def test_routed_pods_have_no_gateway_address() -> None:
         ("routed", {"detect_local": "BridgeInterface"}, False),
     ],
 )
-def test_detectors(mode: str, fabric: str, detect: dict[str, str], pods_are_told_apart: bool) -> None:
+def test_detectors(mode: str, fabric: str, detect: dict[str, Any], pods_are_told_apart: bool) -> None:
     world = cluster(mode, fabric=fabric, **detect)
     masqueraded = {b.masqueraded for b in expect_at(world, "node-170", flow(POD, "10.96.0.80:80"), "pod").backends}
     assert masqueraded == {not pods_are_told_apart}

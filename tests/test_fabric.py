@@ -68,7 +68,9 @@ def test_neighbours_are_known_both_ways(kind: str) -> None:
 
 def test_neighbours_grow_with_pods_and_not_with_their_square() -> None:
     many = [pod(f"p{i}", "node-169", f"10.244.0.{i + 2}") for i in range(200)]
-    few, all_ = (len([op for op in fabric.plan(clusters.cluster(pods)) if isinstance(op, Neighbour)]) for pods in (many[:100], many))
+    few, all_ = (
+        len([op for op in fabric.plan(clusters.cluster(pods)) if isinstance(op, Neighbour)]) for pods in (many[:100], many)
+    )
     assert all_ - few == 200
 
 
@@ -111,7 +113,10 @@ def two_lans() -> Cluster:
 
 def test_two_lans_and_an_address_in_neither() -> None:
     found = all_of(two_lans())
-    assert lines(found, "node/node-a", DeviceAddress)[:2] == ["address 192.168.50.10/24 dev eth0", "address 192.168.51.10/24 dev eth1"]
+    assert lines(found, "node/node-a", DeviceAddress)[:2] == [
+        "address 192.168.50.10/24 dev eth0",
+        "address 192.168.51.10/24 dev eth1",
+    ]
     assert lines(found, "host/client", DeviceAddress) == ["address 192.168.50.100/24 dev eth0", "address 203.0.113.50/32 dev lo"]
     assert lines(found, "router/router", DeviceAddress, Route) == [
         "address 192.168.50.1/24 dev eth0",
@@ -239,7 +244,10 @@ def test_a_command_is_a_process_with_the_pods_variables() -> None:
 
 def test_files_of_a_pod() -> None:
     mine = pod("web-0", "node-170", "10.244.1.2", hostname="web", subdomain="stable")
-    services = [clusters.service("kubia", "10.96.0.80", (80, 8080)), clusters.service("far", "10.96.0.82", (80, 1), namespace="shop")]
+    services = [
+        clusters.service("kubia", "10.96.0.80", (80, 8080)),
+        clusters.service("far", "10.96.0.82", (80, 1), namespace="shop"),
+    ]
     files = {file.path: file.text for file in discovery.plan(clusters.cluster([mine], services))}
     assert files["pod/default/web-0/hostname"] == "web\n"
     hosts = files["pod/default/web-0/hosts"].splitlines()

@@ -116,7 +116,7 @@ def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Ar
     if any(destination in cidr for cidr in node.pod_cidrs) and lab.cluster.topology.cluster.fabric == "bridge":
         return Lost(DROPPED, f"no pod has {destination}")
     behind = pod.node if pod is not None else _node_of_cidr(lab, destination)
-    if behind is not None and (hop := _to_machine(lab, place, Ref("node", "", behind))) is not None:
+    if behind not in (None, place.name) and (hop := _to_machine(lab, place, Ref("node", "", behind))) is not None:
         return hop
     return _on_lan(lab, place, destination) or _to_router(lab, place)
 

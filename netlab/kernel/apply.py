@@ -12,6 +12,7 @@ import errno
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_interface
 
 from netlab.errors import KernelError, MachineError
 from netlab.kernel import extras, namespaces, sysctls
@@ -44,11 +45,11 @@ class Kernel:
 
     def apply(self, removed: Sequence[Op], added: Sequence[Op]) -> None:
         """Remove, then add. Raises KernelError with every op that was refused, MachineError at the machine's limits."""
-        again = {op.identity for op in added}
+        unique = {op.identity: op for op in added}
         try:
             with Session(self.fds, self._home) as session:
-                self._remove(session, [op for op in removed if op.identity not in again])
-                self._add(session, added)
+                self._remove(session, [op for op in removed if op.identity not in unique])
+                self._add(session, [*unique.values()])
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise MachineError(namespaces.out_of_descriptors()) from None
@@ -60,6 +61,17 @@ class Kernel:
             extras.remove(session, extra)
             session.flush()
         self.apply((), wanted)
+        with Session(self.fds, self._home) as session:
+            self._connect(session, [op for op in wanted if isinstance(op, DeviceAddress) and op.prefix_route])
+
+    def _connect(self, session: Session, addresses: Sequence[DeviceAddress]) -> None:
+        """The kernel makes a connected route together with its address: one that is still there does not bring it back."""
+        for op in addresses:
+            index = session.index(op.netns, op.device)
+            network = ip_interface(f"{op.address}/{op.prefixlen}").network
+            if index is not None and network.prefixlen < network.max_prefixlen:
+                session.queue(op.netns, nl.connected_route(network, index, op.address), op, _DOWN)
+        session.flush()
 
     # ------------------------------------------------------------ add
 
@@ -75,13 +87,11 @@ class Kernel:
         raise_all(failures)
         links = Links(session, self._installed)
         for op in added:
-            match op:
-                case Bridge():
-                    links.bridge(op)
-                case Veth():
-                    links.veth(op)
-                case _:
-                    pass
+            if isinstance(op, Bridge):
+                links.bridge(op)
+        for op in added:
+            if isinstance(op, Veth):
+                links.veth(op)
         session.flush()
         self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth))
         raise_all(self._set(later))

@@ -94,10 +94,6 @@ class Table:
         return len(stale)
 
 
-def table() -> Table:
-    return Table()
-
-
 def is_stale(entry: Entry, wanted: Wanted) -> bool:
     """Whether a UDP entry leads to something that is no serving endpoint of the Service it was sent to."""
     original = entry.original
@@ -156,17 +152,16 @@ def _be(data: bytes | None) -> int:
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
-    """Plain values, with the words of `conntrack -L`."""
-    return {
+    """Plain values: the original direction, and the reply's with `reply_` in front."""
+    row: dict[str, Any] = {
         "protocol": _PROTOCOLS.get(entry.original.protocol, str(entry.original.protocol)),
         "state": entry.tcp_state,
-        "timeout": entry.timeout_s,
-        "original": _direction(entry.original),
-        "reply": _direction(entry.reply),
-        "status": [name for bit, name in _STATUS_NAMES.items() if entry.status >> bit & 1],
-        "mark": entry.mark,
     }
-
-
-def _direction(one: Tuple) -> dict[str, Any]:
-    return {"src": str(one.source), "dst": str(one.destination), "sport": one.source_port, "dport": one.destination_port}
+    for prefix, one in (("", entry.original), ("reply_", entry.reply)):
+        row[f"{prefix}src"], row[f"{prefix}dst"] = str(one.source), str(one.destination)
+        row[f"{prefix}sport"], row[f"{prefix}dport"] = one.source_port, one.destination_port
+    row["timeout"], row["mark"] = entry.timeout_s, entry.mark
+    row["status"] = [name for bit, name in _STATUS_NAMES.items() if entry.status >> bit & 1]
+    if entry.packets is not None:
+        row["packets"], row["reply_packets"] = entry.packets
+    return row

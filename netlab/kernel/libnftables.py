@@ -9,7 +9,7 @@ from functools import cache
 from netlab.errors import MachineError
 
 _LIBRARY = "libnftables.so.1"
-_STATELESS = 1 << 1
+_STATELESS = 1 << 2
 
 
 @cache

@@ -290,7 +290,15 @@ def get_links() -> Message:
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_VIA = 1, 4, 5, 6, 7, 18
 _NDA_DST, _NDA_LLADDR = 1, 2
-_MAIN_TABLE, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_NOWHERE = 254, 4, 0, 253, 254, 255
+_MAIN_TABLE, _PROTOCOL_KERNEL, _PROTOCOL_STATIC, _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST, _SCOPE_NOWHERE = (
+    254,
+    2,
+    4,
+    0,
+    253,
+    254,
+    255,
+)
 _ONLINK = 4
 
 
@@ -334,6 +342,15 @@ class Hop(NamedTuple):
 def set_route(destination: Network, hop: Hop) -> Message:
     """Add the route, or put it in the place of the one with the same destination."""
     return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _route(destination, hop, _PROTOCOL_STATIC, None))
+
+
+def connected_route(network: Network, ifindex: int, source: Address) -> Message:
+    """The route that the kernel makes with an address, as the kernel makes it."""
+    hop = Hop(ifindex, source=source if network.version == 4 else None)
+    body = _route(network, hop, _PROTOCOL_KERNEL, None)
+    return Message(
+        RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body + attr_u32(_RTA_PRIORITY, 256) if network.version == 6 else body
+    )
 
 
 def del_route(destination: Network, hop: Hop, metric: int = 0) -> Message:

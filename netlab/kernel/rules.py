@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from netlab.errors import KernelError
@@ -46,16 +47,20 @@ class Loader:
         """Load several; those that are programs run side by side. All are tried; the failures are raised together."""
         running: list[_Running] = []
         failures: list[str] = []
-        for netns, name, new, old in todo:
-            with opened(netns) as fd:
+        with ExitStack() as stack:
+            for netns, name, new, old in todo:
+                fd = stack.enter_context(opened(netns))
                 if new.dialect == "iptables":
                     running += self._iptables(fd, name, new, old)
                 else:
                     failures += self._nftables(fd, name, new, old)
-        for job in running:
-            error = _error_of(job.process)
-            if error:
-                failures.append(_refusal(job.name, job.tool, job.text, error))
+            for job in running:
+                error = _error_of(job.process)
+                if error and job.retry is not None:
+                    again = self._iptables(*job.retry, family=job.family)
+                    error = "".join(_error_of(whole.process) for whole in again)
+                if error:
+                    failures.append(_refusal(job.name, job.tool, job.text, error))
         if failures:
             raise KernelError("\n".join(failures))
 
@@ -64,6 +69,12 @@ class Loader:
         kept = self._contexts.pop(name, None)
         if kept is not None:
             kept[1].close()
+
+    def close(self) -> None:
+        """Free everything that was kept."""
+        for name in [*self._contexts]:
+            self.forget(name)
+        os.close(self._home)
 
     # ------------------------------------------------------------ nftables
 
@@ -97,27 +108,32 @@ class Loader:
 
     # ------------------------------------------------------------ iptables
 
-    def _iptables(self, fd: int, name: str, new: Ruleset, old: Ruleset | None) -> "list[_Running]":
+    def _iptables(self, fd: int, name: str, new: Ruleset, old: Ruleset | None, family: Family | None = None) -> "list[_Running]":
         if old is not None and old.backend != new.backend:
             self.load_all([(fd, name, replace(old, tables=()), old)])
             old = None
         running = []
-        for family, program in _FAMILIES:
-            text = iptables.text(new, old, family)
+        for one, program in _FAMILIES:
+            text = iptables.text(new, old, one) if family in (None, one) else ""
             if text:
                 tool = f"{program}-{new.backend}-restore"
                 command = [find(tool, new.backend), *(["--noflush"] if old is not None else [])]
                 with entered(fd, self._home):
-                    running.append(_Running(name, tool, text, _spawn(command, text)))
+                    process = _spawn(command, text)
+                running.append(_Running(name, tool, text, process, one, (fd, name, new, None) if old is not None else None))
         return running
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
+    """`retry`: what to do when a difference is refused, because the kernel does not hold what we thought it did."""
+
     name: str
     tool: str
     text: str
     process: subprocess.Popen[bytes]
+    family: Family
+    retry: tuple[int, str, Ruleset, None] | None
 
 
 class opened:  # a context manager, named as a verb like open()
@@ -187,14 +203,17 @@ def _hint(error: str) -> str:
 
 def flush_conntrack(netns: Netns) -> None:
     """Forget every connection of the namespace."""
-    with opened(netns) as fd, entered(fd), conntrack.table() as table:
-        table.flush()
+    with opened(netns) as fd:
+        with entered(fd):
+            table = conntrack.Table()
+        with table:
+            table.flush()
 
 
 def stale_udp(netns: Netns, wanted: conntrack.Wanted) -> int:
     """Delete UDP entries that lead to an endpoint which no longer serves. Returns how many."""
     with opened(netns) as fd:
         with entered(fd):
-            table = conntrack.table()
+            table = conntrack.Table()
         with table:
             return table.delete_stale_udp(wanted)

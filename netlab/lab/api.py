@@ -96,6 +96,7 @@ class Api:
             for obj in controllers.objects_of(cluster, kind.kind)
             if (namespace is None or obj.meta.namespace == namespace) and wanted.matches(obj.meta.labels)
         ]
+        found.sort(key=lambda obj: obj.meta.key)
         return [manifest.to_json(obj, cluster, self._lab.started) for obj in found]
 
     def _one(self, kind: kinds.KindInfo, namespace: str | None, name: str) -> dict[str, Any]:

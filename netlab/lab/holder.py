@@ -165,8 +165,9 @@ class Lab:
         """Make the kernel be what this cluster asks for."""
         new = plan.build(cluster)
         difference = plan.diff(self.plan, new)
+        self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
-        self.cluster, self.plan = cluster, new
+        self.plan = new
         self.readiness.update()
 
     def apply(self, difference: plan.Diff) -> None:

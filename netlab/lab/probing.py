@@ -178,7 +178,8 @@ def request(lab: Lab, question: Question, names: Mapping[tuple[Address, int], st
 def result(lab: Lab, question: Question, answer: Any, names: Mapping[tuple[Address, int], str]) -> dict[str, Any]:
     """The probe result document of the contract. `answer` is an Observation, or an HttpResult around one."""
     seen: Observation = getattr(answer, "observation", answer)
-    verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=names)
+    exact = {(one.address, one.port): named(one.address, one.port, names) for one in question.expected.backends}
+    verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
     document = {
         "from": str(question.sender),
         "to": question.destination.label,
@@ -202,17 +203,19 @@ def result(lab: Lab, question: Question, answer: Any, names: Mapping[tuple[Addre
     return document
 
 
+def named(address: Address, port: int, names: Mapping[tuple[Address, int], str]) -> str:
+    """A receiver as results name it: whose address it is, or `ip:port`."""
+    return names.get((address, 0)) or f"{address}:{port}"
+
+
 def expectation(expected: Outcome, names: Mapping[tuple[Address, int], str]) -> dict[str, Any]:
     """What the oracle said. `masqueraded` is one truth value, or one a backend where they differ."""
-    named = {
-        names.get((one.address, one.port)) or names.get((one.address, 0)) or f"{one.address}:{one.port}": one.masqueraded
-        for one in expected.backends
-    }
-    values = set(named.values())
+    flags = {named(one.address, one.port, names): one.masqueraded for one in expected.backends}
+    values = set(flags.values())
     document: dict[str, Any] = {
         "outcome": "dropped" if expected.kind == "not-handled" else str(expected.kind),
-        "backends": list(named),
-        "masqueraded": values.pop() if len(values) == 1 else False if not values else named,
+        "backends": list(flags),
+        "masqueraded": values.pop() if len(values) == 1 else False if not values else flags,
     }
     if expected.why:
         document["why"] = expected.why

@@ -49,7 +49,12 @@ class Starting:
             self.reap()
 
     def cancel(self) -> None:
-        """Let the waiting holder end."""
+        """Let the waiting holder end, and wait until it has: its end of the socket closes with it."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            self.sock.settimeout(5.0)
+            while self.sock.recv(1 << 16):
+                pass
         self.sock.close()
         self.reap()
 
@@ -155,7 +160,7 @@ def _unshare(flags: int) -> None:
 
 
 def _enter_user_namespace() -> bool:
-    """True in the child that is root of a new user namespace, False in the process that mapped its ids and has nothing left to do."""
+    """True in the child that is root of a new user namespace, False in the process that mapped its ids and is done."""
     uid, gid, mapper = os.getuid(), os.getgid(), os.getpid()
     made, made_w = os.pipe()
     mapped, mapped_w = os.pipe()
@@ -224,7 +229,7 @@ def _own_mounts() -> None:
 
 
 def _set_dumpable() -> None:
-    """Let processes of the same user open our /proc files: that is how `exec` joins. Entering a user namespace switched it off."""
+    """Let processes of the same user open our /proc files, as `exec` does; entering a user namespace forbade it."""
     import ctypes
 
     PR_SET_DUMPABLE = 4

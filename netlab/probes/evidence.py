@@ -20,23 +20,28 @@ Sighting = tuple[int, int, Eye, int, int, bytes, Seen]
 Trails = Mapping[int, Sequence[Sighting]]
 
 
-def sentences(flows: Sequence[Sent], trails: Trails) -> tuple[str, ...]:
-    """One sentence for each different fate, most frequent first, and one dissected sample of a packet that got lost."""
+def sentences(flows: Sequence[Sent]) -> tuple[str, ...]:
+    """One sentence for each different fate of flows that were not (or more than once) delivered, most frequent first."""
     fates: Counter[str] = Counter()
-    sample = ""
     for flow in flows:
-        if flow.outcome is OutcomeKind.DELIVERED:
-            if len(flow.arrivals) > 1:
-                fates[
-                    "arrived more than once: " + ", ".join(_receiver(flow, number) for number in range(len(flow.arrivals)))
-                ] += 1
-            continue
+        if flow.outcome is not OutcomeKind.DELIVERED:
+            fates[_fate(flow)] += 1
+        elif len(flow.arrivals) > 1:
+            fates["arrived more than once: " + ", ".join(_receiver(flow, number) for number in range(len(flow.arrivals)))] += 1
+    return tuple(_counted(number, len(flows)) + fate for fate, number in fates.most_common(8))
+
+
+def trail_sentences(flows: Sequence[Sent], trails: Trails) -> tuple[str, ...]:
+    """Where flows that got no answer were last seen, and one dissected sample."""
+    places: Counter[str] = Counter()
+    sample = ""
+    silent = [flow for flow in flows if flow.outcome is not OutcomeKind.REJECTED]
+    for flow in silent:
         trail = sorted(trails.get(flow.index, ()), key=lambda sighting: sighting[:2])
-        fates[_fate(flow, trail)] += 1
+        places[_whereabouts(flow, trail)] += 1
         if flow.outcome is None and not sample and trail:
             sample = packets.summary(trail[-1][5])
-    total = len(flows)
-    texts = [_counted(number, total) + fate for fate, number in fates.most_common(8)]
+    texts = [_counted(number, len(silent)) + place for place, number in places.most_common(4)]
     return tuple(texts) + ((f"the packet when it was last seen: {sample}",) if sample else ())
 
 
@@ -44,15 +49,20 @@ def _counted(number: int, total: int) -> str:
     return "" if total == 1 else f"all {total} flows " if number == total else f"{number} of {total} flows "
 
 
-def _fate(flow: Sent, trail: Sequence[Sighting]) -> str:
+def _fate(flow: Sent) -> str:
     parts = [flow.detail] if flow.detail else []
     if flow.arrivals and flow.outcome is None:
-        parts.append(f"arrived at {_receiver(flow, 0)}, but no answer came back{_answer_trail(trail)}")
-    elif not flow.arrivals and flow.outcome is None:
-        parts.append(_last_seen(flow, trail))
+        parts.append(f"arrived at {_receiver(flow, 0)}, but no answer came back")
     if flow.stray and flow.outcome is None:
         parts.append(flow.stray)
-    return "; ".join(parts) or "got no answer"
+    return "; ".join(parts) or "arrived at no watched place and got no answer"
+
+
+def _whereabouts(flow: Sent, trail: Sequence[Sighting]) -> str:
+    if flow.outcome is OutcomeKind.DELIVERED:
+        return "delivered this time"
+    answer = _answer_trail(trail)
+    return answer if answer else _last_seen(flow, trail)
 
 
 def _receiver(flow: Sent, number: int) -> str:
@@ -68,7 +78,7 @@ def _answer_trail(trail: Sequence[Sighting]) -> str:
     seen = answers[-1][6]
     what = {Kind.REPLY: "an answer", Kind.REFUSAL: "a refusal", Kind.ICMP_ERROR: "an ICMP error"}[seen.kind]
     source, target = _address(seen.source, seen.source_port), _address(seen.destination, seen.destination_port)
-    return f"; {what} from {source} to {target} was last seen {_where(answers[-1])}"
+    return f"{what} from {source} to {target} was last seen {_where(answers[-1])}"
 
 
 def _last_seen(flow: Sent, trail: Sequence[Sighting]) -> str:

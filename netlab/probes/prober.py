@@ -2,7 +2,8 @@
 
 Decides the order of things: eyes open first, then each proves itself with a packet of its own, then the flows leave in small
 groups, and the wait ends when every flow has its answer or the time is over. Deliveries thus take milliseconds and only silence
-takes the whole timeout. Refuses to judge.
+takes the whole timeout. Flows that got no answer are sent once more, a few of each kind, with every interface tapped (which is too
+dear for every probe, see packet_sockets): that tells where such packets are lost, and counts for nothing else. Refuses to judge.
 """
 
 import errno

@@ -48,14 +48,13 @@ class Eye:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to open: the filter of taps and receivers, that of a sender's UDP socket, protocols, and room for so many flows."""
+    """What to open: the filter of taps and receivers, that of a sender's UDP socket, protocols. `tapped`: interfaces too."""
 
     program: Sequence[Instruction]
     udp_program: Sequence[Instruction]
     protocols: tuple[Protocol, ...]
-    flows: int
     senders: frozenset[str]
-    tap_receivers: bool
+    tapped: bool
 
 
 @contextlib.contextmanager
@@ -69,6 +68,7 @@ def eyes(open_netns: Callable[[str], int], watched: Mapping[str, Watched], plan:
                 _open(eye, plan)
         yield opened
     finally:
+        packet_sockets.close_taps([eye.tap for eye in opened.values() if eye.tap is not None])
         for eye in opened.values():
             _close(eye)
 
@@ -89,8 +89,8 @@ def _open(eye: Eye, plan: Plan) -> None:
         protocols.append(Protocol.ICMP)
     try:
         with entered(eye.fd):
-            if eye.sender or not eye.receiver or plan.tap_receivers:
-                eye.tap = packet_sockets.tap(plan.program, 64 + plan.flows * (4 if eye.receiver and not eye.sender else 12))
+            if plan.tapped:
+                eye.tap = packet_sockets.tap(plan.program)
             for protocol in protocols:
                 program = plan.udp_program if eye.sender and protocol is Protocol.UDP else plan.program
                 eye.raw.append(packet_sockets.delivered(NUMBERS[protocol], program))
@@ -117,20 +117,18 @@ def holds(netns_fd: int, address: IPv4Address) -> bool:
     return True
 
 
-def lost(eye: Eye, taps_matter: bool) -> list[str]:
+def lost(eye: Eye) -> list[str]:
     """Sentences about packets that the eye's sockets had to drop."""
     sentences = []
     drops = sum(raw.drops() for raw in eye.raw)
     if drops:
         sentences.append(f"{drops} packets were lost at a receiving socket")
-    if taps_matter and eye.tap is not None and (drops := eye.tap.drops()):
-        sentences.append(f"{drops} packets were lost at the packet ring")
+    if eye.tap is not None and (drops := eye.tap.drops()):
+        sentences.append(f"{drops} packets were lost at a packet socket")
     return sentences
 
 
 def _close(eye: Eye) -> None:
-    if eye.tap is not None:
-        eye.tap.close()
     for raw in eye.raw:
         raw.close()
     if eye.fd >= 0:

@@ -1,0 +1,38 @@
+"""What a worker process does for probes: keeps one Prober, and carries out what the lab asks of it."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from netlab.model import Observation
+from netlab.probes.values import ProbeRequest, Watched
+
+
+class Worker:
+    """The probing half of a worker. The prober is made at the first probe: it imports scapy."""
+
+    def __init__(self) -> None:
+        self._prober: Any = None
+
+    def methods(self) -> Mapping[str, Callable[..., Any]]:
+        return {"probe": self.probe, "probe_many": self.probe_many}
+
+    def probe(self, request: ProbeRequest) -> Any:
+        """An Observation; for a request with `http`, an HttpResult around one."""
+        if request.http is not None:
+            from netlab.probes import http
+
+            return http.probe(self.prober(), request)
+        return self.prober().probe(request)
+
+    def probe_many(self, requests: Sequence[ProbeRequest], watched: tuple[Watched, ...]) -> list[Observation]:
+        """All of them side by side, with the same watchers."""
+        return list(self.prober().probe_all([replace(request, watched=watched) for request in requests]))
+
+    def prober(self) -> Any:
+        if self._prober is None:
+            from netlab.probes.prober import Prober
+
+            self._prober = Prober(lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return self._prober
