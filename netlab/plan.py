@@ -47,7 +47,8 @@ class Diff:
     """What leads from one plan to another.
 
     added: to be made or, where something of that identity is there, overwritten; in execution order.
-    removed: identities that are gone; in execution order (the reverse of making). What vanishes with a namespace is left out.
+    removed: identities that are gone; in execution order (the reverse of making). What vanishes with a namespace is left out;
+    what is on a device that was made anew or set down is in, though the kernel has forgotten it already.
     changed: (old, new) of every identity whose value differs; the new ones stand in `added`, too.
 
     No removed op shares its identity with an added one, so that a change can be made before the removals: new pods answer before
@@ -121,7 +122,7 @@ def diff(old: Plan, new: Plan) -> Diff:
         on_device = ((identity, op) for identity, op in after.items() if isinstance(op, DeviceAddress | Route | Neighbour))
         anew.update(identity for identity, op in on_device if (op.netns, op.device) in remade)
     added = tuple(op for identity, op in after.items() if identity in anew or identity not in before)
-    return Diff(tuple(reversed(_to_remove(gone, remade | _fallen(changed)))), added, tuple(changed))
+    return Diff(tuple(reversed(_to_remove(gone))), added, tuple(changed))
 
 
 def _keeps_running(was: Op, op: Op) -> bool:
@@ -151,21 +152,15 @@ def _remade(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
     return frozenset(found)
 
 
-def _fallen(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
-    """Devices that were up and are set down: the kernel forgets their routes and neighbours by itself."""
-    found: set[Device] = set()
-    for was, op in changed:
-        if isinstance(was, Veth) and isinstance(op, Veth):
-            found |= _down(op) - _down(was)
-    return frozenset(found)
-
-
 def _down(op: Veth) -> set[Device]:
     return {end for end, up in zip(_ends(op), (op.up, op.peer_up), strict=True) if not up}
 
 
-def _to_remove(gone: Iterable[Op], emptied: frozenset[Device]) -> list[Op]:
-    """Without what vanishes by itself, and without sysctls, of which nobody knows what they were before."""
+def _to_remove(gone: Iterable[Op]) -> list[Op]:
+    """Without what vanishes with a namespace, and without sysctls, of which nobody knows what they were before.
+
+    What vanished with a device (made anew, or set down) is kept: whoever remembers what is installed must forget it.
+    """
     ops = list(gone)
     dead = {op.name for op in ops if isinstance(op, Netns)}
     kept: list[Op] = []
@@ -173,9 +168,7 @@ def _to_remove(gone: Iterable[Op], emptied: frozenset[Device]) -> list[Op]:
         match op:
             case Veth():
                 vanishes = op.netns in dead or op.peer_netns in dead
-            case DeviceAddress() | Route() | Neighbour():
-                vanishes = op.netns in dead or (op.netns, op.device) in emptied
-            case Bridge() | Ruleset():
+            case Bridge() | DeviceAddress() | Route() | Neighbour() | Ruleset():
                 vanishes = op.netns in dead
             case Sysctl():
                 vanishes = True

@@ -379,6 +379,20 @@ def manifests_of(case: Case) -> list[dict[str, Any]]:
     return [*pods, *map(_service_json, case.services), *_slices_json(case)]
 
 
+def receiver(case: Case, backend: Backend) -> str:
+    """How probe results name a backend of the case."""
+    return receiver_at(case, str(backend.address))
+
+
+def receiver_at(case: Case, address: str) -> str:
+    return f"pod/default/{_pod_name(address)}"
+
+
+def address_of(case: Case, name: str) -> str:
+    """The address of a receiver of the case, by its name in probe results."""
+    return next(address for address in _pod_ports(case) if receiver_at(case, address) == name)
+
+
 def _pod_json(address: str, node: str, ports: list[tuple[int, str]]) -> dict[str, Any]:
     container = {"name": "web", "image": "luksa/kubia", "ports": [{"containerPort": p, "protocol": x} for p, x in ports]}
     return {

@@ -1,4 +1,4 @@
-"""Two of the three answers, for every packet of the behaviour table: what Kubernetes says (expect) and what our rules say (trace).
+"""Two of the three answers to every packet of the behaviour table: what Kubernetes says (expect), what our rules say (trace).
 
 They share no code. Where they differ, a planner, the oracle or the tracer is wrong. Both modes, both fabrics.
 """

@@ -8,8 +8,23 @@ import pytest
 from netlab import targets
 from netlab.errors import InputError
 from netlab.model import (
-    Cluster, Container, ContainerPort, Endpoint, EndpointSlice, Key, Meta, PodSpec, PodTemplate, Protocol, Ref, Selector, Service,
-    ServicePort, ServiceType, SlicePort, Workload,
+    Cluster,
+    Container,
+    ContainerPort,
+    Endpoint,
+    EndpointSlice,
+    Key,
+    Meta,
+    PodSpec,
+    PodTemplate,
+    Protocol,
+    Ref,
+    Selector,
+    Service,
+    ServicePort,
+    ServiceType,
+    SlicePort,
+    Workload,
 )  # fmt: skip
 from netlab.targets import AddressTarget, NameTarget, ObjectTarget, UrlTarget
 from tests import clusters

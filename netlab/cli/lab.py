@@ -181,4 +181,7 @@ def logs(
       netlab logs deploy/looping
     """
     target = pod if "/" in pod else f"pod/{pod}"
-    sys.stdout.write(output.attach(lab).logs(target, namespace, container))
+    text = output.attach(lab).logs(target, namespace, container)
+    sys.stdout.write(text)
+    if not text:
+        output.message(f"{target} has printed nothing (the built-in responder, which answers for pods without a command, prints nothing)")

@@ -333,7 +333,8 @@ def data_cells(item: Json, now: datetime, wide: bool) -> Cells:
 
 def host_cells(item: Json, now: datetime, wide: bool) -> Cells:
     addresses = (one.get("address", "") if isinstance(one, Mapping) else str(one) for one in status(item).get("addresses") or ())
-    return [name_of(item), ",".join(addresses) or NONE, age_of(item, now)]
+    routes = (f"{to} via {gateway}" for to, gateway in (spec(item).get("routes") or {}).items())
+    return [name_of(item), ",".join(addresses) or NONE, ", ".join(routes) or NONE]
 
 
 WORKLOAD_WIDE = ("CONTAINERS", "IMAGES", "SELECTOR")
@@ -359,5 +360,5 @@ KINDS: dict[str, Columns] = {
     "Namespace": Columns(("NAME", "STATUS", "AGE"), (), namespace_cells),
     "NetworkPolicy": Columns(("NAME", "POD-SELECTOR", "AGE"), (), policy_cells),
     "ConfigMap": Columns(("NAME", "DATA", "AGE"), (), data_cells),
-    "Host": Columns(("NAME", "ADDRESSES", "AGE"), (), host_cells),
+    "Host": Columns(("NAME", "ADDRESSES", "ROUTES"), (), host_cells),
 }

@@ -32,7 +32,7 @@ class PodIndex:
         labels = selector.labels
         found: Iterable[Pod]
         if labels:
-            found = min([self.by_label.get((namespace, key, value), []) for key, value in labels.items()], key=_size)
+            found = _shortest([self.by_label.get((namespace, key, value), []) for key, value in labels.items()])
             if len(labels) == 1 and not selector.expressions:
                 return list(found)
         else:
@@ -44,8 +44,8 @@ class PodIndex:
         return self.selected(namespace, Selector(labels))
 
 
-def _size(pods: list[Pod]) -> int:
-    return len(pods)
+def _shortest(buckets: list[list[Pod]]) -> list[Pod]:
+    return min(buckets, key=len)
 
 
 def index(pods: Mapping[Key, Pod]) -> PodIndex:

@@ -57,8 +57,13 @@ def send(lab: Lab, sender: Ref, packet: Packet) -> Iterator[End]:
     return _forward(lab, sender, packet, trail)
 
 
-def _forward(lab: Lab, place: Ref, packet: Packet, trail: Trail, note: str = "no rule handles it") -> Iterator[End]:
-    """The packet leaves `place` by its routes, or is for `place` itself. `note`: what else is said if it is lost."""
+def _forward(
+    lab: Lab, place: Ref, packet: Packet, trail: Trail, note: str = "no rule handles it", through: bool = False
+) -> Iterator[End]:
+    """The packet leaves `place` by its routes, or is for `place` itself.
+
+    `note`: what else is said if it is lost. `through`: it came from elsewhere, and `place` is a node, which tracks it.
+    """
     hop = next_place(lab, place, packet.destination)
     match hop:
         case Arrived():
@@ -66,7 +71,7 @@ def _forward(lab: Lab, place: Ref, packet: Packet, trail: Trail, note: str = "no
         case Lost(fate, why):
             yield _lost(trail, packet, fate, why if trail.rewrites else f"{note}; {why}")
         case Hop(to, device):
-            if place.kind == "node" and place != trail.sender:
+            if through:
                 trail = replace(trail, forwarders=(*trail.forwarders, place))
             if len(trail.forwarders) > MAX_HOPS:
                 yield _lost(trail, packet, DROPPED, "it goes round in circles")
@@ -88,9 +93,10 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
         case OutcomeKind.DELIVERED:
             for backend in decision.backends:
                 rewritten, further = _rewrite(lab, place, packet, backend, trail)
-                yield from _forward(lab, place, rewritten, replace(further, affinity=trail.affinity or decision.affinity))
+                further = replace(further, affinity=trail.affinity or decision.affinity)
+                yield from _forward(lab, place, rewritten, further, through=device != "")
         case OutcomeKind.NOT_HANDLED:
-            yield from _forward(lab, place, packet, trail, decision.why)
+            yield from _forward(lab, place, packet, trail, decision.why, through=device != "")
         case refusal:
             route = next_place(lab, place, packet.destination)
             unroutable = decision.routed and isinstance(route, Lost) and route.fate is REJECTED
@@ -103,14 +109,14 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
 def _rewrite(lab: Lab, place: Ref, packet: Packet, backend: Backend, trail: Trail) -> tuple[Packet, Trail]:
     """The packet with its new destination and, if masqueraded, the address of the interface that it leaves through."""
     rewritten = replace(packet, destination=backend.address, port=backend.port)
-    sources = trail.sources
-    if backend.masqueraded:
-        hop = next_place(lab, place, backend.address)
+    sources, masqueraded = trail.sources, trail.masqueraded
+    hop = next_place(lab, place, backend.address)
+    # Without a route it ends before POSTROUTING.
+    if backend.masqueraded and not (isinstance(hop, Lost) and hop.fate is REJECTED):
         leaving = hop.source if isinstance(hop, Hop) else None
         sources = (leaving,) if leaving is not None else local_addresses(lab.cluster, lab.node(place))
-        rewritten = replace(rewritten, source=sources[0])
+        rewritten, masqueraded = replace(rewritten, source=sources[0]), True
     rewrites = (*trail.rewrites, Rewrite(place, packet, rewritten))
-    masqueraded = trail.masqueraded or backend.masqueraded
     return rewritten, replace(trail, rewrites=rewrites, masqueraded=masqueraded, sources=sources)
 
 

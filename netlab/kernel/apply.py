@@ -19,7 +19,7 @@ from netlab.kernel import extras, namespaces, sysctls
 from netlab.kernel import netlink as nl
 from netlab.kernel.links import Links
 from netlab.kernel.session import GONE, Session, raise_all
-from netlab.ops import Bridge, DeviceAddress, Identity, Neighbour, Netns, Op, Route, Sysctl, Veth
+from netlab.ops import ORDER, Bridge, DeviceAddress, Identity, Neighbour, Netns, Op, Route, Sysctl, Veth
 
 _DOOMED_GROUP = 0x6E6C
 """Links about to be deleted are put into this group: deleting a group costs one RCU barrier (20 ms), not one for each."""
@@ -45,11 +45,14 @@ class Kernel:
 
     def apply(self, removed: Sequence[Op], added: Sequence[Op]) -> None:
         """Remove, then add. Raises KernelError with every op that was refused, MachineError at the machine's limits."""
+        self._apply(removed, added, repairing=False)
+
+    def _apply(self, removed: Sequence[Op], added: Sequence[Op], repairing: bool) -> None:
         unique = {op.identity: op for op in added}
         try:
             with Session(self.fds, self._home) as session:
                 self._remove(session, [op for op in removed if op.identity not in unique])
-                self._add(session, [*unique.values()])
+                self._add(session, [*unique.values()], repairing)
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise MachineError(namespaces.out_of_descriptors()) from None
@@ -60,22 +63,11 @@ class Kernel:
         with Session(self.fds, self._home) as session:
             extras.remove(session, extra)
             session.flush()
-        self.apply((), wanted)
-        with Session(self.fds, self._home) as session:
-            self._connect(session, [op for op in wanted if isinstance(op, DeviceAddress) and op.prefix_route])
-
-    def _connect(self, session: Session, addresses: Sequence[DeviceAddress]) -> None:
-        """The kernel makes a connected route together with its address: one that is still there does not bring it back."""
-        for op in addresses:
-            index = session.index(op.netns, op.device)
-            network = ip_interface(f"{op.address}/{op.prefixlen}").network
-            if index is not None and network.prefixlen < network.max_prefixlen:
-                session.queue(op.netns, nl.connected_route(network, index, op.address), op, _DOWN)
-        session.flush()
+        self._apply((), _in_making_order(wanted), repairing=True)
 
     # ------------------------------------------------------------ add
 
-    def _add(self, session: Session, added: Sequence[Op]) -> None:
+    def _add(self, session: Session, added: Sequence[Op], repairing: bool) -> None:
         new = [op.name for op in added if isinstance(op, Netns) and op.name not in self.fds]
         settings: dict[str, list[Sysctl]] = defaultdict(list)
         later: dict[str, list[Sysctl]] = defaultdict(list)
@@ -95,7 +87,7 @@ class Kernel:
         session.flush()
         self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth))
         raise_all(self._set(later))
-        self._configure(session, links, added)
+        self._configure(session, links, added, repairing)
         self._installed.update((op.identity, op) for op in added)
 
     def _new_namespaces(self, session: Session, names: Sequence[str], settings: dict[str, list[Sysctl]]) -> list[str]:
@@ -118,7 +110,7 @@ class Kernel:
                 failures += sysctls.write(ops)
         return failures
 
-    def _configure(self, session: Session, links: Links, added: Sequence[Op]) -> None:
+    def _configure(self, session: Session, links: Links, added: Sequence[Op], repairing: bool) -> None:
         """Set links up, then addresses, routes, neighbours; with them those that the kernel forgot while a device was down."""
         for op in added:
             if isinstance(op, Netns):
@@ -131,7 +123,10 @@ class Kernel:
             on_devices = _in_order([*(op for op in forgotten if op.identity not in known), *on_devices])
         down = {netns for op in self._installed.values() for netns in _down_in(op)} if on_devices else set()
         for op in on_devices:
-            self._on_device(session, op, _DOWN if op.netns in down else frozenset())
+            tolerated = _DOWN if op.netns in down else frozenset()
+            self._on_device(session, op, tolerated)
+            if repairing and isinstance(op, DeviceAddress):
+                _connect(session, op, tolerated)
         session.flush()
 
     def _on_device(self, session: Session, op: _OnDevice, tolerated: frozenset[int]) -> None:
@@ -210,8 +205,20 @@ def _delete(session: Session, op: _OnDevice) -> None:
             session.queue(op.netns, nl.del_neighbour(index, op.address), op, GONE)
 
 
+def _connect(session: Session, op: DeviceAddress, tolerated: frozenset[int]) -> None:
+    """The kernel makes a connected route together with its address: an address that is still there does not bring it back."""
+    index = session.index(op.netns, op.device)
+    network = ip_interface(f"{op.address}/{op.prefixlen}").network
+    if index is not None and op.prefix_route and network.prefixlen < network.max_prefixlen and not op.address.is_loopback:
+        session.queue(op.netns, nl.connected_route(network, index, op.address), op, tolerated)
+
+
 def _hop(op: Route, index: int) -> nl.Hop:
     return nl.Hop(index, op.gateway, op.source, op.onlink, op.type == "blackhole")
+
+
+def _in_making_order(ops: Iterable[Op]) -> list[Op]:
+    return sorted(ops, key=lambda op: ORDER.index(type(op)))
 
 
 def _in_order(ops: Iterable[_OnDevice]) -> list[_OnDevice]:

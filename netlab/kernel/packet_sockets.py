@@ -4,10 +4,10 @@ Decides how the kernel is asked. Refuses to know what the packets mean. Everythi
 thread is in: use it under `namespaces.entered`.
 
 A Tap is a packet socket on every interface of the namespace, both directions, from the IP header on. Opening one costs 10 us, but
-closing one waits for an RCU grace period (packet_release calls synchronize_net: 8 to 24 ms measured, idle): taps are opened only where
-they are needed, closed side by side, and never kept, because a process that holds many takes as long to die. A Delivered is a raw
-IP socket and has no such cost: it gets a copy of what passed PREROUTING, routing and INPUT, addressed to this namespace, after
-every rewrite, on whatever interface it came, loopback included - what a server there would see.
+closing one waits for an RCU grace period (packet_release calls synchronize_net: 8 to 24 ms measured, idle): taps are opened only
+where they are needed, closed side by side, and never kept, because a process that holds many takes as long to die. A Delivered is
+a raw IP socket and has no such cost: it gets a copy of what passed PREROUTING, routing and INPUT, addressed to this namespace,
+after every rewrite, on whatever interface it came, loopback included - what a server there would see.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
     """One packet at one interface, at a time in nanoseconds since 1970. `data` is cut at the tap's `keep_bytes`."""
 
     time_ns: int
-    ifindex: int
+    device: str
     pkttype: int
     data: bytes
     length: int
@@ -63,9 +63,10 @@ class Tap:
 
     def new(self, maximum: int = 1 << 20) -> Iterator[Frame]:
         """Frames that are waiting, in order."""
+        buffer = bytearray(self.keep_bytes)
         for _ in range(maximum):
             try:
-                data, ancillary, _, address = self.sock.recvmsg(self.keep_bytes, 64, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
+                length, ancillary, _, address = self.sock.recvmsg_into([buffer], 64, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
             except BlockingIOError:
                 return
             except OSError as error:  # an interface went down or away: the others go on
@@ -73,7 +74,7 @@ class Tap:
                     continue
                 raise
             seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2]) if ancillary else (0, 0)
-            yield Frame(seconds * 1_000_000_000 + nanoseconds, address[0], address[2], data, len(data))
+            yield Frame(seconds * 1_000_000_000 + nanoseconds, address[0], address[2], bytes(buffer[:length]), length)
 
     def drops(self) -> int:
         """Packets lost since the last call because the socket's buffer was full."""
@@ -171,11 +172,6 @@ def delivered(protocol: int, program: Sequence[Instruction]) -> Delivered:
 def injector() -> socket.socket:
     """A raw socket whose packets bring their own IP header and meet this namespace's OUTPUT hooks and routes."""
     return _socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-
-
-def interface_names() -> dict[int, str]:
-    """ifindex -> name in this namespace."""
-    return dict(socket.if_nameindex())
 
 
 def _socket(family: int, kind: int, protocol: int) -> socket.socket:

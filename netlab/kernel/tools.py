@@ -1,22 +1,24 @@
-"""Programs of this machine: where they are, and which package has them. (What the kernel can do is doctor.py's question.)"""
+"""This machine: its programs and where they are, and, for `netlab doctor`, what it can do and how to get what is missing.
 
+The kernel is asked by features.py, in a process of its own that makes a user namespace and tries things there. Refuses to
+change anything on the machine.
+"""
+
+import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from netlab.errors import MachineError
 
 _SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 PACKAGES = {
     "nft": "nftables",
-    "iptables": "iptables",
-    "iptables-nft-restore": "iptables",
-    "iptables-nft-save": "iptables",
-    "iptables-legacy-restore": "iptables",
-    "iptables-legacy-save": "iptables",
-    "ip6tables-nft-restore": "iptables",
-    "ip6tables-nft-save": "iptables",
-    "ip6tables-legacy-restore": "iptables",
-    "ip6tables-legacy-save": "iptables",
     "ipset": "ipset",
     "ipvsadm": "ipvsadm",
     "conntrack": "conntrack",
@@ -26,7 +28,19 @@ PACKAGES = {
     "curl": "curl",
     "newuidmap": "uidmap",
 }
-"""Program -> the Debian and Ubuntu package that has it."""
+"""Program -> the Debian and Ubuntu package that has it; everything named ip*tables* is in iptables."""
+_USES = {
+    "nft": "shows the nftables mode's rules",
+    "iptables-nft-restore": "the iptables mode",
+    "iptables-legacy-restore": "the iptables mode with `backend: legacy`",
+    "ip": "looking around with `netlab exec`",
+    "tcpdump": "`netlab tcpdump`",
+    "conntrack": "looking around with `netlab exec`",
+    "ipset": "the ipvs mode",
+    "curl": "the examples",
+    "newuidmap": "more than one user inside a lab that an ordinary user runs",
+}
+_NEEDED = ("iptables-nft-restore",)
 
 
 def path_of(program: str) -> str | None:
@@ -34,10 +48,100 @@ def path_of(program: str) -> str | None:
     return shutil.which(program, path=":".join((os.environ.get("PATH", ""), *_SYSTEM)))
 
 
+def package_of(program: str) -> str:
+    return PACKAGES.get(program, "iptables" if "tables" in program else program)
+
+
 def find(program: str, variant: str = "") -> str:
     """Where the program is. Raises MachineError that names its package."""
     path = path_of(program)
     if path is None:
         why = f" (a proxy with `backend: {variant}` needs it)" if variant else ""
-        raise MachineError(f"{program} is missing{why}: apt install {PACKAGES.get(program, program)}")
+        raise MachineError(f"{program} is missing{why}: apt install {package_of(program)}")
     return path
+
+
+# ---------------------------------------------------------------- doctor
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of `netlab doctor`. `found` says what is there, `remedy` how to get what is not."""
+
+    name: str
+    ok: bool
+    needed: bool
+    found: str = ""
+    remedy: str = ""
+
+
+def checks() -> list[Check]:
+    """Everything that a lab rests on, most basic first. Takes about 0.2 s."""
+    return [*_python(), *_features(), *_limits(), *_programs()]
+
+
+def _python() -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Check("python", sys.version_info >= (3, 11), True, version, "Python 3.11 or later: apt install python3")
+
+
+def _features() -> Iterator[Check]:
+    command = [sys.executable, "-m", "netlab.kernel.features"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        yield Check("kernel", False, True, "", f"the kernel could not be asked: {error}")
+        return
+    for row in rows:
+        yield Check(**row)
+    if done.returncode:
+        words = done.stderr.strip().splitlines()
+        yield Check("kernel", False, True, "", f"asking the kernel failed: {words[-1] if words else done.returncode}")
+
+
+def _limits() -> Iterator[Check]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    remedy = "at about one descriptor a pod, raise it: ulimit -Hn as root, or LimitNOFILE="
+    yield Check("file descriptors", hard < 0 or hard >= 1024, True, f"limit {soft}, can be raised to {hard}", remedy)
+    for kind in ("net", "user"):
+        limit = _number(f"/proc/sys/user/max_{kind}_namespaces")
+        if limit is not None:
+            remedy = f"as root: sysctl -w user.max_{kind}_namespaces=15000"
+            found = f"at most {limit}"
+            yield Check(f"number of {kind} namespaces", limit >= 32, kind == "net", found if limit >= 32 else "", remedy)
+    limit = _number("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
+    if limit is not None:
+        found = f"{limit} learned entries for the whole machine"
+        remedy = f"{found}; for `neighbours: learned`, as root: sysctl -w net.ipv4.neigh.default.gc_thresh3=8192"
+        yield Check("neighbour table", limit >= 1024, False, found, remedy)
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _programs() -> Iterator[Check]:
+    for program, use in _USES.items():
+        path = path_of(program)
+        remedy = f"apt install {package_of(program)} ({use})"
+        yield Check(program, path is not None, program in _NEEDED, _version(program, path) if path else "", remedy)
+
+
+_VERSION_OPTIONS = {"ip": "-V", "newuidmap": ""}
+
+
+def _version(program: str, path: str) -> str:
+    """Path and what the program says of its version, where it can be asked."""
+    option = _VERSION_OPTIONS.get(program, "--version")
+    if not option:
+        return path
+    try:
+        done = subprocess.run([path, option], capture_output=True, text=True, timeout=5, stdin=subprocess.DEVNULL, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return path
+    words = (done.stdout or done.stderr).strip().splitlines()
+    return f"{path}: {words[0]}" if words else path

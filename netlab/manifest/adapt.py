@@ -107,7 +107,7 @@ def _used(objects: Sequence[KubernetesObject]) -> _Used:
             services.extend(entry.cluster_ips)
             if entry.meta.key == ("default", "kubernetes") and entry.cluster_ips:
                 first = entry.cluster_ips[0]
-    specs = {**named, **nodes}
+    specs = {**nodes, **{name: spec for name, spec in named.items() if name not in nodes}}
     return _Used(
         tuple(_addressed(spec, named) for spec in specs.values()),
         tuple(cidr for spec in specs.values() for cidr in spec.pod_cidrs),

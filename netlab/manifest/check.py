@@ -171,6 +171,8 @@ def _text(item: Any) -> str:
 
 def _elsewhere(key: str, tables: Mapping[str, str], parts: list[tuple[str, str, bool, str | None]]) -> str:
     """`unknown field`, and where it belongs if a field one level down has that name."""
+    if any(name == "matchLabels" for name, _, _, _ in parts):
+        return "unknown field; labels belong under matchLabels here"
     for name, kind, _, _ in parts:
         inner = kind.strip("[]{}")
         if inner in tables and any(split(word)[0] == key for word in tables[inner].split()):

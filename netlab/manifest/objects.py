@@ -52,6 +52,7 @@ def read_objects(sources: Sequence[Source]) -> Loaded:
     """All objects of all sources. Raises: InputError with every mistake of every source."""
     report = Report()
     documents: list[Document] = []
+    report.files = [source.shown for source in sources]
     for source in sources:
         try:
             documents.extend(read_documents(source))
@@ -146,14 +147,15 @@ def _read(data: Any, place: Place, report: Report) -> KubernetesObject | None:
     kind = _kind_of(data, place, report)
     if kind is None:
         return None
-    checks = fields.checks()
-    checked = checks[kind if kind in _READERS or kind in _WORKLOADS else "Other"](data, place, report)
+    known = kind in _READ and not _is_custom(str(data.get("apiVersion")))
+    checked = fields.checks()[kind if known else "Other"](data, place, report)
     if checked is BAD:
         return None
+    if not known:
+        return _read_other(kind, checked, data, place, report)
     if kind in _WORKLOADS:
         return read_workload(kind, checked, data, place, report)  # type: ignore[arg-type]  # _WORKLOADS holds the WorkloadKinds
-    reader = _READERS.get(kind)
-    return reader(checked, data, place, report) if reader else _read_other(kind, checked, data, place, report)
+    return _READERS[kind](checked, data, place, report)
 
 
 _WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet")

@@ -24,6 +24,9 @@ from netlab.model import (
 )
 
 CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+_WAS_RUN = (
+    "pods that a live cluster ran: commands and readiness probes are not run, the responder answers, readiness stays as given"
+)
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
@@ -127,15 +130,13 @@ def _number(data: Json, key: str, default: float) -> float:
 def _container(data: Json, place: Place, report: Report, was_run: bool) -> Container:
     command = tuple(word for _, word in items(data.get("command")))
     args = tuple(word for _, word in items(data.get("args")))
-    if command and was_run:
-        report.note(
-            "commands of pods that a live cluster ran are not run here, the built-in responder answers for them",
-            (place, "command"),
-        )
+    if was_run and (command or data.get("readinessProbe")):
+        report.note(_WAS_RUN, (place, "command" if command else "readinessProbe"))
     elif args and not command and not was_run:
         report.note(
             "args without command are for an image's entrypoint: not run, the built-in responder answers", (place, "args")
         )
+    readiness = _readiness(data.get("readinessProbe"), (place, "readinessProbe"), report)
     if data.get("image") == "":
         report.problem((place, "image"), "must not be empty")
     return Container(
@@ -144,7 +145,7 @@ def _container(data: Json, place: Place, report: Report, was_run: bool) -> Conta
         command=command + args if command and not was_run else (),
         ports=_ports(data.get("ports"), (place, "ports"), report),
         env=tuple((entry["name"], entry.get("value") or "") for _, entry in items(data.get("env")) if _literal(entry)),
-        readiness=_readiness(data.get("readinessProbe"), (place, "readinessProbe"), report),
+        readiness=None if was_run else readiness,
     )
 
 

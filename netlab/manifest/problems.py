@@ -67,6 +67,8 @@ class Report:
         self.not_acted_on: dict[str, list[Place]] = {}
         self.notes: dict[str, list[Place]] = {}
         self.more = 0
+        self.files: list[str] = []
+        """The order of the files, where it is known from the start."""
         self.marks: dict[int, Marks] = {}
 
     def problem(self, place: Place, message: str, key: bool = False) -> None:
@@ -103,7 +105,7 @@ class Report:
 
     def finish(self) -> tuple[str, ...]:
         """The warnings. Raises: InputError with all problems, where there are any."""
-        order: dict[str, int] = {}
+        order = {name: index for index, name in enumerate(dict.fromkeys(self.files))}
         located: list[tuple[int, Problem]] = [(order.setdefault(problem.file, len(order)), problem) for problem in self.problems]
         for place, message, key in self.found:
             file, line, column = self.where(place, key)

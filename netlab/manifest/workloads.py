@@ -4,7 +4,7 @@ Decides what selector a workload without one has: a ReplicationController and th
 apps/v1beta1 forms take the template's labels, as the API server defaulted them. Refuses to know how many pods exist.
 """
 
-from netlab.manifest.meta import EMPTY, Json, labels, read_meta, read_selector
+from netlab.manifest.meta import EMPTY, Json, labels, raw, read_meta, read_selector
 from netlab.manifest.pods import read_template, template_labels
 from netlab.manifest.problems import Place, Report
 from netlab.model import Labels, Selector, Workload, WorkloadKind
@@ -14,10 +14,10 @@ _SELECTOR_DEFAULTED = ("v1", "extensions/v1beta1", "apps/v1beta1")
 
 def read_workload(kind: WorkloadKind, data: Json, manifest: Json, place: Place, report: Report) -> Workload:
     """One workload; `data` is checked, `manifest` as given."""
-    spec, raw = data.get("spec") or EMPTY, manifest.get("spec") or EMPTY
+    spec = data.get("spec") or EMPTY
     at = (place, "spec")
     template = spec.get("template") or EMPTY
-    template_manifest = raw.get("template") if isinstance(raw, dict) else None
+    template_manifest = raw(manifest, "spec", "template")
     replicas = spec.get("replicas")
     return Workload(
         kind=kind,
@@ -35,19 +35,21 @@ def _selector(kind: WorkloadKind, data: Json, manifest: Json, place: Place, repo
     spec = data.get("spec") or EMPTY
     wanted, given = template_labels(data), spec.get("selector")
     at = (place, "selector")
+    before = len(report.found)
     if kind == "ReplicationController":
         selector = Selector(labels(given))
     else:
         selector = read_selector(given, at, report)
+    untouched = _untouched(spec, manifest) and len(report.found) == before
     empty = not selector.labels and not selector.expressions
     if empty and data.get("apiVersion") in _SELECTOR_DEFAULTED:
         if not wanted and "template" in spec:
             report.problem((((place, "template"), "metadata"), "labels"), "required when there is no selector")
         return Selector(wanted)
-    if empty and (given is not None or "selector" not in spec) and "template" in spec:
+    if empty and "template" in spec and spec.get("selector") is raw(manifest, "spec", "selector"):
         hint = "must not be empty" if given is not None else "required, but missing"
         report.problem(at, f"{hint}; it takes matchLabels that the template's labels have{_suggest(wanted)}")
-    elif not empty and _untouched(spec, manifest) and not selector.matches(wanted):
+    elif not empty and untouched and not selector.matches(wanted):
         report.problem(at, f"does not match the template's labels{_suggest(wanted)}")
     return selector
 
@@ -60,10 +62,6 @@ def _suggest(wanted: Labels) -> str:
 
 def _untouched(spec: Json, manifest: Json) -> bool:
     """Whether `check` found selector and template labels right: else a mismatch is only the echo of a mistake."""
-    raw = manifest.get("spec")
-    if not isinstance(raw, dict) or spec.get("selector") is not raw.get("selector"):
-        return False
-    template, raw_template = spec.get("template"), raw.get("template")
-    if not isinstance(template, dict) or not isinstance(raw_template, dict):
-        return False
-    return template.get("metadata") is raw_template.get("metadata")
+    template = spec.get("template") or EMPTY
+    same_labels = template.get("metadata") is raw(manifest, "spec", "template", "metadata")
+    return same_labels and spec.get("selector") is raw(manifest, "spec", "selector")

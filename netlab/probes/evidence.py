@@ -15,8 +15,8 @@ from netlab.probes.packets import Kind, Seen
 from netlab.probes.values import name_of
 from netlab.probes.watching import Eye
 
-Sighting = tuple[int, int, Eye, int, int, bytes, Seen]
-"""Time, order within its eye, eye, ifindex, pkttype, packet, what it is."""
+Sighting = tuple[int, int, Eye, str, int, bytes, Seen]
+"""Time, order within its eye, eye, interface, pkttype, packet, what it is."""
 Trails = Mapping[int, Sequence[Sighting]]
 
 
@@ -67,7 +67,7 @@ def _whereabouts(flow: Sent, trail: Sequence[Sighting]) -> str:
 
 def _receiver(flow: Sent, number: int) -> str:
     _, address, port, _ = flow.arrivals[number]
-    name, place = name_of(flow.batch.names.names, IPv4Address(address), port), f"{IPv4Address(address)}:{port}"
+    name, place = name_of(flow.batch.request.names, IPv4Address(address), port), f"{IPv4Address(address)}:{port}"
     return name if name == place else f"{name} ({place})"
 
 
@@ -84,7 +84,7 @@ def _answer_trail(trail: Sequence[Sighting]) -> str:
 def _last_seen(flow: Sent, trail: Sequence[Sighting]) -> str:
     requests = [sighting for sighting in trail if sighting[6].kind is Kind.REQUEST]
     if not requests:
-        return f"was never seen to leave {flow.batch.netns}"
+        return f"was never seen to leave {flow.batch.label}"
     last = requests[-1]
     seen = last[6]
     now = _address(seen.destination, seen.destination_port)
@@ -96,8 +96,8 @@ def _last_seen(flow: Sent, trail: Sequence[Sighting]) -> str:
 
 
 def _where(sighting: Sighting) -> str:
-    _, _, eye, ifindex, pkttype, _, _ = sighting
-    return f"{'leaving' if pkttype == OUTGOING else 'entering'} {eye.label} on {eye.interface(ifindex)}"
+    _, _, eye, device, pkttype, _, _ = sighting
+    return f"{'leaving' if pkttype == OUTGOING else 'entering'} {eye.label} on {device}"
 
 
 def _address(address: bytes, port: int) -> str:

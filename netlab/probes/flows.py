@@ -23,8 +23,9 @@ class Batch:
     """All flows of one request (or of its control). `local`: the source address is the sender's own."""
 
     netns: str
+    label: str
     flow: Flow
-    names: ProbeRequest
+    request: ProbeRequest
     template: Template
     local: bool
     arrival_suffices: bool = False
@@ -123,7 +124,7 @@ def observation(
     backends: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     for (to, port, source), number in sorted(arrivals.items(), key=lambda item: (int(item[0][0]), item[0][1], int(item[0][2]))):
-        backends[name_of(batch.names.names, to, port)] += number
+        backends[name_of(batch.request.names, to, port)] += number
         sources[str(source)] += number
     return Observation(
         sent=len(flows),

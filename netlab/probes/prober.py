@@ -2,8 +2,8 @@
 
 Decides the order of things: eyes open first, then each proves itself with a packet of its own, then the flows leave in small
 groups, and the wait ends when every flow has its answer or the time is over. Deliveries thus take milliseconds and only silence
-takes the whole timeout. Flows that got no answer are sent once more, a few of each kind, with every interface tapped (which is too
-dear for every probe, see packet_sockets): that tells where such packets are lost, and counts for nothing else. Refuses to judge.
+takes the whole timeout. Flows that got no answer are sent once more, a few of each kind, with every interface tapped (too dear
+for every probe, see packet_sockets): that tells where such packets are lost, and counts for nothing else. Refuses to judge.
 """
 
 import errno
@@ -12,13 +12,14 @@ import select
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from random import Random
 from typing import Any
 
-from netlab.errors import InputError
+from netlab.errors import InputError, NetlabError
 from netlab.kernel import packet_sockets
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING
@@ -31,7 +32,8 @@ from netlab.probes.watching import Eye
 
 FLOWS_AT_ONCE = 2048
 GROUP = 64
-MAX_TAPPED = 256
+TRACED, TRACED_EACH, TRACE_S = 48, 4, 0.2
+"""At most so many requests, and so many flows of each, are sent again to find out where they get lost; how long that waits."""
 FIRST_PORT, PORTS = 10_000, 20_000
 """Source ports: below the kernel's own choice (32768 and up) and below NodePorts (30000 and up)."""
 HELD_UDP_PORTS = 512
@@ -50,9 +52,9 @@ class Prober:
     def __init__(
         self, open_netns: Callable[[str], int], random: Random | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._open_netns = open_netns
+        self.open_netns = open_netns
         self._random = random or Random(os.urandom(8))
-        self._clock = clock
+        self.clock = clock
         self._next_port: dict[str, int] = {}
 
     def probe(self, request: ProbeRequest) -> Observation:
@@ -62,12 +64,31 @@ class Prober:
     def probe_all(self, requests: Sequence[ProbeRequest]) -> tuple[Observation, ...]:
         """What became of each request's flows; all of them under way at the same time."""
         for request in requests:
-            _check(request)
+            check(request)
         parts: list[list[Observation]] = [[] for _ in requests]
+        silent: Chunk = []
         for chunk in _chunks(requests):
-            for number, seen in _Run(self._open_netns, self._clock, self._random.randrange(1, 0xFFFF), self.ports).go(chunk):
+            run = self._run()
+            for (number, request, _), seen in zip(chunk, run.go(chunk), strict=True):
                 parts[number].append(seen)
-        return tuple(_merged(observations) for observations in parts)
+                if seen.dropped and not run.tapped and len(silent) < TRACED:
+                    again = replace(request, control=None, timeout_s=min(request.timeout_s, TRACE_S))
+                    silent.append((number, again, min(seen.dropped, TRACED_EACH)))
+        observations = [_merged(seen) for seen in parts]
+        if silent:
+            for (number, _, _), (sentences, left) in zip(silent, self._run(tapped=True).trace(silent), strict=True):
+                seen = observations[number]
+                told = seen.evidence + tuple(f"sent again: {sentence}" for sentence in sentences)
+                control = seen.control if requests[number].control is not None else bool(seen.control and left)
+                observations[number] = replace(seen, evidence=tuple(dict.fromkeys(told)), control=control)
+        return tuple(observations)
+
+    def _run(self, tapped: bool = False) -> "_Run":
+        return _Run(self.open_netns, self.clock, self.token(), self.ports, tapped)
+
+    def token(self) -> int:
+        """A random number for one round of packets."""
+        return self._random.randrange(1, 0xFFFF)
 
     def ports(self, netns: str, count: int) -> list[int]:
         """Source ports that no recent flow of this namespace used: the range is gone round once in 20,000 flows."""
@@ -81,7 +102,8 @@ class Prober:
 Chunk = list[tuple[int, ProbeRequest, int]]
 
 
-def _check(request: ProbeRequest) -> None:
+def check(request: ProbeRequest) -> None:
+    """Raises InputError for what cannot be probed."""
     flow = request.flow
     if not isinstance(flow.source, IPv4Address) or not isinstance(flow.destination, IPv4Address):
         raise InputError(f"probe from {flow.source} to {flow.destination}: IPv6 probes are not built yet")
@@ -115,6 +137,7 @@ class _Run:
     clock: Callable[[], float]
     run: int
     ports: Callable[[str, int], list[int]]
+    tapped: bool = False
     flows: list[Sent] = field(default_factory=list)
     eyes: dict[str, Eye] = field(default_factory=dict)
     injectors: dict[str, socket.socket] = field(default_factory=dict)
@@ -124,37 +147,83 @@ class _Run:
     local: dict[tuple[str, IPv4Address], bool] = field(default_factory=dict)
     pending: int = 0
     has_sctp: bool = True
+    poller: select.epoll = field(default_factory=select.epoll)
+    by_fd: dict[int, tuple[Eye, packet_sockets.Delivered]] = field(default_factory=dict)
 
-    def go(self, chunk: Chunk) -> list[tuple[int, Observation]]:
+    def go(self, chunk: Chunk) -> list[Observation]:
+        """Send the flows of each entry, watch, and count."""
+        with self._watching(chunk) as tests:
+            batches = [self._prepare(request, count) for _, request, count in chunk]
+            self._transfer()
+            self._drain_all()
+            notes, blind = self._prove(tests)
+            if self.tapped:
+                self._read_taps()
+            for eye in self.eyes.values():
+                blind += [f"{eye.label}: {problem}" for problem in (*eye.problems, *watching.lost(eye))]
+            self._end_foreign()
+            return [self._observation(batch, control, tuple(blind), tuple(notes)) for batch, control in batches]
+
+    def trace(self, chunk: Chunk) -> list[tuple[tuple[str, ...], bool]]:
+        """For each entry: sentences about where its flows were last seen, and whether they were seen to leave the sender."""
+        with self._watching(chunk):
+            batches = [self._prepare(request, count)[0] for _, request, count in chunk]
+            self._transfer()
+            self._drain_all()
+            self._read_taps()
+            self._end_foreign()
+            return [
+                (
+                    evidence.trail_sentences(batch.flows, self.trails),
+                    all(flow.left or flow.arrivals or flow.outcome for flow in batch.flows),
+                )
+                for batch in batches
+            ]
+
+    @contextmanager
+    def _watching(self, chunk: Chunk) -> Iterator[list[watching.OwnTest]]:
+        """Every eye open and tested; everything that was opened is closed in the end."""
         protocols = tuple(dict.fromkeys(flow.protocol for _, request, _ in chunk for flow in _flows_of(request)))
         tests = [packets.own_test(self.run, protocol) for protocol in protocols]
         self.has_sctp = Protocol.SCTP not in protocols or _kernel_has_sctp()
-        watched = _watched(chunk)
+        self._learn_local(chunk)
+        self.tapped |= not all(self.local.values())
         plan = watching.Plan(
             program=filters.token_filter(self.run),
             udp_program=filters.token_filter(self.run, any_udp=True),
             protocols=protocols,
-            flows=sum(count + 1 for _, _, count in chunk),
             senders=frozenset(request.netns for _, request, _ in chunk),
-            tap_receivers=len(watched) <= MAX_TAPPED,
+            tapped=self.tapped,
         )
-        with watching.eyes(self.open_netns, watched, plan) as self.eyes, select.epoll() as poller:
+        with watching.eyes(self.open_netns, watched_of([request for _, request, _ in chunk]), plan) as self.eyes, self.poller:
             try:
-                by_fd = {raw.fileno(): (eye, raw) for eye in self.eyes.values() for raw in eye.raw}
-                for fd in by_fd:
-                    poller.register(fd, select.EPOLLIN)
+                for eye in self.eyes.values():
+                    self.by_fd.update({raw.fileno(): (eye, raw) for raw in eye.raw})
+                for fd in self.by_fd:
+                    self.poller.register(fd, select.EPOLLIN)
                 for eye in self.eyes.values():
                     watching.send_own_tests(eye, tests, eye.address)
-                batches = [self._prepare(*entry) for entry in chunk]
-                self._transfer(batches, poller, by_fd)
-                return self._conclude(chunk, batches, tests, poller, by_fd)
+                yield tests
             finally:
                 for sock in (*self.injectors.values(), *self.held):
                     sock.close()
 
+    def _learn_local(self, chunk: Chunk) -> None:
+        """Which source addresses are their senders' own. A sender that cannot be entered is reported by its eye."""
+        for _, request, _ in chunk:
+            for flow in _flows_of(request):
+                assert isinstance(flow.source, IPv4Address)
+                if (request.netns, flow.source) not in self.local:
+                    with suppress(OSError, NetlabError):
+                        fd = self.open_netns(request.netns)
+                        try:
+                            self.local[request.netns, flow.source] = watching.holds(fd, flow.source)
+                        finally:
+                            os.close(fd)
+
     # ---------------------------------------------------------------- before
 
-    def _prepare(self, number: int, request: ProbeRequest, count: int) -> tuple[Batch, Batch | None]:
+    def _prepare(self, request: ProbeRequest, count: int) -> tuple[Batch, Batch | None]:
         batch = self._batch(request, request.flow, count)
         return batch, self._batch(request, request.control, 1) if request.control is not None else None
 
@@ -162,10 +231,8 @@ class _Run:
         source, destination = flow.source, flow.destination
         assert isinstance(source, IPv4Address) and isinstance(destination, IPv4Address)
         eye = self.eyes[request.netns]
-        if (eye.netns, source) not in self.local:
-            self.local[eye.netns, source] = eye.fd >= 0 and watching.holds(eye.fd, source)
         template = packets.template(self.run, flow.protocol, source, destination, flow.port)
-        batch = Batch(request.netns, flow, request, template, self.local[eye.netns, source])
+        batch = Batch(request.netns, eye.label, flow, request, template, self.local.get((eye.netns, source), True))
         batch.arrival_suffices = flow.protocol is Protocol.SCTP and not self.has_sctp
         ports = [flow.source_port] * count if flow.source_port else self.ports(request.netns, count)
         if eye.fd < 0:
@@ -200,16 +267,18 @@ class _Run:
 
     # ---------------------------------------------------------------- under way
 
-    def _transfer(self, batches: list[tuple[Batch, Batch | None]], poller: select.epoll, by_fd: "ByFd") -> None:
+    def _transfer(self) -> None:
         self.pending = len(self.flows)
-        foreign = any(not flow.batch.local for flow in self.flows)
+        foreign = not all(flow.batch.local for flow in self.flows)
         for start in range(0, len(self.flows), GROUP):
             for flow in self.flows[start : start + GROUP]:
                 self._send(flow)
-            self._drain(poller, by_fd, 0.0)
-        deadline = self.clock() + max((batch.names.timeout_s for batch, _ in batches), default=0.0)
+            self._drain(0.0)
+            if self.tapped:
+                self._read_taps()
+        deadline = self.clock() + max((flow.batch.request.timeout_s for flow in self.flows), default=0.0)
         while self.pending > 0 and (left := deadline - self.clock()) > 0:
-            self._drain(poller, by_fd, min(left, 0.002) if foreign else left)
+            self._drain(min(left, 0.002) if foreign else left)
             if foreign:
                 self._read_taps()
 
@@ -231,7 +300,7 @@ class _Run:
     def _not_sent(self, flow: Sent, error: OSError) -> None:
         words = os.strerror(error.errno or 0)
         if error.errno in _NO_WAY:
-            flow.outcome, flow.detail = OutcomeKind.REJECTED, f"{flow.batch.netns} has no way to {flow.asked}: {words}"
+            flow.outcome, flow.detail = OutcomeKind.REJECTED, f"{flow.batch.label} has no way to {flow.asked}: {words}"
             flow.left = True
             self.pending -= 1
         elif error.errno == errno.EPERM:  # a rule of the sender's own OUTPUT; a reject still answers with ICMP
@@ -240,9 +309,9 @@ class _Run:
         else:
             flow.stray = f"the sender's kernel did not send it: {words}"
 
-    def _drain(self, poller: select.epoll, by_fd: "ByFd", timeout_s: float) -> None:
-        for fd, _ in poller.poll(timeout_s, 256):
-            eye, raw = by_fd[fd]
+    def _drain(self, timeout_s: float) -> None:
+        for fd, _ in self.poller.poll(timeout_s, 256):
+            eye, raw = self.by_fd[fd]
             for data in raw.new(4096):
                 self._received(eye, data)
 
@@ -290,7 +359,7 @@ class _Run:
                 seen = packets.seen(frame.data, self.run)
                 if seen is None or seen.number >= len(self.flows):
                     continue
-                sighting = (frame.time_ns, order, eye, frame.ifindex, frame.pkttype, frame.data, seen)
+                sighting = (frame.time_ns, order, eye, frame.device, frame.pkttype, frame.data, seen)
                 self.trails.setdefault(seen.number, []).append(sighting)
                 self._passed(eye, frame.pkttype == OUTGOING, self.flows[seen.number], seen)
 
@@ -305,33 +374,12 @@ class _Run:
 
     # ---------------------------------------------------------------- after
 
-    def _conclude(
-        self,
-        chunk: Chunk,
-        batches: list[tuple[Batch, Batch | None]],
-        tests: Sequence[watching.OwnTest],
-        poller: select.epoll,
-        by_fd: "ByFd",
-    ) -> list[tuple[int, Observation]]:
-        self._drain_all(by_fd)
-        notes, blind = self._prove(tests, poller, by_fd)
-        needed = any(flow.outcome is not OutcomeKind.DELIVERED for flow in self.flows)
-        if needed:
-            self._read_taps()
-        for eye in self.eyes.values():
-            blind += [f"{eye.label}: {problem}" for problem in (*eye.problems, *watching.lost(eye, needed))]
-        self._end_foreign()
-        return [
-            (number, self._observation(request, batch, control, tuple(blind), tuple(notes)))
-            for (number, request, _), (batch, control) in zip(chunk, batches, strict=True)
-        ]
-
-    def _drain_all(self, by_fd: "ByFd") -> None:
-        for eye, raw in by_fd.values():
+    def _drain_all(self) -> None:
+        for eye, raw in self.by_fd.values():
             for data in raw.new():
                 self._received(eye, data)
 
-    def _prove(self, tests: Sequence[watching.OwnTest], poller: select.epoll, by_fd: "ByFd") -> tuple[list[str], list[str]]:
+    def _prove(self, tests: Sequence[watching.OwnTest]) -> tuple[list[str], list[str]]:
         """Sentences about namespaces that lack their address, and about eyes that did not see their own test packet."""
         notes, blind = [], []
         doubtful = [eye for eye in self.eyes.values() if eye.fd >= 0 and not eye.problems and len(eye.proved) < len(tests)]
@@ -339,7 +387,7 @@ class _Run:
             watching.send_own_tests(eye, tests, watching.LOOPBACK)
         deadline = self.clock() + 0.1
         while self.clock() < deadline and any(len(eye.proved) < len(tests) for eye in doubtful):
-            self._drain(poller, by_fd, 0.01)
+            self._drain(0.01)
         for eye in doubtful:
             if len({abs(number) for number in eye.proved}) < len(tests):
                 blind.append(f"{eye.label}: the watcher did not see its own test packet")
@@ -360,37 +408,36 @@ class _Run:
             except OSError:
                 return
 
-    def _observation(
-        self, request: ProbeRequest, batch: Batch, control: Batch | None, blind: tuple[str, ...], notes: tuple[str, ...]
-    ) -> Observation:
+    def _observation(self, batch: Batch, control: Batch | None, blind: tuple[str, ...], notes: tuple[str, ...]) -> Observation:
         unseen = sum(flow.outcome is OutcomeKind.DELIVERED and not flow.arrivals for flow in batch.flows)
         if unseen:
             blind += (f"{unseen} answered flows were seen to arrive at no watched namespace",)
         if not batch.flows:
-            blind += (f"{batch.netns}: no packet could be sent",)
-        said = evidence.sentences(batch.flows, self.trails)
+            blind += (f"{batch.label}: no packet could be sent",)
+        said = evidence.sentences(batch.flows)
+        if self.tapped:
+            said += evidence.trail_sentences([flow for flow in batch.flows if flow.outcome is None], self.trails)
         if batch.arrival_suffices:
             said += (evidence.unanswered_protocol(batch.flow.protocol),)
+        proved = not blind
         if control is not None:
             proved = all(flow.arrivals for flow in control.flows) and bool(control.flows)
-        else:
-            proved = not blind and all(flow.left or flow.arrivals or flow.outcome for flow in batch.flows)
+        elif self.tapped:
+            proved = proved and all(flow.left or flow.arrivals or flow.outcome for flow in batch.flows)
         return observation(batch, said + notes, blind, proved)
-
-
-ByFd = dict[int, tuple[Eye, packet_sockets.Delivered]]
 
 
 def _flows_of(request: ProbeRequest) -> tuple[Flow, ...]:
     return (request.flow,) if request.control is None else (request.flow, request.control)
 
 
-def _watched(chunk: Chunk) -> dict[str, Watched]:
+def watched_of(requests: Iterable[ProbeRequest]) -> dict[str, Watched]:
+    """Namespace -> what to watch there; senders too, as witnesses where nobody asked for more."""
     watched: dict[str, Watched] = {}
-    for _, request, _ in chunk:
+    for request in requests:
         for what in request.watched:
             watched.setdefault(what.netns, what)
-    for _, request, _ in chunk:
+    for request in requests:
         watched.setdefault(request.netns, Watched(request.netns, receiver=False))
     return watched
 

@@ -37,13 +37,6 @@ class Eye:
     raw: list[Delivered] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     proved: set[int] = field(default_factory=set)
-    interfaces: dict[int, str] | None = None
-
-    def interface(self, ifindex: int) -> str:
-        if self.interfaces is None:
-            with entered(self.fd):
-                self.interfaces = packet_sockets.interface_names()
-        return self.interfaces.get(ifindex, f"interface {ifindex}")
 
 
 @dataclass(frozen=True, slots=True)

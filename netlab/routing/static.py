@@ -1,8 +1,8 @@
 """Routing `static`: every route is written down, as the field's articles do with `ip route add`.
 
-Decides: the routes of router, nodes and hosts. A node reaches another's podCIDR through that node's address in a LAN that both are
-in; nodes that share none do not reach each other's pods, because the router knows no pod network. The router silently drops what
-it does not know, as a real network does: traffic that no rule handles then ends in silence, not in "network is unreachable".
+Decides: the routes of router, nodes and hosts. A node reaches another's podCIDR through that node's address in a LAN that both
+are in; nodes that share none do not reach each other's pods, because the router knows no pod network. The router silently drops
+what it does not know, as a real network does: what no rule handles then ends in silence, not in "network is unreachable".
 """
 
 from collections.abc import Iterator

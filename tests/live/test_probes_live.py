@@ -15,8 +15,9 @@ from netlab.agents.responder import PodFacts, Responder
 from netlab.errors import InputError
 from netlab.model import Address, Flow, Protocol, Ref
 from netlab.ops import Listener
+from netlab.probes import connections, http
 from netlab.probes.prober import Prober
-from netlab.probes.values import ProbeRequest, Watched
+from netlab.probes.values import HttpRequest, ProbeRequest, Used, Watched
 from tests.live.probe_sandbox import Net, sandboxed
 
 SERVICE, A, B = IPv4Address("10.96.0.80"), IPv4Address("10.0.1.2"), IPv4Address("10.0.2.2")
@@ -40,7 +41,14 @@ table ip t {
   }
 }
 """
-MASQUERADE = "table ip m { chain post { type nat hook postrouting priority 100; ct status dnat masquerade; } }\n"
+MASQUERADE = """
+table ip m {
+  chain post {
+    type nat hook postrouting priority 100;
+    ct status dnat masquerade
+  }
+}
+"""
 NAMES: dict[tuple[Address, int], str] = {(A, 0): "pod/default/a", (B, 0): "pod/default/b"}
 WATCHED = (
     Watched("a", "pod/default/a", (A,)),
@@ -156,9 +164,10 @@ def test_what_no_rule_handles_is_dropped_and_was_last_seen_at_the_router() -> No
     with network() as (_, prober):
         seen = prober.probe(dataclasses.replace(request(SERVICE, 81, count=3), control=request(A, 8080).flow))
         assert (seen.dropped, seen.backends, seen.control, seen.blind) == (3, {}, True, ())
-        wanted = "all 3 flows last seen entering node/router on veth0, still addressed to 10.96.0.80:81 (no rule rewrote it)"
-        assert seen.evidence[0] == wanted
-        assert "10.0.0.2" in seen.evidence[1] and "S" in seen.evidence[1]
+        assert seen.evidence[0] == "all 3 flows arrived at no watched place and got no answer"
+        where = "all 3 flows last seen entering node/router on veth0, still addressed to 10.96.0.80:81 (no rule rewrote it)"
+        assert seen.evidence[1] == f"sent again: {where}"
+        assert "TCP 10.0.0.2:" in seen.evidence[2]
 
 
 @sandboxed
@@ -166,7 +175,9 @@ def test_a_rewritten_packet_that_gets_lost_is_said_to_be_rewritten() -> None:
     with network(DNAT.replace("10.0.1.2 ", "10.0.7.7 ")) as (_, prober):
         seen = prober.probe(request(count=4))
         assert (seen.delivered, seen.dropped) == (2, 2)
-        assert seen.evidence[0].startswith("2 of 4 flows last seen entering node/router")
+        assert seen.evidence[0].startswith("2 of 4 flows arrived at no watched place")
+        assert "1 of 2 flows last seen entering node/router on veth0, still addressed to 10.96.0.80" in " ".join(seen.evidence)
+        assert "1 of 2 flows delivered this time" in " ".join(seen.evidence)
 
 
 @sandboxed
@@ -292,3 +303,50 @@ def test_input_that_cannot_be_probed() -> None:
             prober.probe(dataclasses.replace(request(), flow=flow))
         with pytest.raises(InputError, match="at least one"):
             prober.probe(request(count=0))
+
+
+@sandboxed
+def test_http_shows_bodies_and_the_backends_that_saw_the_connection() -> None:
+    with network(DNAT + MASQUERADE) as (_, prober):
+        seen = http.probe(prober, dataclasses.replace(request(count=40), http=HttpRequest("/hostname")))
+        assert (seen.observation.delivered, seen.observation.blind) == (40, ())
+        assert seen.observation.backends == {"pod/default/a": 20, "pod/default/b": 20}
+        assert {(one.status, one.body, one.backend) for one in seen.responses} == {
+            (200, "pod-a", "pod/default/a"),
+            (200, "pod-b", "pod/default/b"),
+        }
+        missing = http.probe(prober, dataclasses.replace(request(), http=HttpRequest("/none")))
+        assert (missing.responses[0].status, missing.observation.delivered) == (404, 1)
+
+
+@sandboxed
+def test_http_that_fails() -> None:
+    with network() as (_, prober):
+        refused = http.probe(prober, dataclasses.replace(request(A, 9), http=HttpRequest()))
+        assert (refused.observation.rejected, refused.responses[0].problem) == (1, "Connection refused")
+        lost = http.probe(prober, dataclasses.replace(request(SERVICE, 81), http=HttpRequest()))
+        assert lost.observation.dropped == 1
+        assert "still addressed to 10.96.0.80:81" in " ".join(lost.observation.evidence)
+        foreign = http.probe(prober, dataclasses.replace(request(source=IPv4Address("203.0.113.9")), http=HttpRequest()))
+        assert foreign.responses[0].problem == "Cannot assign requested address"
+
+
+@sandboxed
+def test_connections_are_held_used_and_closed() -> None:
+    with network() as (net, prober):
+        held = connections.Connections(prober)
+        one, two = held.open(request()), held.open(request())
+        assert {one.backend, two.backend} == {"pod/default/a", "pod/default/b"}
+        assert (one.id, two.id) == (1, 2)
+        for _ in range(3):
+            assert held.use(1) == Used(True, True, one.answer)
+        net.run("router", "nft", "flush chain ip t pre")  # conntrack keeps what is established
+        assert held.use(2).same
+        number = one.id if one.backend == "pod/default/a" else two.id
+        net.run("router", "nft", "add table ip d; add chain ip d c { type filter hook forward priority 0; }")
+        net.run("router", "nft", "add rule ip d c ip daddr 10.0.1.2 drop")
+        assert held.use(number, 0.3).problem == "no answer before the deadline"
+        held.close(number)
+        with pytest.raises(InputError, match="no connection"):
+            held.use(number)
+        assert held.open(request(A, 9)).id == 0

@@ -1,0 +1,71 @@
+"""What is left of a run: a JSON document and a JUnit file. Knows nothing of labs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from netlab.model import Judgement
+from netlab.scenario.runner import heading
+from netlab.scenario.values import ScenarioRun, StepRun, exit_code
+
+
+def document(runs: Sequence[ScenarioRun]) -> dict[str, Any]:
+    """The results as plain JSON. Probe results stand under `details` of their steps, as the contract has them."""
+    return {
+        "exitCode": exit_code(runs),
+        "scenarios": [
+            {
+                "name": run.name,
+                "file": run.file,
+                "proxy": run.proxy,
+                "verdict": str(run.verdict),
+                "seconds": round(run.seconds, 3),
+                "steps": [_step(step) for step in run.steps],
+            }
+            for run in runs
+        ],
+    }
+
+
+def _step(ran: StepRun) -> dict[str, Any]:
+    result = ran.result
+    return {
+        "kind": ran.step.kind,
+        "title": ran.title,
+        "line": ran.step.line,
+        "verdict": str(result.verdict),
+        "seconds": round(ran.seconds, 3),
+        "summary": result.summary,
+        "why": list(result.why),
+        "details": dict(result.details),
+    }
+
+
+def junit(runs: Sequence[ScenarioRun]) -> str:
+    """A JUnit XML document: a test suite a scenario and mode, a test case a step; inconclusive steps are errors."""
+    from xml.etree import ElementTree
+
+    root = ElementTree.Element("testsuites", {"name": "netlab"})
+    for run in runs:
+        verdicts = [step.result.verdict for step in run.steps]
+        counts = {
+            "tests": str(len(verdicts)),
+            "failures": str(verdicts.count(Judgement.FAIL)),
+            "errors": str(verdicts.count(Judgement.INCONCLUSIVE)),
+            "time": f"{run.seconds:.3f}",
+        }
+        name = _printable(heading(run.name, run.proxy))
+        suite = ElementTree.SubElement(root, "testsuite", {"name": name, "file": run.file, **counts})
+        for number, step in enumerate(run.steps, 1):
+            attributes = {"classname": name, "name": _printable(f"{number}. {step.title}"), "time": f"{step.seconds:.3f}"}
+            case = ElementTree.SubElement(suite, "testcase", attributes)
+            if step.result.verdict is not Judgement.PASS:
+                tag = "failure" if step.result.verdict is Judgement.FAIL else "error"
+                text = _printable("\n".join(step.result.why))
+                ElementTree.SubElement(case, tag, {"message": text.partition("\n")[0]}).text = text
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _printable(text: str) -> str:
+    """XML 1.0 has no way to write control characters, and programs print them."""
+    return "".join(letter if letter >= " " or letter in "\n\t" else "�" for letter in text)

@@ -1,0 +1,131 @@
+"""Runs scenarios: each in every proxy mode asked for, each mode in a lab of its own, its steps in order, one printed line a step.
+
+Decides what an error of a step means: what netlab can explain is a FAIL with that explanation, a lab that is gone or anything
+unexpected is INCONCLUSIVE (the runner alone may catch everything: a crashed judge is no verdict). Refuses to know how labs are
+started: `up` is given.
+"""
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from netlab.errors import InputError, LabGone, NetlabError, Problem
+from netlab.manifest import Scenario, Source, Step, read_scenario
+from netlab.model import Judgement
+from netlab.scenario.steps import StepKind, kinds
+from netlab.scenario.values import Context, Lab, ScenarioRun, StepResult, StepRun
+
+Up = Callable[..., Lab]
+"""netlab.up: (topology, manifests, proxy=, fabric=) -> Lab."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run. `proxy`: None = what the file says, a mode, or `all`; `modes`: what `all` means; `out`: where lines go.
+
+    `keep` leaves the last lab running. `paused` is called with the lab after a step that did not pass.
+    """
+
+    proxy: str | None = None
+    modes: tuple[str, ...] = ()
+    keep: bool = False
+    out: TextIO | None = None
+    paused: Callable[[Lab, StepRun], Any] | None = None
+
+
+def read_all(paths: Sequence[Path]) -> tuple[tuple[Path, Scenario], ...]:
+    """The scenarios of these files. Raises: InputError with all mistakes of all of them, before anything runs."""
+    found: list[tuple[Path, Scenario]] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            found.append((path, read_scenario(Source(str(path), path.read_bytes()))))
+        except InputError as error:
+            problems += error.problems
+        except OSError as error:
+            problems.append(Problem(f"{path}: {error.strerror}"))
+    if problems:
+        raise InputError(tuple(problems))
+    return tuple(found)
+
+
+def run_all(paths: Sequence[Path], up: Up, options: Options) -> tuple[ScenarioRun, ...]:
+    """Every scenario in every mode, in order. Raises: InputError, MachineError where a lab cannot be started."""
+    todo = [(path, one, mode) for path, one in read_all(paths) for mode in modes_of(one, options)]
+    return tuple(
+        run(path, scenario, mode, up, options, keep=options.keep and (path, scenario, mode) == todo[-1])
+        for path, scenario, mode in todo
+    )
+
+
+def modes_of(scenario: Scenario, options: Options) -> tuple[str, ...]:
+    """The proxy modes to run a scenario in; '' is the topology's own."""
+    wanted = (options.proxy,) if options.proxy else scenario.proxy or ("",)
+    return tuple(dict.fromkeys(mode for one in wanted for mode in (options.modes if one == "all" else (one,))))
+
+
+def run(path: Path, scenario: Scenario, mode: str, up: Up, options: Options, keep: bool = False) -> ScenarioRun:
+    """One scenario in one mode, in a lab of its own."""
+    directory = path.parent
+    context = Context(directory, scenario.namespace)
+    begun = context.clock()
+    topology = str(directory / scenario.topology) if scenario.topology else None
+    manifests = [str(directory / one) for one in scenario.manifests]
+    lab = up(topology, manifests, proxy=mode or None, fabric=scenario.fabric or None)
+    try:
+        _print(options.out, f"{heading(scenario.name, mode)}: lab {lab.name} is up ({context.clock() - begun:.2f} s)")
+        steps = tuple(_steps(lab, scenario, context, options))
+    finally:
+        if not keep:
+            lab.down()
+    return ScenarioRun(scenario.name, str(path), mode, steps, context.clock() - begun)
+
+
+def _steps(lab: Lab, scenario: Scenario, context: Context, options: Options) -> list[StepRun]:
+    known = kinds()
+    done: list[StepRun] = []
+    for step in scenario.steps:
+        ran = run_step(lab, step, known, context)
+        done.append(ran)
+        for line in lines(ran, len(done)):
+            _print(options.out, line)
+        if ran.result.verdict is not Judgement.PASS and options.paused is not None:
+            options.paused(lab, ran)
+        if ran.result.details.get("lab") == "gone":
+            break
+    return done
+
+
+def run_step(lab: Lab, step: Step, known: dict[str, StepKind], context: Context) -> StepRun:
+    """One step, timed. Never raises but for what ends the whole program (KeyboardInterrupt)."""
+    kind = known[step.kind]
+    begun = context.clock()
+    try:
+        result = kind.run(lab, step.arguments, context)
+    except LabGone as error:
+        result = StepResult(Judgement.INCONCLUSIVE, (str(error),), "the lab is gone", {"lab": "gone"})
+    except NetlabError as error:
+        result = StepResult(Judgement.FAIL, (str(error),), "refused")
+    except Exception as error:  # CONVENTIONS: here alone, and it is INCONCLUSIVE
+        details = {"traceback": traceback.format_exc()}
+        result = StepResult(Judgement.INCONCLUSIVE, (f"{type(error).__name__}: {error}",), "crashed", details)
+    return StepRun(step, step.name or f"{step.kind} {kind.title(step.arguments)}".strip(), result, context.clock() - begun)
+
+
+def heading(name: str, mode: str) -> str:
+    return f"{name} [{mode}]" if mode else name
+
+
+def lines(ran: StepRun, number: int) -> list[str]:
+    """What is printed of a step: one line, and the reasons below it where it did not pass."""
+    words = {Judgement.PASS: "pass", Judgement.FAIL: "FAIL", Judgement.INCONCLUSIVE: "INCONCLUSIVE"}
+    seen = f": {ran.result.summary}" if ran.result.summary else ""
+    first = f"  {words[ran.result.verdict]:<4} {number:>2} {ran.title}{seen} ({ran.seconds:.2f} s)"
+    return [first, *(f"          {line}" for reason in ran.result.why for line in reason.splitlines())]
+
+
+def _print(out: TextIO | None, line: str) -> None:
+    if out is not None:
+        print(line, file=out, flush=True)
