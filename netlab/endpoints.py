@@ -99,7 +99,7 @@ def endpoints_of(
 
     The join is by Service name, port name and protocol; the number is the slice's, targetPort is never read.
     """
-    mine = (slices if slices is not None else slices_by_service(cluster)).get(service.meta.key, ())
+    mine = slices.get(service.meta.key, ()) if slices is not None else _slices_of(cluster, service)
     found: dict[str, ServiceEndpoint] = {}
     for one in mine:
         if one.address_type == family:
@@ -109,6 +109,11 @@ def endpoints_of(
                 if known is None or (known.terminating and not candidate.terminating):
                     found[str(candidate)] = candidate
     return tuple(found[text] for text in sorted(found))
+
+
+def _slices_of(cluster: Cluster, service: Service) -> list[EndpointSlice]:
+    mine = (one for one in cluster.slices.values() if one.service == service.meta.key and HEADLESS_LABEL not in one.meta.labels)
+    return sorted(mine, key=lambda one: one.meta.key)
 
 
 def _of_slice(one: EndpointSlice, port: ServicePort) -> Iterable[ServiceEndpoint]:

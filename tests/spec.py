@@ -390,7 +390,7 @@ def receiver_at(case: Case, address: str) -> str:
 
 def address_of(case: Case, name: str) -> str:
     """The address of a receiver of the case, by its name in probe results."""
-    return next(address for address in _pod_ports(case) if receiver_at(case, address) == name)
+    return name.rpartition("/")[2].removeprefix("pod-").replace("-", ".") if name.startswith("pod/") else name.rpartition(":")[0]
 
 
 def _pod_json(address: str, node: str, ports: list[tuple[int, str]]) -> dict[str, Any]:

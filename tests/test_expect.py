@@ -306,21 +306,23 @@ def test_affinity_is_told(mode: str) -> None:
 
 
 LINKS = {
-    "the sender's": ({("pod/default/client", "eth0")}, "dropped"),
+    "the sender's, its own end: it is told at once": ({("pod/default/client", "eth0")}, "rejected"),
     "the sender's, the node's end": ({("node/node-170", host_device("pod/default/client"))}, "dropped"),
-    "the bridge": ({("node/node-170", "cni0")}, "dropped"),
     "a backend's": (
         {("pod/default/a", "eth0")}, "delivered: 10.244.1.3:8080 dropped, 10.244.2.3:8080",
     ),
     "the other node's": ({("node/node-171", "eth0")}, "delivered: 10.244.1.3:8080, 10.244.2.3:8080 dropped"),
-    "its own node's": ({("node/node-170", "eth0")}, "delivered: 10.244.1.3:8080, 10.244.2.3:8080 dropped"),
+    "its own node's: the node says so": ({("node/node-170", "eth0")}, "delivered: 10.244.1.3:8080, 10.244.2.3:8080 rejected"),
+    "its own node's, the switch's end": (
+        {("lan/lan", lan_port("node/node-170"))}, "delivered: 10.244.1.3:8080, 10.244.2.3:8080 dropped",
+    ),
     "the switch's port": ({("lan/lan", lan_port("node/node-171"))}, "delivered: 10.244.1.3:8080, 10.244.2.3:8080 dropped"),
     "one that is not on the way": ({("node/node-169", "eth0"), ("host/client", "eth0")}, BOTH),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LINKS)
-def test_a_link_that_is_down_loses_the_packet(name: str) -> None:
+def test_a_link_that_is_down(name: str) -> None:
     down, expected = LINKS[name]
     assert said(expect(cluster(down=frozenset(down)), flow(POD, "10.96.0.80:80"))) == expected
 

@@ -44,7 +44,7 @@ from netlab.model import (
 from netlab.plan import build
 from netlab.trace import Tracer
 
-SEEDS = range(1000)
+SEEDS = range(40)
 FLOWS = 120
 NODES = {
     "node-a": (("192.168.50.10", "192.168.51.10"), "10.244.1.0/24", "zone-a"),

@@ -2,14 +2,16 @@
 
 Theory: a pod sends everything to its node. A node knows its pods, the other nodes' pods through an address in a LAN that both
 are in, every address of no LAN likewise, and leaves the rest to the router. The router knows LANs and addresses of no LAN, and
-drops the rest in silence. Hosts have their own routes, and the router. It refuses to know Services, and what is a fault of whom:
-a link that is down loses the packet.
+drops the rest in silence. Hosts have their own routes, and the router. It refuses to know Services.
+
+A link that is down loses the packet where the far end of it was set down, for the near end still has its routes. A device that
+was itself set down has none: the kernel flushes them, another route is taken, or the sender is told that there is none.
 """
 
 from dataclasses import dataclass
 
 from netlab import ipam
-from netlab.expect.policy import bridge_addresses, device_of_pods, is_local
+from netlab.expect.policy import bridge_addresses, is_local
 from netlab.model import Address, Cluster, Key, Node, OutcomeKind, Pod, Ref
 
 REJECTED, DROPPED = OutcomeKind.REJECTED, OutcomeKind.DROPPED
@@ -94,8 +96,9 @@ def next_place(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arriv
             pod = lab.pod(place)
             if destination.is_loopback or destination in pod.addresses:
                 return Arrived()
-            device = device_of_pods(lab.cluster) if _gateway(lab, pod, pod.addresses[0]) else ipam.host_device(str(place))
-            return _to_or_from_pod(lab, pod, Hop(Ref("node", "", pod.node), device))
+            if _is_down(lab, str(place), ipam.POD_DEVICE):
+                return _no_route(place)
+            return _lost_or(lab, pod, Hop(Ref("node", "", pod.node), _device_of(lab, pod)))
         case "node":
             return _next_of_node(lab, place, destination)
         case "host":
@@ -111,8 +114,8 @@ def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Ar
     if is_local(lab.cluster, node, destination):
         return Arrived()
     pod = lab.pods.get(destination)
-    if pod is not None and pod.node == node.meta.name:
-        return _to_or_from_pod(lab, pod, Hop(pod.ref, ipam.POD_DEVICE, _gateway(lab, pod, destination)))
+    if pod is not None and pod.node == node.meta.name and not _is_down(lab, str(place), _device_of(lab, pod)):
+        return _lost_or(lab, pod, Hop(pod.ref, ipam.POD_DEVICE, _gateway(lab, pod, destination)))
     if any(destination in cidr for cidr in node.pod_cidrs) and lab.cluster.topology.cluster.fabric == "bridge":
         return Lost(DROPPED, f"no pod has {destination}")
     behind = pod.node if pod is not None else _node_of_cidr(lab, destination)
@@ -125,13 +128,11 @@ def _next_of_host(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Ar
     if destination.is_loopback or lab.owners.get(destination) == place:
         return Arrived()
     host = next(host for host in lab.cluster.topology.hosts if host.name == place.name)
-    routes = [(network, gateway) for network, gateway in host.routes if destination in network]
-    network, gateway = max(routes, key=lambda route: route[0].prefixlen, default=(None, None))
     connected = max((a.network.prefixlen for a in lab.attachments[place] if destination in a.network), default=-1)
-    if network is None or gateway is None or connected >= network.prefixlen:
-        return _on_lan(lab, place, destination) or _to_router(lab, place)
-    hop = _on_lan(lab, place, gateway)
-    return hop or Lost(DROPPED, f"the gateway {gateway} of {place} is in none of its networks")
+    for network, gateway in sorted(host.routes, key=lambda route: -route[0].prefixlen):
+        if destination in network and network.prefixlen > connected and (hop := _on_lan(lab, place, gateway)) is not None:
+            return hop
+    return _on_lan(lab, place, destination) or _to_router(lab, place)
 
 
 def _gateway(lab: Lab, pod: Pod, address: Address) -> Address | None:
@@ -151,7 +152,7 @@ def _on_lan(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | None:
     """The hop to an address of a LAN that `place` is on, or to the owner of an address of no LAN; None when there is none."""
     owner = lab.owners.get(destination)
     for own in lab.attachments[place]:
-        if destination in own.network:
+        if destination in own.network and not _is_down(lab, str(place), own.device):
             if owner is None:
                 return Lost(DROPPED, f"nobody has {destination} in {own.lan}")
             return _across(lab, place, own, owner)
@@ -165,11 +166,15 @@ def _to_machine(lab: Lab, place: Ref, owner: Ref) -> Hop | Lost | None:
     """The hop to a machine on a LAN that both are on."""
     theirs = {attachment.lan for attachment in lab.attachments[owner]}
     own = next((attachment for attachment in lab.attachments[place] if attachment.lan in theirs), None)
-    return None if own is None else _across(lab, place, own, owner)
+    return None if own is None or _is_down(lab, str(place), own.device) else _across(lab, place, own, owner)
 
 
 def _to_router(lab: Lab, place: Ref) -> Hop | Lost:
-    return _to_machine(lab, place, ROUTER) or Lost(REJECTED, f"{place} has no route")
+    return _to_machine(lab, place, ROUTER) or _no_route(place)
+
+
+def _no_route(place: Ref) -> Lost:
+    return Lost(REJECTED, f"{place} has no route")
 
 
 def _across(lab: Lab, place: Ref, own: ipam.Attachment, owner: Ref) -> Hop | Lost:
@@ -182,14 +187,14 @@ def _across(lab: Lab, place: Ref, own: ipam.Attachment, owner: Ref) -> Hop | Los
     return Hop(owner, theirs.device, own.addresses[0])
 
 
-def _to_or_from_pod(lab: Lab, pod: Pod, hop: Hop) -> Hop | Lost:
-    node = f"node/{pod.node}"
-    ends = [(str(pod.ref), ipam.POD_DEVICE), (node, ipam.host_device(str(pod.ref)))]
-    if _gateway(lab, pod, pod.addresses[0]) is not None:
-        ends.append((node, ipam.NODE_BRIDGE))
-    if any(_is_down(lab, *end) for end in ends):
-        return Lost(DROPPED, f"the link of {pod.ref} is down")
-    return hop
+def _device_of(lab: Lab, pod: Pod) -> str:
+    """The device through which the pod's node routes to it."""
+    return ipam.host_device(str(pod.ref)) if _gateway(lab, pod, pod.addresses[0]) is None else ipam.NODE_BRIDGE
+
+
+def _lost_or(lab: Lab, pod: Pod, hop: Hop) -> Hop | Lost:
+    ends = ((str(pod.ref), ipam.POD_DEVICE), (f"node/{pod.node}", ipam.host_device(str(pod.ref))))
+    return Lost(DROPPED, f"the link of {pod.ref} is down") if any(_is_down(lab, *end) for end in ends) else hop
 
 
 def _is_down(lab: Lab, netns: str, device: str) -> bool:

@@ -15,6 +15,7 @@ Masquerade happens in POSTROUTING, which a packet from outside to a local addres
 network namespace (hostNetwork) sees the client's address, whatever the policy.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -25,6 +26,7 @@ from netlab.endpoints import (
     endpoints_of,
     external_ips,
     family_of,
+    is_proxied,
     load_balancer_ips,
     proxied_services,
 )
@@ -158,29 +160,34 @@ def _unclaimed(cluster: Cluster, node: Node, packet: Packet) -> Decision:
 
 
 def _frontend(cluster: Cluster, node: Node, packet: Packet) -> Frontend | None:
-    """The frontend that the packet is for. Service addresses come before NodePorts."""
-    family = family_of(packet.destination)
-    ports = [
-        (service, port)
-        for service in proxied_services(cluster)
-        if cluster_ip(service, family) is not None
-        for port in service.ports
-        if port.protocol == packet.protocol
-    ]
-    for service, port in ports:
-        if port.port == packet.port:
-            if packet.destination == cluster_ip(service, family):
-                return Frontend("cluster", service, port)
-            if packet.destination in external_ips(service, family):
-                return Frontend("external", service, port)
-            if packet.destination in load_balancer_ips(service, family):
-                return Frontend("load balancer", service, port)
-    if is_local(cluster, node, packet.destination):
+    """The frontend that the packet is for: Service addresses before NodePorts, and of several the first by Service name."""
+    proxied = [service for service in cluster.services.values() if is_proxied(service)]
+    named = [frontend for service in proxied for frontend in _by_address(service, packet)]
+    if not named and is_local(cluster, node, packet.destination):
         served = _serves_node_ports(cluster, node, packet.destination)
-        for service, port in ports:
-            if port.node_port and port.node_port == packet.port and (served or not _nftables(cluster)):
-                return Frontend("node port", service, port, unlisted=not served)
-    return None
+        if served or not _nftables(cluster):
+            named = [frontend for service in proxied for frontend in _by_node_port(service, packet, not served)]
+    return min(named, key=lambda frontend: frontend.service.meta.key, default=None)
+
+
+def _by_address(service: Service, packet: Packet) -> Iterator[Frontend]:
+    family = family_of(packet.destination)
+    own = cluster_ip(service, family)
+    for port in service.ports:
+        if own is not None and (port.port, port.protocol) == (packet.port, packet.protocol):
+            if packet.destination == own:
+                yield Frontend("cluster", service, port)
+            elif packet.destination in external_ips(service, family):
+                yield Frontend("external", service, port)
+            elif packet.destination in load_balancer_ips(service, family):
+                yield Frontend("load balancer", service, port)
+
+
+def _by_node_port(service: Service, packet: Packet, unlisted: bool) -> Iterator[Frontend]:
+    if cluster_ip(service, family_of(packet.destination)) is not None:
+        for port in service.ports:
+            if port.node_port and (port.node_port, port.protocol) == (packet.port, packet.protocol):
+                yield Frontend("node port", service, port, unlisted)
 
 
 def _usable(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[ServiceEndpoint, ...]:

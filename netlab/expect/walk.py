@@ -69,7 +69,9 @@ def _forward(
         case Arrived():
             yield _arrived(lab, place, packet, trail)
         case Lost(fate, why):
-            yield _lost(trail, packet, fate, why if trail.rewrites else f"{note}; {why}")
+            problem = _way_back(lab, place, packet, trail, REJECTED) if fate is REJECTED else ""
+            why = why if trail.rewrites else f"{note}; {why}"
+            yield _lost(trail, packet, DROPPED if problem else fate, f"{why}; {problem}" if problem else why)
         case Hop(to, device):
             if through:
                 trail = replace(trail, forwarders=(*trail.forwarders, place))

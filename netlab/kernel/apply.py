@@ -25,6 +25,7 @@ _DOOMED_GROUP = 0x6E6C
 """Links about to be deleted are put into this group: deleting a group costs one RCU barrier (20 ms), not one for each."""
 _DOWN = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.ENODEV})
 """What routes and addresses meet on a device that is down on purpose; they are made again when it comes up."""
+_FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _OnDevice = DeviceAddress | Route | Neighbour
 
 
@@ -74,6 +75,7 @@ class Kernel:
         for op in added:
             if isinstance(op, Sysctl):
                 (later if sysctls.device(op) else settings)[op.netns].append(op)
+        self._add_side_effects(settings)
         failures = self._new_namespaces(session, new, settings)
         failures += self._set(settings)
         raise_all(failures)
@@ -103,6 +105,14 @@ class Kernel:
                 namespaces.setns(self._home)
         return failures
 
+    def _add_side_effects(self, settings: dict[str, list[Sysctl]]) -> None:
+        """Writing a forwarding switch resets other sysctls of the namespace: what was set before is set again after it."""
+        for netns, ops in settings.items():
+            if netns in self.fds and any(op.key in _FORWARDING for op in ops):
+                given = {op.key for op in ops}
+                before = (op for op in self._installed.values() if isinstance(op, Sysctl) and op.netns == netns)
+                ops += (op for op in before if op.key not in given and not sysctls.device(op))
+
     def _set(self, settings: dict[str, list[Sysctl]]) -> list[str]:
         failures: list[str] = []
         for netns, ops in settings.items():
@@ -117,6 +127,7 @@ class Kernel:
                 session.queue(op.name, nl.set_link(1, up=True), op)
         links.finish()
         on_devices = [op for op in added if isinstance(op, _OnDevice)]
+        links.revived |= {op.netns for op in on_devices if self._is_made_anew(op)}
         if links.revived:
             known = {op.identity for op in on_devices}
             forgotten = (op for op in self._installed.values() if isinstance(op, _OnDevice) and op.netns in links.revived)
@@ -135,16 +146,19 @@ class Kernel:
             if tolerated:
                 return
             raise KernelError(f"{op.netns} has no device {op.device}, which {op.identity} needs")
-        was = self._installed.get(op.identity)
         match op:
             case DeviceAddress():
-                if isinstance(was, DeviceAddress) and was != op:  # the kernel does not change an address's flags
+                if self._is_made_anew(op):
                     session.queue(op.netns, nl.del_address(index, op.address, op.prefixlen), op, GONE)
                 session.queue(op.netns, nl.add_address(index, op.address, op.prefixlen, op.prefix_route), op, tolerated)
             case Route():
                 session.queue(op.netns, nl.set_route(op.destination, _hop(op, index)), op, tolerated)
             case Neighbour():
                 session.queue(op.netns, nl.set_neighbour(index, op.address, op.mac), op, tolerated)
+
+    def _is_made_anew(self, op: _OnDevice) -> bool:
+        """An address whose flags change: the kernel cannot do that, and deletes the device's routes with its last address."""
+        return isinstance(op, DeviceAddress) and self._installed.get(op.identity, op) != op
 
     # ------------------------------------------------------------ remove
 

@@ -192,7 +192,7 @@ _RULES_LOAD = "kube-proxy's matches and targets load"
 _FULL_KERNEL = "cloud kernels leave it out: apt install linux-image-amd64"
 _Probe = tuple[str, bool, str, str, Callable[[], str]]
 _PROBES: tuple[_Probe, ...] = (
-    ("nftables", True, "maps, sets, NAT and random choice load", "apt install nftables; modprobe nf_tables nft_chain_nat", _nftables),
+    ("nftables", True, "maps, sets, NAT and random choice load", "apt install nftables; modprobe nf_tables", _nftables),
     ("iptables (nft)", True, _RULES_LOAD, "apt install iptables; modprobe nft_compat", _iptables("nft")),
     ("iptables (legacy)", False, _RULES_LOAD, "as root: modprobe iptable_nat iptable_filter", _iptables("legacy")),
     ("connection tracking", True, "ctnetlink answers", "as root: modprobe nf_conntrack_netlink", _conntrack),

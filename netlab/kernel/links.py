@@ -34,7 +34,10 @@ class Links:
             self._delete(op.netns, op.device, op)
             listed = None
         if listed is None:
-            self._session.queue(op.netns, nl.bridge(table.reserve(op.device), op.device, op.mac, op.mtu_bytes), op)
+            # The kernel lowers a bridge's MTU to its ports', unless it has been changed by hand: so make it wrong and change it.
+            index = table.reserve(op.device)
+            self._session.queue(op.netns, nl.bridge(index, op.device, op.mac, op.mtu_bytes - 1), op)
+            self._session.queue(op.netns, nl.set_link(index, mtu_bytes=op.mtu_bytes), op)
         else:
             self._set(op.netns, listed, _End(op.mac, op.mtu_bytes, "", True), op)
 

@@ -16,10 +16,11 @@ from netlab.kernel.rules import Netns, opened
 from netlab.model import Network
 
 KINDS = ("links", "addresses", "routes", "neighbours", "conntrack", "rules")
-_FLAGS = {
-    0: "UP", 1: "BROADCAST", 3: "LOOPBACK", 4: "POINTOPOINT", 7: "NOARP", 8: "PROMISC", 9: "ALLMULTI", 12: "MULTICAST",
-    16: "LOWER_UP",
-}  # fmt: skip
+_FLAGS = (
+    (3, "LOOPBACK"), (1, "BROADCAST"), (4, "POINTOPOINT"), (12, "MULTICAST"), (7, "NOARP"), (9, "ALLMULTI"), (8, "PROMISC"),
+    (0, "UP"), (16, "LOWER_UP"),
+)  # fmt: skip
+_UP, _RUNNING = 1, 0x40
 _OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
 _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 _TYPES = {
@@ -83,7 +84,8 @@ def link_row(link: listing.Link, links: Links) -> Row:
         row["link_index"], row["link_netnsid"] = link.link, link.netnsid
     elif link.link:
         row["link"] = name_of(link.link, links)
-    row["flags"] = [name for bit, name in _FLAGS.items() if link.flags >> bit & 1]
+    row["flags"] = ["NO-CARRIER"] if link.flags & _UP and not link.flags & _RUNNING else []
+    row["flags"] += [name for bit, name in _FLAGS if link.flags >> bit & 1]
     row["mtu"] = link.mtu_bytes
     if link.master:
         row["master"] = name_of(link.master, links)

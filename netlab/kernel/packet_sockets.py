@@ -99,6 +99,15 @@ def tap(program: Sequence[Instruction], keep_bytes: int = 192, link_layer: bool 
     return Tap(sock, keep_bytes)
 
 
+def stamped_time() -> socket.socket:
+    """Keep this open to have packets stamped when they arrive: until some socket asked for stamps a while ago, a frame gets the
+    time at which it was read (net_enable_timestamp works through a work queue), and hops cannot be put in order.
+    """
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    return sock
+
+
 def close_taps(taps: Sequence[Tap]) -> None:
     """Close them side by side: each waits for an RCU grace period, which all can share."""
     if len(taps) <= 1:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from netlab.kernel import agent
+from netlab.lab.connections import Serving
 from netlab.lab.loop import Loop
 
 MAXIMUM_WORKERS = 16
@@ -70,15 +71,12 @@ class Agents:
 
 
 def serve_loader(sock: socket.socket) -> None:
-    from netlab.kernel.rules import Loader
+    from netlab.kernel import rules
 
-    loader = Loader()
+    def stale_udp(paths: Sequence[str], serving: Serving) -> int:
+        return sum(rules.stale_udp(path, serving) for path in paths)
 
-    def load(todo: Sequence[tuple[str, str, Any, Any]]) -> None:
-        for path, name, new, old in todo:
-            loader.load(path, name, new, old)
-
-    agent.serve_forever(sock, {"load": load})
+    agent.serve_forever(sock, {"load": rules.Loader().load_all, "stale_udp": stale_udp})
 
 
 def serve_responder(sock: socket.socket) -> None:

@@ -25,6 +25,7 @@ from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
 from netlab.lab.agents import Agents
+from netlab.lab.connections import Serving, serving_udp
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
 from netlab.lab.spec import LabSpec
@@ -131,6 +132,7 @@ class Lab:
         self.proc_pid = int(os.readlink("/proc/self"))
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()
+        self._serving_udp: Serving | None = None
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
         self.processes = Processes(loop, self.files, self._on_process)
@@ -177,6 +179,7 @@ class Lab:
         self.kernel.apply((), [op for op in added if _is_link_level(op)])
         self._listen([op for op in added if isinstance(op, ops.Listener)])
         self._load(difference)
+        self._forget_stale_flows()
         self._start_processes(op for op in added if isinstance(op, ops.Process))
         for op in removed:
             if isinstance(op, ops.Process):
@@ -205,6 +208,14 @@ class Lab:
                 todo.append((self.netns_path(op.netns), op.netns, replace(op.value, tables=()), op.value))
         if todo:
             self.agents.loader.call("load", todo)
+
+    def _forget_stale_flows(self) -> None:
+        """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet chooses anew."""
+        serving = serving_udp(self.cluster)
+        if self._serving_udp is not None and serving != self._serving_udp:
+            paths = [self.netns_path(f"node/{name}") for name in self.cluster.nodes]
+            self.agents.loader.call("stale_udp", paths, serving)
+        self._serving_udp = serving
 
     def _listen(self, listeners: Sequence[ops.Listener]) -> None:
         if listeners:

@@ -9,6 +9,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -16,6 +17,7 @@ from ipaddress import IPv4Address
 import h11
 
 from netlab.kernel.namespaces import entered
+from netlab.kernel.packet_sockets import Delivered
 from netlab.model import FrozenDict, OutcomeKind, Protocol
 from netlab.probes import filters, packets, watching
 from netlab.probes.flows import Batch, Sent
@@ -203,19 +205,12 @@ class Exchange:
             for netns, seen in self.starts.get(-1 if client.sequence is None else client.sequence, ()):
                 client.sent.arrived(netns, seen)
 
-    def _watch(self, eye: Eye, raw: watching.Delivered) -> None:
+    def _watch(self, eye: Eye, raw: Delivered) -> None:
         for data in raw.new():
             start = (data[0] & 15) * 4
             if len(data) < start + 14 or data[9] != 6:
                 continue
-            source_port, destination_port = (
-                int.from_bytes(data[start : start + 2], "big"),
-                int.from_bytes(data[start + 2 : start + 4], "big"),
-            )
-            sequence, acknowledged = (
-                int.from_bytes(data[start + 4 : start + 8], "big"),
-                int.from_bytes(data[start + 8 : start + 12], "big"),
-            )
+            source_port, destination_port, sequence, acknowledged = struct.unpack_from("!HHII", data, start)
             flags = data[start + 13] & 0x16
             if flags == _SYN and sequence == self.run << 16 | OWN_TEST:
                 eye.proved.add(6)

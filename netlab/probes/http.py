@@ -1,7 +1,7 @@
 """HTTP probes: real requests by real clients, side by side, and the backends that the receiving side showed.
 
-Decides what counts as delivered: a whole HTTP response, of any status. Evidence about connections that were never made comes from a
-few packets of the ordinary probe on the same flow.
+Decides what counts as delivered: a whole HTTP response, of any status. Evidence about connections that were never made comes
+from a few packets of the ordinary probe on the same flow.
 """
 
 from dataclasses import replace

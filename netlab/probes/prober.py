@@ -56,6 +56,7 @@ class Prober:
         self._random = random or Random(os.urandom(8))
         self.clock = clock
         self._next_port: dict[str, int] = {}
+        self._stamps = packet_sockets.stamped_time()
 
     def probe(self, request: ProbeRequest) -> Observation:
         """What became of the request's flows."""

@@ -1,0 +1,29 @@
+"""Which UDP flows may go on after a change: what kube-proxy's conntrack clean-up asks of each node (row 39 of its behaviour).
+
+Pure: (Cluster) -> Service address and port -> serving endpoints. Services without a serving endpoint are left out, and so are untouched.
+"""
+
+from collections.abc import Mapping
+
+from netlab.endpoints import endpoints_of, external_ips, load_balancer_ips, proxied_services
+from netlab.model import Address, Cluster, Protocol
+
+Serving = Mapping[tuple[Address | None, int], frozenset[tuple[Address, int]]]
+"""(Service address, None for node ports; port) -> (address, port) of every endpoint that serves, terminating ones included."""
+
+
+def serving_udp(cluster: Cluster) -> Serving:
+    """The frontends of every UDP port that a proxy handles, with where their flows may lead."""
+    found: dict[tuple[Address | None, int], frozenset[tuple[Address, int]]] = {}
+    for service in proxied_services(cluster):
+        for port in service.ports:
+            if port.protocol is not Protocol.UDP:
+                continue
+            serving = frozenset((one.address, one.port) for one in endpoints_of(cluster, service, port) if one.serving)
+            if not serving:
+                continue
+            for address in (*service.cluster_ips, *external_ips(service), *load_balancer_ips(service)):
+                found[address, port.port] = serving
+            if port.node_port is not None:
+                found[None, port.node_port] = serving
+    return found
