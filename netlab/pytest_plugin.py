@@ -3,7 +3,7 @@
     @pytest.mark.netlab("topologies/two-node.yaml", manifests=["manifests/kubia.yaml"], proxy=["iptables", "nftables"])
     def test_clusterip(lab): ...
 
-Every pytest run loads this module, so it imports nothing but pytest; whatever makes labs is imported when the first test needs one.
+Every pytest run loads this module, so it imports nothing but pytest; whatever makes labs is imported when a test needs one.
 A machine that cannot run labs skips their tests and says why; --netlab-require makes that a failure.
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from netlab.manifest import Scenario
     from netlab.scenario.values import ScenarioRun, StepRun
 
-MARKER = "netlab(topology=None, manifests=(), proxy=None, fabric=None): the lab that the fixture `lab` builds; proxy: a mode, a list, or 'all'"
+MARKER = (
+    "netlab(topology=None, manifests=(), proxy=None, fabric=None): the lab of the fixture `lab`; proxy: a mode, several, 'all'"
+)
 UNABLE = pytest.StashKey[str]()
 RUNNING = pytest.StashKey["Running"]()
+PLANS = pytest.StashKey[Path]()
 SCENARIO = re.compile(rb"^kind:\s*[\"']?Scenario[\"']?\s*(#.*)?$", re.MULTILINE)
 NETLAB = re.compile(rb"^apiVersion:\s*[\"']?netlab/v1", re.MULTILINE)
 
@@ -120,7 +123,7 @@ def _path(item: pytest.Item, path: str | Path) -> str:
 def start(
     item: pytest.Item, topology: Any, manifests: Sequence[str], *, proxy: str | None = None, fabric: str | None = None
 ) -> "Lab":
-    """A lab named after the test. Skips the test, or fails it with --netlab-require, where this machine cannot run one."""
+    """A lab named after the test. Where this machine cannot run one, the test is skipped, or fails with --netlab-require."""
     from netlab import client
     from netlab.errors import MachineError
 
@@ -135,7 +138,7 @@ def start(
     pytest.skip(reason)
 
 
-def lab_name(nodeid: str, environment: "os._Environ[str] | dict[str, str]") -> str:
+def lab_name(nodeid: str, environment: Mapping[str, str]) -> str:
     """Distinct for every test, worker and pytest process, so that nothing that runs side by side collides."""
     digest = hashlib.sha256(nodeid.encode()).hexdigest()[:8]
     return f"t-{digest}-{environment.get('PYTEST_XDIST_WORKER', 'main')}-{os.getpid()}"
@@ -190,23 +193,15 @@ def _told(result: Any) -> str:
 
 
 def _save_plan(item: pytest.Item, lab: "Lab") -> Path:
-    from netlab import plan
-
-    factory = item.config.stash.get(FACTORY, None) or _directory(item)
-    path = Path(factory) / f"{lab.name}.plan"
-    path.write_text(plan.text(lab.plan()))
-    return path
-
-
-FACTORY = pytest.StashKey[Path]()
-
-
-def _directory(item: pytest.Item) -> Path:
     import tempfile
 
-    made = Path(tempfile.mkdtemp(prefix="netlab-plans-"))
-    item.config.stash[FACTORY] = made
-    return made
+    from netlab import plan
+
+    if PLANS not in item.config.stash:
+        item.config.stash[PLANS] = Path(tempfile.mkdtemp(prefix="netlab-plans-"))
+    path = item.config.stash[PLANS] / f"{lab.name}.plan"
+    path.write_text(plan.text(lab.plan()))
+    return path
 
 
 def pause(config: pytest.Config, lab: "Lab") -> None:

@@ -156,7 +156,7 @@ def test_rules_are_shown_as_they_are() -> None:
 
 
 def test_benchmark_rows_name_their_peer() -> None:
-    shown = table([Row("mine", (0.010, 0.020, 0.030), peer="other"), Row("other", (0.040,)), Row("third", note="not installed")])
+    shown = table([Row("mine", (0.010, 0.020, 0.030), peers=("other",)), Row("other", (0.040,)), Row("third", note="not installed")])
     assert "0.50 x other" in shown.splitlines()[1]
     assert shown.splitlines()[3].split()[-2:] == ["not", "installed"]
 

@@ -494,10 +494,8 @@ def test_a_namespace_needs_no_warning() -> None:
 
 
 def test_fields_that_could_matter_are_named_in_one_warning() -> None:
-    text = (
-        CONTAINER
-        + "    livenessProbe: {tcpSocket: {port: 80}}\n    ports: [{containerPort: 80, hostPort: 8080}]\n    resources: {limits: {cpu: 1}}\n"
-    )
+    text = CONTAINER + "    livenessProbe: {tcpSocket: {port: 80}}\n    ports: [{containerPort: 80, hostPort: 8080}]\n"
+    text += "    resources: {limits: {cpu: 1}}\n"
     text += "  dnsPolicy: None\n  volumes: [{name: a, emptyDir: {}}]\n  schedulerName: default-scheduler\n"
     (warning,) = load(text).warnings
     assert warning.startswith("accepted, but netlab does not act on: ")
@@ -515,7 +513,8 @@ def test_a_list_and_a_typed_list_are_their_items() -> None:
     loaded = load(f"apiVersion: v1\nkind: ServiceList\nitems: {items}\n")
     assert [type(entry) for entry in loaded.objects] == [Service]
     nested = load(
-        "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: List, items: []}\n- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n"
+        "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: List, items: []}\n"
+        "- {apiVersion: v1, kind: Namespace, metadata: {name: a}}\n"
     )
     assert len(nested.objects) == 1
 

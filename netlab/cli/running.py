@@ -1,13 +1,20 @@
-"""run: scenarios. The runner does the work; this prints its lines and writes its reports."""
+"""run: scenarios. The runner does the work; this chooses the files, starts the labs and writes the reports."""
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from netlab.cli import output
 from netlab.errors import InputError
+
+if TYPE_CHECKING:
+    from netlab.client import Lab
+    from netlab.scenario.values import Lab as AnyLab
+    from netlab.scenario.values import StepRun
 
 
 def run(
@@ -19,7 +26,7 @@ def run(
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the last lab running.")] = False,
     pause: Annotated[
-        bool, typer.Option("--pause-on-fail", help="Stop at the first failure with the lab alive, until Enter.")
+        bool, typer.Option("--pause-on-fail", help="Stop where a step does not pass, with the lab alive, until Enter.")
     ] = False,
 ) -> int:
     """Run scenarios, one line a step. Exit code 0 when every expectation held, 1 when one failed, 4 when evidence is missing.
@@ -31,12 +38,23 @@ def run(
     """
     output.choose(form, ("json",), "-o")
     files = files_of(scenarios)
-    from netlab.cli import scenarios as runs
+    from netlab import client
+    from netlab.proxy import modes
+    from netlab.scenario import reports, runner
+    from netlab.scenario.values import exit_code
 
-    return runs.run(files, proxy, junit, form == "json", keep, pause, sys.stderr if form == "json" else sys.stdout)
+    output.choose(proxy, (*modes(), "all"), "--proxy")
+    out = sys.stderr if form == "json" else sys.stdout
+    options = runner.Options(proxy, modes(), keep, out, paused if pause else None)
+    runs = runner.run_all(files, untethered if keep else client.up, options)
+    if junit:
+        write(junit, reports.junit(runs))
+    if form == "json":
+        output.print_json(reports.document(runs))
+    return exit_code(runs)
 
 
-def files_of(paths: list[str]) -> list[Path]:
+def files_of(paths: Sequence[str]) -> list[Path]:
     """Scenario files, directories replaced by the YAML files in them."""
     found: list[Path] = []
     for path in map(Path, paths):
@@ -49,3 +67,27 @@ def files_of(paths: list[str]) -> list[Path]:
     if not found:
         raise InputError("no scenario files (*.yaml) found")
     return found
+
+
+def untethered(topology: str | None, manifests: Sequence[str], **options: Any) -> "Lab":
+    """netlab.up, but for a lab that outlives this process, as `--keep` wants."""
+    from netlab import client
+    from netlab.lab import start
+    from netlab.lab.inputs import read_inputs
+
+    value, objects, _ = read_inputs(topology, manifests, **options)
+    return client.launch(start.spawn_holder(), f"{value.name}-{os.getpid()}", value, objects)
+
+
+def paused(lab: "AnyLab", step: "StepRun") -> None:
+    """Wait for Enter while the lab is alive; without a terminal there is nobody to wait for."""
+    output.message(f"paused at `{step.title}`: look around with --lab {lab.name}, then press Enter")
+    if sys.stdin.isatty():
+        sys.stdin.readline()
+
+
+def write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None

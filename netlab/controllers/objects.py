@@ -8,7 +8,20 @@ from typing import Literal
 
 from netlab.controllers import nodes, services
 from netlab.errors import ApiError
-from netlab.model import Cluster, Key, KubernetesObject, Meta, Node, Other, Pod, Service, Workload
+from netlab.model import (
+    Cluster,
+    Endpoint,
+    Endpoints,
+    Key,
+    KubernetesObject,
+    Meta,
+    Node,
+    Other,
+    Pod,
+    Service,
+    SlicePort,
+    Workload,
+)
 
 Action = Literal["created", "configured", "unchanged"]
 
@@ -30,7 +43,7 @@ def objects_of(cluster: Cluster, kind: str) -> tuple[KubernetesObject, ...]:
         case "EndpointSlice":
             return tuple(cluster.slices.values())
         case "Endpoints":
-            return tuple(cluster.endpoints.values())
+            return (*cluster.endpoints.values(), *_derived_endpoints(cluster))
         case "ReplicationController" | "ReplicaSet" | "Deployment" | "DaemonSet":
             return tuple(one for (its, _), one in cluster.workloads.items() if its == kind)
         case _:
@@ -49,11 +62,24 @@ def find(cluster: Cluster, kind: str, key: Key) -> KubernetesObject | None:
         case "EndpointSlice":
             return cluster.slices.get(key)
         case "Endpoints":
-            return cluster.endpoints.get(key)
+            derived = (one for one in _derived_endpoints(cluster) if one.meta.key == key)
+            return cluster.endpoints.get(key) or next(derived, None)
         case "ReplicationController" | "ReplicaSet" | "Deployment" | "DaemonSet":
             return cluster.workloads.get((kind, key))
         case _:
             return cluster.others.get((kind, key))
+
+
+def _derived_endpoints(cluster: Cluster) -> list[Endpoints]:
+    """The old v1 form of every Service that has slices and no Endpoints of its own: what `kubectl get endpoints` still shows."""
+    subsets: dict[Key, list[tuple[tuple[Endpoint, ...], tuple[SlicePort, ...]]]] = {}
+    for one in cluster.slices.values():
+        if one.service not in cluster.endpoints and one.service in cluster.services:
+            subsets.setdefault(one.service, []).append((one.endpoints, one.ports))
+    return [
+        Endpoints(replace(cluster.services[key].meta, owner=None, generation=1), tuple(subset for subset in found if subset[0]))
+        for key, found in subsets.items()
+    ]
 
 
 def action(cluster: Cluster, obj: KubernetesObject) -> Action:

@@ -110,6 +110,15 @@ def environment(place: Place, base: Mapping[str, str]) -> dict[str, str]:
     return {**base, "PATH": search, **dict(place.environment), **({"HOSTNAME": place.hostname} if place.hostname else {})}
 
 
+def found(program: str, search: str) -> str | None:
+    """Where the program is, as a shell looks for it; None when it is nowhere. os.execvpe calls an unreadable directory EACCES."""
+    if "/" in program:
+        return program if os.path.exists(program) else None
+    candidates = [os.path.join(directory or ".", program) for directory in search.split(":")]
+    files = [path for path in candidates if os.path.isfile(path)]
+    return next((path for path in files if os.access(path, os.X_OK)), files[0] if files else None)
+
+
 def run(place: Place, command: Sequence[str], base: Mapping[str, str]) -> NoReturn:
     """Enter the place and become the program. Ends with 125 (cannot enter), 126 (cannot run) or 127 (not found)."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and an ignored signal stays ignored in a program
@@ -119,11 +128,13 @@ def run(place: Place, command: Sequence[str], base: Mapping[str, str]) -> NoRetu
     except OSError as error:
         os.write(2, f"netlab: cannot enter the namespace: {error}\n".encode())
         os._exit(125)
-    try:
-        os.execvpe(command[0], list(command), environment(place, base))
-    except FileNotFoundError:
+    variables = environment(place, base)
+    path = found(command[0], variables["PATH"])
+    if path is None:
         os.write(2, f"netlab: {command[0]}: not found on this machine\n".encode())
         os._exit(127)
+    try:
+        os.execve(path, list(command), variables)
     except OSError as error:
         os.write(2, f"netlab: {command[0]}: {error.strerror}\n".encode())
         os._exit(126)

@@ -26,7 +26,7 @@ _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 _TYPES = {
     1: "unicast", 2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 7: "unreachable", 8: "prohibit",
 }  # fmt: skip
-_PROTOCOLS = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra", 12: "bird", 16: "dhcp", 186: "bgp", 188: "ospf"}
+_PROTOCOLS = {1: "redirect", 2: "kernel", 4: "static", 9: "ra", 12: "bird", 16: "dhcp", 186: "bgp", 188: "ospf"}
 _STATES = {0x01: "INCOMPLETE", 0x02: "REACHABLE", 0x04: "STALE", 0x08: "DELAY", 0x10: "PROBE", 0x20: "FAILED", 0x80: "PERMANENT"}
 _PERMANENT_FLAG, _TENTATIVE, _NOPREFIXROUTE = 0x80, 0x40, 0x200
 
@@ -122,7 +122,8 @@ def route_row(route: listing.Route, links: Links) -> Row:
         row.update(hops[0] if route.type == 1 else {})
     else:
         flags, row["nexthops"] = [], hops
-    row["protocol"] = _PROTOCOLS.get(route.protocol, str(route.protocol))
+    if route.protocol != 3:  # boot: whoever made it said nothing
+        row["protocol"] = _PROTOCOLS.get(route.protocol, str(route.protocol))
     if route.scope:
         row["scope"] = _SCOPES.get(route.scope, str(route.scope))
     if route.source is not None:

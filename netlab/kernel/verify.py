@@ -225,12 +225,13 @@ def _connected(wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
     """The kernel makes the route of a connected network with the address, and anyone may delete it."""
     there = {(route.destination, hop[1]) for route in facts.routes for hop in route.hops if hop[0] is None}
     indices = {link.name: link for link in facts.links.values()}
+    replaced = {op.destination for op in wanted.routes}
     for op in wanted.addresses:
         network = ip_interface(f"{op.address}/{op.prefixlen}").network
         link = indices.get(op.device)
         if link is None or not link.up or not op.prefix_route or network.prefixlen == network.max_prefixlen:
             continue
-        if (network, link.ifindex) not in there and op.device != "lo":
+        if (network, link.ifindex) not in there and network not in replaced and op.device != "lo":
             yield f"route {network} dev {op.device} of the connected network is missing", op.identity
 
 

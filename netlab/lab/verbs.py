@@ -112,13 +112,17 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
 
 
 def _links_of(lab: Lab, netns: str, device: str | None) -> frozenset[tuple[str, str]]:
-    """The namespace's own ends of its links, all or the one named."""
+    """The far ends of the namespace's links, all or the one named: a cable is pulled where it is plugged into the switch.
+
+    Setting the machine's own end down would take its routes along, and its programs would be told at once.
+    """
     ends = set()
     for op in lab.plan.ops.values():
         if isinstance(op, Veth):
-            for end in ((op.netns, op.device), (op.peer_netns, op.peer_device)):
-                if end[0] == netns and device in (None, end[1]) and not end[1].startswith("veth"):
-                    ends.add(end)
+            near, far = (op.netns, op.device), (op.peer_netns, op.peer_device)
+            for own, other in ((near, far), (far, near)):
+                if own[0] == netns and device in (None, own[1]) and not own[1].startswith("veth"):
+                    ends.add(other)
     if not ends:
         raise InputError(f"{netns} has no link {device or ''}")
     return frozenset(ends)

@@ -45,10 +45,10 @@ def read_meta(data: Json, place: Place, report: Report, kind: str, namespaced: b
     meta = data.get("metadata") or EMPTY
     at = (place, "metadata")
     name = meta.get("name") or ""
-    if not name and isinstance(meta, dict) and meta.get("name") is None and "metadata" in data:
+    if meta.get("name") is None and data.get("metadata") is not None:
         hint = "; generateName is not acted on, give it a name" if meta.get("generateName") else ""
         report.problem((at, "name"), f"required, but missing{hint}")
-    elif "name" in meta and not _open_name(data) and (error := _NAME_RULES.get(kind, object_name)(name)):
+    elif meta.get("name") is not None and not _open_name(data) and (error := _NAME_RULES.get(kind, object_name)(name)):
         report.problem((at, "name"), error)
     namespace = meta.get("namespace") or ""
     if namespace and (error := label_name(namespace)):
@@ -74,7 +74,7 @@ def _open_name(data: Json) -> bool:
 
 def _owner(meta: Json, namespace: str) -> Ref | None:
     for _, reference in items(meta.get("ownerReferences")):
-        if reference.get("controller") and "kind" in reference and "name" in reference:
+        if reference.get("controller") and reference.get("kind") and reference.get("name"):
             return Ref(_OWNER_KINDS.get(reference["kind"], reference["kind"].lower()), namespace, reference["name"])
     return None
 

@@ -40,7 +40,7 @@ def _addresses(status: Json, place: Place, report: Report) -> tuple[Address, ...
     found: list[Address] = []
     for wanted in _ADDRESS_TYPES:
         for index, entry in items(status.get("addresses")):
-            if entry.get("type") != wanted or "address" not in entry:
+            if entry.get("type") != wanted or not entry.get("address"):
                 continue
             if error := ip(entry["address"]):
                 report.problem((((place, "addresses"), index), "address"), error)

@@ -14,7 +14,7 @@ from netlab.manifest import fields, kinds
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import LIMIT_DEPTH, LIMIT_NODES, Document, read_documents
 from netlab.manifest.formats import json_type
-from netlab.manifest.meta import EMPTY, Json, read_meta
+from netlab.manifest.meta import EMPTY, Json, raw, read_meta
 from netlab.manifest.nodes import read_node
 from netlab.manifest.pods import read_pod
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
@@ -81,7 +81,7 @@ def object_from_json(document: Mapping[str, Any], name: str = "request") -> Load
     if error:
         report.problem(place, error)
         report.finish()
-    return _load([place], report, together=str(document.get("kind")).endswith("List"))
+    return _load([place], report, together=str(raw(document, "kind")).endswith("List"))
 
 
 def _too_much(document: Any) -> str:

@@ -69,7 +69,7 @@ def _ready(status: Json) -> bool:
 
 def _addresses(status: Json, place: Place, report: Report) -> tuple[Address, ...]:
     first = [status["podIP"]] if status.get("podIP") else []
-    given = dict.fromkeys([*first, *(entry["ip"] for _, entry in items(status.get("podIPs")) if "ip" in entry)])
+    given = dict.fromkeys([*first, *(entry["ip"] for _, entry in items(status.get("podIPs")) if entry.get("ip"))])
     found = tuple(ip_address(text) for text in given)
     if len({address.version for address in found}) < len(found):
         report.problem(((place, "status"), "podIPs"), "a pod has one address of each family, and podIP is the first of podIPs")
@@ -150,7 +150,7 @@ def _container(data: Json, place: Place, report: Report, was_run: bool) -> Conta
 
 
 def _literal(variable: Json) -> bool:
-    return "name" in variable and variable.get("valueFrom") is None
+    return variable.get("name") is not None and variable.get("valueFrom") is None
 
 
 def _ports(entries: Any, place: Place, report: Report) -> tuple[ContainerPort, ...]:
@@ -161,7 +161,7 @@ def _ports(entries: Any, place: Place, report: Report) -> tuple[ContainerPort, .
         if name and name in names:
             report.problem(((place, index), "name"), f"two ports of this container are called {name}")
         names.setdefault(name, index)
-        if "containerPort" in entry:
+        if entry.get("containerPort"):
             ports.append(ContainerPort(entry["containerPort"], name, Protocol(entry.get("protocol") or "TCP")))
     return tuple(ports)
 

@@ -50,7 +50,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     plain: dict[str, str] = {}
     for candidate in candidates:
         plain.setdefault(_plain(candidate), candidate)
-    found = get_close_matches(_plain(word), plain, n=1, cutoff=0.7)
+    found = get_close_matches(_plain(word), plain, n=1, cutoff=0.7 if len(word) > 4 else 0.6)
     return plain[found[0]] if found else ""
 
 

@@ -144,7 +144,7 @@ def _arguments(kind: str, value: Any, place: Place, report: Report) -> dict[str,
         and checked.get("for") not in (None, "settled")
         and not checked.get("of")
         and isinstance(value, dict)
-        and "of" not in value
+        and value.get("of") is None
     ):
         report.problem((place, "of"), f"required to wait for {checked['for']}")
     return dict(checked)

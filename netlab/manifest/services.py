@@ -89,7 +89,7 @@ def _ports(spec: Json, manifest: Json, kind: ServiceType, place: Place, report: 
             report.problem((here, "name"), error)
         elif name and names.setdefault(name, index) != index:
             report.problem((here, "name"), f"two ports of this Service are called {name}")
-        if "port" not in entry:
+        if not entry.get("port"):
             continue
         port, node_port = entry["port"], entry.get("nodePort") or None
         if numbers.setdefault((protocol, port), index) != index:
@@ -111,7 +111,7 @@ def _type_rules(spec: Json, kind: ServiceType, headless: bool, place: Place, rep
         )
     if kind is ServiceType.EXTERNAL_NAME:
         name = (spec.get("externalName") or "").rstrip(".")
-        if not name and "externalName" not in spec:
+        if not name:
             report.problem((place, "externalName"), "required when type is ExternalName")
         elif error := object_name(name):
             report.problem((place, "externalName"), error)

@@ -54,8 +54,8 @@ def _endpoint(data: Json, kind: str, namespace: str, place: Place, report: Repor
         zone=data.get("zone") or old.get("topology.kubernetes.io/zone"),
         hostname=data.get("hostname"),
         target=_target(data.get("targetRef"), namespace),
-        zone_hints=tuple(entry["name"] for _, entry in items(hints.get("forZones")) if "name" in entry),
-        node_hints=tuple(entry["name"] for _, entry in items(hints.get("forNodes")) if "name" in entry),
+        zone_hints=tuple(entry["name"] for _, entry in items(hints.get("forZones")) if entry.get("name")),
+        node_hints=tuple(entry["name"] for _, entry in items(hints.get("forNodes")) if entry.get("name")),
     )
 
 
@@ -97,9 +97,9 @@ def read_endpoints(data: Json, manifest: Json, place: Place, report: Report) -> 
     meta = read_meta(data, place, report, "Endpoints", True)
     subsets = []
     for index, subset in items(data.get("subsets")):
-        ready = [_old_endpoint(entry, True, meta.namespace) for _, entry in items(subset.get("addresses")) if "ip" in entry]
+        ready = [_old_endpoint(entry, True, meta.namespace) for _, entry in items(subset.get("addresses")) if entry.get("ip")]
         others = [
-            _old_endpoint(entry, False, meta.namespace) for _, entry in items(subset.get("notReadyAddresses")) if "ip" in entry
+            _old_endpoint(entry, False, meta.namespace) for _, entry in items(subset.get("notReadyAddresses")) if entry.get("ip")
         ]
         at = ((place, "subsets"), index)
         if not ready and not others and not subset.get("addresses") and not subset.get("notReadyAddresses"):

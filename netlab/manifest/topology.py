@@ -66,16 +66,17 @@ def _checked(document: Document, report: Report) -> Json:
     if not own_kind(data, "Topology", document, report):
         return {}
     given = dict(data)
-    number = given.get("nodes")
+    key = next((word for word in data if word == "nodes" or did_you_mean(word, ["nodes"])), "nodes")
+    number = given.get(key)
     if isinstance(number, int) and not isinstance(number, bool):
         if 1 <= number <= MOST_NODES:
-            given["nodes"] = {f"node-{index}": {} for index in range(1, number + 1)}
+            given[key] = {f"node-{index}": {} for index in range(1, number + 1)}
         else:
-            report.problem((document, "nodes"), f"must be between 1 and {MOST_NODES}, not {shorten(str(number))}")
-            del given["nodes"]
+            report.problem((document, key), f"must be between 1 and {MOST_NODES}, not {shorten(str(number))}")
+            del given[key]
     elif number is not None and not isinstance(number, dict):
-        report.problem((document, "nodes"), f"must be a number or a mapping of names, not {json_type(number)}")
-        del given["nodes"]
+        report.problem((document, key), f"must be a number or a mapping of names, not {json_type(number)}")
+        del given[key]
     checked = own_fields.checks()["Topology"](given, document, report)
     return checked if checked is not BAD else {}
 
@@ -154,7 +155,7 @@ def _lans(data: Json) -> tuple[Lan, ...]:
     given = data.get("networks")
     if not given:
         return (_DEFAULT_LAN,)
-    lans = ((name, entry) for name, entry in given.items() if "cidr" in entry)
+    lans = ((name, entry) for name, entry in given.items() if entry.get("cidr"))
     return tuple(Lan(name, ip_network(entry["cidr"].strip()), _router_address(entry.get("router"))) for name, entry in lans)
 
 
@@ -242,14 +243,14 @@ def _addressed(
         hosts_of_lan = list(_candidates(lans[0].cidr)) if lans[0].cidr.num_addresses <= 2**17 else _candidates(lans[0].cidr)
         first = next(iter(hosts_of_lan), None) if lans[0].router is None else None
         free = (address for address in hosts_of_lan if address not in used and address != first)
-    missing = [end.name for end in ends if not end.addresses]
-    given = {name: (address,) for name, address in zip(missing, free, strict=False)}
+    missing = [end for end in ends if not end.addresses]
+    given = {id(end): (address,) for end, address in zip(missing, free, strict=False)}
     if lans and len(given) < len(missing):
         at = ((place, "networks"), lans[0].name) if lans[0] is not _DEFAULT_LAN else (place, "nodes")
         report.problem(at, f"{lans[0].cidr} has no room for {len(missing)} more addresses")
     return (
-        tuple(replace(node, addresses=node.addresses or given.get(node.name, ())) for node in nodes),
-        tuple(replace(host, addresses=host.addresses or given.get(host.name, ())) for host in hosts),
+        tuple(replace(node, addresses=node.addresses or given.get(id(node), ())) for node in nodes),
+        tuple(replace(host, addresses=host.addresses or given.get(id(host), ())) for host in hosts),
     )
 
 

@@ -43,10 +43,10 @@ def _selector(kind: WorkloadKind, data: Json, manifest: Json, place: Place, repo
     untouched = _untouched(spec, manifest) and len(report.found) == before
     empty = not selector.labels and not selector.expressions
     if empty and data.get("apiVersion") in _SELECTOR_DEFAULTED:
-        if not wanted and "template" in spec:
+        if not wanted and spec.get("template"):
             report.problem((((place, "template"), "metadata"), "labels"), "required when there is no selector")
         return Selector(wanted)
-    if empty and "template" in spec and spec.get("selector") is raw(manifest, "spec", "selector"):
+    if empty and spec.get("template") and spec.get("selector") is raw(manifest, "spec", "selector"):
         hint = "must not be empty" if given is not None else "required, but missing"
         report.problem(at, f"{hint}; it takes matchLabels that the template's labels have{_suggest(wanted)}")
     elif not empty and untouched and not selector.matches(wanted):

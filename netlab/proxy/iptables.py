@@ -54,11 +54,10 @@ def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tu
     netns = f"node/{node.meta.name}"
     backend = cluster.topology.cluster.proxy.backend
     tables = tuple(table for family in ports for table in _tables(cluster, node, family, ports))
-    ops: tuple[Op, ...] = (Ruleset(netns, RulesetValue("iptables", tables, backend)),)
-    if _localhost_node_ports(cluster, settings(cluster, node, "ip", primary_by_default=False)):
-        # Without it the kernel drops 127.0.0.1 on its way to a pod as a martian.
-        ops = (Sysctl(netns, "net/ipv4/conf/all/route_localnet", "1"), *ops)
-    return ops
+    localhost = _localhost_node_ports(cluster, settings(cluster, node, "ip", primary_by_default=False))
+    # Without route_localnet the kernel drops 127.0.0.1 on its way to a pod as a martian; it is never left as it was inherited.
+    localnet = Sysctl(netns, "net/ipv4/conf/all/route_localnet", "1" if localhost else "0")
+    return (localnet, Ruleset(netns, RulesetValue("iptables", tables, backend)))
 
 
 def _localhost_node_ports(cluster: Cluster, set_: Settings) -> bool:

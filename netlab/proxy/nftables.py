@@ -13,7 +13,7 @@ and fails to load while the interface does not exist.
 """
 
 from netlab.model import Cluster, Node
-from netlab.ops import Op, Ruleset
+from netlab.ops import Op, Ruleset, Sysctl
 from netlab.proxy.nftables_service import Element, ServiceParts, service_parts
 from netlab.proxy.service_ports import PortsByFamily, choose, service_ports_by_family
 from netlab.proxy.settings import MASQUERADE_MARK, Settings, settings
@@ -60,7 +60,10 @@ def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tu
     """
     ports = service_ports_by_family(cluster) if ports is None else ports
     tables = tuple(_table(cluster, node, family, ports) for family in ports)
-    return (Ruleset(f"node/{node.meta.name}", RulesetValue("nftables", tables)),)
+    netns = f"node/{node.meta.name}"
+    # NodePorts on localhost are never served here; the kernel would inherit this from the machine.
+    localnet = Sysctl(netns, "net/ipv4/conf/all/route_localnet", "0")
+    return (localnet, Ruleset(netns, RulesetValue("nftables", tables)))
 
 
 def _table(cluster: Cluster, node: Node, family: Family, ports: PortsByFamily) -> Table:

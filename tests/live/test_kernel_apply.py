@@ -296,15 +296,13 @@ def same_as_ip() -> None:
     program(kernel, NODE, "ip", "address", "add", "fd00::1/64", "dev", "eth0", "nodad")
     for netns in (NODE, CLIENT, "router/router", "lan/lan"):
         path = paths(kernel)[netns]
-        for what, command in (
-            ("links", ["-d", "link"]),
-            ("addresses", ["address"]),
-            ("routes", ["route"]),
-            ("neighbours", ["neigh"]),
+        for what, commands in (
+            ("links", ["-d -j link"]),
+            ("addresses", ["-j address"]),
+            ("routes", ["-4 -j route", "-6 -j route"]),
+            ("neighbours", ["-j neigh"]),
         ):
-            theirs = json.loads(program(kernel, netns, "ip", "-4" if what == "routes" else "-0", "-j", *command))
-            if what in ("addresses", "neighbours"):
-                theirs = json.loads(program(kernel, netns, "ip", "-j", *command))
+            theirs = [row for one in commands for row in json.loads(program(kernel, netns, "ip", *one.split()) or "[]")]
             ours = observe.read(path, what)
             assert len(ours) == len(theirs), (netns, what)
             for mine, other in zip(sorted(ours, key=_order), sorted(theirs, key=_order), strict=True):

@@ -47,7 +47,7 @@ def rows(runs: int) -> Sequence[Row]:
                 done.set()
                 thread.join()
             note = f"{len(lost)} probes meanwhile, {sum(lost)} connections failed"
-            found.append(Row(f"one endpoint, {mode}", seconds, note, peer="one endpoint, iptables" if found else ""))
+            found.append(Row(f"one endpoint, {mode}", seconds, note, ("one endpoint, iptables",) if found else ()))
     return found
 
 

@@ -22,7 +22,7 @@ def rows(runs: int) -> Sequence[Row]:
         many = tuple(timed(lambda: lab.probe("pod/client", "svc/bench", count=300)) for _ in range(runs))
         peer = tuple(timed(curl) for _ in range(runs))
     return [
-        Row("probe, 1 flow", one, peer="curl"),
-        Row("probe, 300 flows", many, peer="curl"),
+        Row("probe, 1 flow", one, peers=("curl",)),
+        Row("probe, 300 flows", many, peers=("curl",)),
         Row("curl", peer, "through the lab's exec"),
     ]

@@ -16,15 +16,15 @@ class Row:
     name: str
     seconds: tuple[float, ...] = ()
     note: str = ""
-    peer: str = ""
-    """The row that this one is compared with, by name."""
+    peers: tuple[str, ...] = ()
+    """The rows that this one is compared with, by name."""
 
     @property
     def median(self) -> float | None:
         return statistics.median(self.seconds) if self.seconds else None
 
     def json(self) -> dict[str, Any]:
-        return {"name": self.name, "median_s": self.median, "seconds": list(self.seconds), "peer": self.peer, "note": self.note}
+        return {"name": self.name, "median_s": self.median, "seconds": list(self.seconds), "peers": list(self.peers), "note": self.note}
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -34,8 +34,8 @@ def table(rows: Sequence[Row]) -> str:
         if row.median is None:
             lines.append([row.name, "-", "-", "-", "0", "-", row.note])
             continue
-        other = medians.get(row.peer)
-        ratio = f"{row.median / other:.2f} x {row.peer}" if other else "-"
+        others = ((peer, medians.get(peer)) for peer in row.peers)
+        ratio = ", ".join(f"{row.median / other:.2f} x {peer}" for peer, other in others if other) or "-"
         lines.append(
             [row.name, *map(span, (row.median, min(row.seconds), max(row.seconds))), str(len(row.seconds)), ratio, row.note]
         )

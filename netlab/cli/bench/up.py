@@ -46,9 +46,9 @@ def rows(runs: int) -> Sequence[Row]:
     wiring = peers.wiring(plan, runs)
     mininet = peers.mininet(hosts=PODS, runs=min(runs, 3))
     return [
-        Row(f"netlab up, {PODS} pods", tuple(ups), peer="mininet"),
+        Row(f"netlab up, {PODS} pods", tuple(ups)),
         Row("netlab down", tuple(downs)),
-        Row("netlab wiring alone", wiring.seconds, wiring.note, peer="ip -batch"),
+        Row("netlab wiring alone", wiring.seconds, wiring.note, ("ip -batch", "mininet")),
         Row("ip -batch", batch.seconds, batch.note or "the same namespaces, links, addresses, routes, neighbours"),
         Row("mininet", mininet.seconds, mininet.note or f"one bridge, {PODS} hosts, started"),
     ]

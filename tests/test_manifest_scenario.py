@@ -1,0 +1,121 @@
+"""Scenario files, and the JSON Schemas of both of netlab's own formats."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from netlab.errors import InputError
+from netlab.manifest import Source, read_scenario, schema
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = """apiVersion: netlab/v1
+kind: Scenario
+name: nodeport
+topology: ../topologies/default.yaml
+manifests: [../manifests/nginx-nodeport.yaml]
+proxy: [iptables, nftables]
+steps:
+- probe: {from: host/client, to: "192.168.0.170:30001", count: 60}
+- scale: {target: deploy/dep01, replicas: 4}
+- probe: {from: host/client, to: "192.168.0.171:30001", count: 200, expect: {outcome: delivered, masqueraded: true, backends: 4}}
+- exec: {target: pod/client, command: [curl, -s, "http://mysvc:8080"], expect: {stdout: Welcome}}
+- fault: {kill-pod: deploy/dep01}
+- wait: {for: endpoints, of: svc/mysvc, count: 4, timeout: 5s}
+- matrix: {}
+- apply: ../manifests/kubia.yaml
+- delete: svc/mysvc
+- label: {target: pod/client, labels: {app: x, old: null}}
+- name: nothing drifted
+  verify:
+"""
+
+
+def test_the_contracts_example() -> None:
+    scenario = read_scenario(Source("s.yaml", EXAMPLE.encode()))
+    assert (scenario.name, scenario.topology, scenario.proxy) == (
+        "nodeport",
+        "../topologies/default.yaml",
+        ("iptables", "nftables"),
+    )
+    assert scenario.manifests == ("../manifests/nginx-nodeport.yaml",)
+    assert [(step.kind, step.line) for step in scenario.steps] == [
+        ("probe", 8), ("scale", 9), ("probe", 10), ("exec", 11), ("fault", 12), ("wait", 13), ("matrix", 14), ("apply", 15),
+        ("delete", 16), ("label", 17), ("verify", 18),
+    ]  # fmt: skip
+    assert scenario.steps[2].arguments["expect"] == {"outcome": "delivered", "masqueraded": True, "backends": 4}
+    assert scenario.steps[7].arguments == {"manifests": ["../manifests/kubia.yaml"]}
+    assert scenario.steps[8].arguments == {"target": "svc/mysvc"}
+    assert scenario.steps[9].arguments["labels"] == {"app": "x", "old": None}
+    assert scenario.steps[10].name == "nothing drifted"
+
+
+HEAD = "name: a\nsteps:\n"
+MISTAKES = [
+    (
+        "a misspelled step",
+        HEAD + "- prob: {from: a, to: b}\n",
+        "s.yaml:3:3: steps[0].prob: there is no step prob; did you mean probe?",
+    ),
+    ("an unknown step", HEAD + "- sleep: 5\n", "there is no step sleep; there are probe, scale"),
+    ("a misspelled key", HEAD + "- probe: {from: a, too: b}\n", "steps[0].probe.too: unknown field; did you mean to?"),
+    ("a missing key", HEAD + "- probe: {from: a}\n", "steps[0].probe.to: required"),
+    ("two kinds in a step", HEAD + "- probe: {from: a, to: b}\n  matrix: {}\n", "a step has one kind, not 2"),
+    ("text as a step", HEAD + "- do something\n", "a step is wanted"),
+    ("an outcome", HEAD + "- probe: {from: a, to: b, expect: {outcome: deliverd}}\n", "did you mean delivered?"),
+    ("a count in words", HEAD + "- probe: {from: a, to: b, count: many}\n", "must be a whole number"),
+    ("a protocol", HEAD + "- probe: {from: a, to: b, protocol: TCP}\n", "did you mean tcp?"),
+    ("a command in one string", HEAD + "- exec: {target: a, command: curl x}\n", "must be a list"),
+    ("a fault of a later version", HEAD + "- fault: {partition: a}\n", "the fault partition is not built yet"),
+    ("no fault", HEAD + "- fault: {for: 5s}\n", "one fault is wanted"),
+    ("two faults", HEAD + "- fault: {kill-pod: a, link-up: b}\n", "one fault is wanted"),
+    ("a wait for nothing", HEAD + "- wait: {for: endpoints}\n", "required to wait for endpoints"),
+    ("a timeout", HEAD + "- wait: {for: ready, of: a, timeout: soon}\n", "must be a time like 5s"),
+    ("a delete of nothing", HEAD + "- delete: {}\n", "either target or manifests"),
+    ("no name", "steps: []\n", "name: required"),
+    ("no steps", "name: a\n", "steps: required"),
+    ("an unknown mode", "name: a\nproxy: nftable\nsteps: []\n", "is no proxy mode"),
+    ("another kind", "kind: Senario\nname: a\nsteps: []\n", "did you mean Scenario?"),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), [row[1:] for row in MISTAKES], ids=[row[0] for row in MISTAKES])
+def test_a_mistake_is_named_with_its_place(text: str, wanted: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_scenario(Source("s.yaml", text.encode()))
+    assert wanted in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+# ---------------------------------------------------------------- schemas
+
+
+@pytest.mark.parametrize("kind", ["topology", "scenario"])
+def test_a_schema_is_a_schema(kind: Any) -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(json.dumps(schema(kind))))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "topologies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_topologies_fit_the_schema(path: Path) -> None:
+    jsonschema.Draft202012Validator(schema("topology")).validate(yaml.safe_load(path.read_text()))
+
+
+def test_the_scenario_fits_the_schema() -> None:
+    jsonschema.Draft202012Validator(schema("scenario")).validate(yaml.safe_load(EXAMPLE))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("topology", "nodse: 3"),
+        ("topology", "cluster: {proxy: {mode: iptable}}"),
+        ("scenario", HEAD + "- prob: {from: a, to: b}"),
+        ("scenario", HEAD + "- probe: {from: a}"),
+    ],
+)
+def test_what_the_reader_refuses_the_schema_refuses(kind: Any, text: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(schema(kind)).validate(yaml.safe_load(text))
