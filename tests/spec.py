@@ -2,7 +2,8 @@
 
 Offline and live suites read the same cases through this file. It refuses to judge: that is the suites' business.
 The world of the cases: node-a (two LANs) is the node that is asked, node-b the other, `client` an outside host that also has the
-far-away addresses from which the cases send.
+far-away addresses from which the cases send. Over 400 lines: each object is written twice, as a value and as Kubernetes
+would, and the two must be read side by side.
 """
 
 from collections.abc import Mapping

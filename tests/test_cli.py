@@ -246,6 +246,13 @@ def test_get_nothing_says_so_on_standard_error(lab: FakeLab, capsys: pytest.Capt
     assert run("get", "svc", "-A", capsys=capsys) == (0, "", "No resources found\n")
 
 
+def test_delete_goes_on_after_an_object_that_is_not_there(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.answers["delete"] = ApiError(404, "NotFound", 'services "a" not found')
+    code, out, err = run("delete", "svc/a", "svc/b", capsys=capsys)
+    assert (code, out, err.count("not found"), len(lab.asked)) == (2, "", 2, 2)
+    assert run("delete", "svc/a", "--ignore-not-found", capsys=capsys)[0] == 0
+
+
 def test_get_names(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.answers["get"] = [SERVICE, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}}]
     assert run("get", "svc", "-o", "name", capsys=capsys)[1] == "service/kubia\ndeployment.apps/web\n"

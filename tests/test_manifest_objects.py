@@ -125,6 +125,7 @@ MISTAKES = [
     ),
     ("a name with capitals", CONTAINER.replace("{name: a}", "{name: My_Pod}"), ["did you mean my-pod?"]),
     ("no name", CONTAINER.replace("{name: a}", "{}"), ["f.yaml:3:11: metadata.name: required"]),
+    ("a name that is a number", CONTAINER.replace("{name: a}", "{name: 80}"), ["metadata.name: must be a string", '"80"']),
     ("generateName", CONTAINER.replace("{name: a}", "{generateName: a-}"), ["give it a name"]),
     ("no kind", "apiVersion: v1\nmetadata: {name: a}\n", ["f.yaml:1:1: kind: required"]),
     ("no apiVersion", CONTAINER.replace("apiVersion: v1\n", ""), ["apiVersion: required, but missing; Pod has v1"]),

@@ -251,14 +251,15 @@ def test_affinity_keeps_a_client_with_its_endpoint_whatever_the_frontend(mode: s
 
 
 def test_localhost_node_ports_need_a_sysctl_only_where_they_work() -> None:
-    def sysctls(mode: str, **config: Any) -> list[str]:
+    def localnet(mode: str, **config: Any) -> list[str]:
         given = web(*BOTH, proxy=config)
-        return [op.key for op in MODES[mode].plan(given, given.nodes["node-a"]) if isinstance(op, Sysctl)]
+        ops = MODES[mode].plan(given, given.nodes["node-a"])
+        return [op.value for op in ops if isinstance(op, Sysctl) and op.key == "net/ipv4/conf/all/route_localnet"]
 
-    assert sysctls("iptables") == ["net/ipv4/conf/all/route_localnet"]
-    assert sysctls("iptables", localhost_node_ports=False) == []
-    assert sysctls("iptables", node_port_addresses="primary") == []
-    assert sysctls("nftables") == []
+    assert localnet("iptables") == ["1"]
+    assert localnet("iptables", localhost_node_ports=False) == ["0"]
+    assert localnet("iptables", node_port_addresses="primary") == ["0"]
+    assert localnet("nftables") == ["0"]
 
 
 def test_every_rule_of_a_service_names_its_owner() -> None:

@@ -8,7 +8,7 @@ import typer
 
 from netlab.cli import output
 from netlab.cli.output import FilesOption, LabOption, NamespaceOption
-from netlab.errors import InputError
+from netlab.errors import ApiError, InputError, Problem
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -39,6 +39,7 @@ def delete(
     cascade: Annotated[
         str, typer.Option(help="background (its pods go too) or orphan (they stay); also true and false.")
     ] = "background",
+    ignore: Annotated[bool, typer.Option("--ignore-not-found", help="What is not there is no error.")] = False,
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> None:
@@ -58,9 +59,17 @@ def delete(
     if not targets:
         raise InputError("nothing to delete: give KIND/NAME or -f MANIFEST")
     running = output.attach(lab)
+    missing: list[Problem] = []
     for kind, name, where in targets:
-        running.delete(kind, name, where, "orphan" if mode == "orphan" else "background")
-        print(f'{identity(kind)} "{name}" deleted')
+        try:
+            running.delete(kind, name, where, "orphan" if mode == "orphan" else "background")
+            print(f'{identity(kind)} "{name}" deleted', flush=True)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            missing.append(Problem(str(error)))
+    if missing and not ignore:
+        raise InputError(tuple(missing))
 
 
 CASCADE = {"true": "background", "false": "orphan"}

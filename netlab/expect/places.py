@@ -158,8 +158,18 @@ def _on_lan(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | None:
             return _across(lab, place, own, owner)
     # Addresses of no LAN: the router and the nodes have routes to them, hosts leave it to the router.
     if owner is not None and place.kind != "host" and not any(destination in lan.cidr for lan in lab.cluster.topology.networks):
-        return _to_machine(lab, place, owner)
+        return _to_machine(lab, place, _by_way_of(lab, place, owner))
     return None
+
+
+def _by_way_of(lab: Lab, place: Ref, owner: Ref) -> Ref:
+    """A host that has one node as the gateway of all its routes is answered through that node; others directly."""
+    host = next((host for host in lab.cluster.topology.hosts if owner == Ref("host", "", host.name)), None)
+    if host is None or place.kind != "node":
+        return owner
+    gateways = {lab.owners.get(gateway) for _, gateway in host.routes}
+    gateway = gateways.pop() if len(gateways) == 1 else None
+    return gateway if gateway is not None and gateway.kind == "node" and gateway != place else owner
 
 
 def _to_machine(lab: Lab, place: Ref, owner: Ref) -> Hop | Lost | None:

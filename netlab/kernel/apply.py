@@ -90,6 +90,7 @@ class Kernel:
         self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth))
         raise_all(self._set(later))
         self._configure(session, links, added, repairing)
+        links.wait_until_up()
         self._installed.update((op.identity, op) for op in added)
 
     def _new_namespaces(self, session: Session, names: Sequence[str], settings: dict[str, list[Sysctl]]) -> list[str]:

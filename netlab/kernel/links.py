@@ -4,13 +4,20 @@ Two steps, with a flush between: `bridge` and `veth` queue the making of links, 
 far end up, its master, other names, changes of links that were there). `revived`: namespaces in which a device comes up again.
 """
 
-from collections.abc import Mapping
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from netlab.errors import KernelError
+from netlab.kernel import listing
 from netlab.kernel import netlink as nl
 from netlab.kernel.listing import Link
 from netlab.kernel.session import GONE, Session
 from netlab.ops import Bridge, Identity, Op, Veth
+
+_OPERSTATE_UP = 6
+_COMES_UP_S = 3.0
 
 
 class Links:
@@ -20,12 +27,32 @@ class Links:
         self._session = session
         self._installed = installed
         self._finish: list[tuple[str, nl.Message, Op]] = []
+        self._coming_up: dict[str, set[str]] = defaultdict(set)
         self.revived: set[str] = set()
 
     def finish(self) -> None:
         """Queue what had to wait until the links were there."""
         for netns, message, op in self._finish:
             self._session.queue(netns, message, op)
+
+    def wait_until_up(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Return when every veth that should carry packets does.
+
+        The kernel notices a carrier in a work queue of its own (net/core/link_watch.c): until then a bridge port does not forward.
+        """
+        deadline = clock() + _COMES_UP_S
+        waiting = self._coming_up
+        while True:
+            waiting = {netns: left for netns, names in waiting.items() if (left := names & self._not_up(netns))}
+            if not waiting:
+                return
+            if clock() > deadline:
+                netns, names = next(iter(waiting.items()))
+                raise KernelError(f"{netns}: {', '.join(sorted(names))}: the link does not come up")
+            sleep(0.0005)
+
+    def _not_up(self, netns: str) -> set[str]:
+        return {link.name for link in listing.links(self._session.socket(netns)) if link.operstate != _OPERSTATE_UP}
 
     def bridge(self, op: Bridge) -> None:
         table = self._session.table(op.netns)
@@ -43,6 +70,9 @@ class Links:
 
     def veth(self, op: Veth) -> None:
         session = self._session
+        if op.up and op.peer_up:
+            self._coming_up[op.netns].add(op.device)
+            self._coming_up[op.peer_netns].add(op.peer_device)
         here, there = session.table(op.netns), session.table(op.peer_netns)
         listed, peer = here.listed.get(op.device), there.listed.get(op.peer_device)
         if listed is not None and peer is not None and _joined(listed, peer) and not self._differs(op):
@@ -71,6 +101,8 @@ class Links:
             near, far = (op.netns, op.device, op.mac, op.up), (op.peer_netns, op.peer_device, op.peer_mac, op.peer_up)
         session = self._session
         table, far_table = session.table(near[0]), session.table(far[0])
+        # Two ends of equal index look like a device without a peer to the kernel, which then notices their carrier up to 1 s late.
+        far_table.next_index += far_table.next_index == table.next_index
         end = nl.End(table.reserve(near[1]), *near[1:])
         peer = nl.End(far_table.reserve(far[1]), *far[1:])
         master = table.indices.get(op.master or op.peer_master, 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from netlab.manifest.check import BAD
 from netlab.manifest.formats import label_name, object_name, service_name
-from netlab.manifest.problems import Place, Report
+from netlab.manifest.problems import Place, Report, written
 from netlab.model import FrozenDict, Labels, Meta, Ref, Selector
 
 Json = Mapping[str, Any]
@@ -45,7 +45,7 @@ def read_meta(data: Json, place: Place, report: Report, kind: str, namespaced: b
     meta = data.get("metadata") or EMPTY
     at = (place, "metadata")
     name = meta.get("name") or ""
-    if meta.get("name") is None and data.get("metadata") is not None:
+    if meta.get("name") is None and data.get("metadata") is not None and written((at, "name")) is None:
         hint = "; generateName is not acted on, give it a name" if meta.get("generateName") else ""
         report.problem((at, "name"), f"required, but missing{hint}")
     elif meta.get("name") is not None and not _open_name(data) and (error := _NAME_RULES.get(kind, object_name)(name)):

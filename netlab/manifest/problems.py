@@ -26,6 +26,18 @@ def steps(place: Place) -> tuple[Document, list[Any]]:
     return place, path
 
 
+def written(place: Place) -> Any:
+    """What stands at a place in the text, before any check; None where nothing does."""
+    document, path = steps(place)
+    here = document.data
+    for step in path:
+        try:
+            here = here[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return here
+
+
 def field_path(path: list[Any], indices: bool = True) -> str:
     """`spec.ports[0].name`, `metadata.labels[app.kubernetes.io/name]`; without indices `spec.ports[].name`."""
     text = ""

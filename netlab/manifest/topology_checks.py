@@ -7,11 +7,10 @@ from a dump.
 from collections.abc import Iterator
 from ipaddress import ip_network
 from itertools import pairwise
-from typing import Any
 
 from netlab.manifest.formats import ip, machine_name, strict_network
 from netlab.manifest.meta import Json
-from netlab.manifest.problems import Place, Report, did_you_mean, steps
+from netlab.manifest.problems import Place, Report, did_you_mean, written
 from netlab.model import Address, HostSpec, Lan, Network, NodeSpec, Topology
 
 _NOT_BUILT = {"routing": ("vxlan", "bgp"), "mode": ("ipvs", "userspace"), "layout": ("maps",)}
@@ -61,25 +60,14 @@ def _networks(topology: Topology, place: Place, report: Report) -> None:
     for index, (name, network, at) in enumerate(named):
         for other_name, other, other_at in named[:index]:
             if network.overlaps(other):
-                written = at if _written(at) or not _written(other_at) else other_at
-                report.problem(written, f"{name} {network} overlaps {other_name} {other}")
+                shown = at if written(at) is not None or written(other_at) is None else other_at
+                report.problem(shown, f"{name} {network} overlaps {other_name} {other}")
     for lan in topology.networks:
         at = (((place, "networks"), lan.name), "cidr")
         if lan.cidr.num_addresses < 4:
             report.problem(at, f"{lan.cidr} is too small for a network: at most /30")
         if lan.router is not None and not _is_host(lan.router, lan):
             report.problem((((place, "networks"), lan.name), "router"), f"{lan.router} is no address for a machine in {lan.cidr}")
-
-
-def _written(place: Place) -> bool:
-    """Whether the file says this itself, so that a mistake is best shown there."""
-    document, path = steps(place)
-    here = document.data
-    for step in path:
-        if not isinstance(here, dict) or step not in here:
-            return False
-        here = here[step]
-    return True
 
 
 def _is_host(address: Address, lan: Lan) -> bool:
@@ -151,11 +139,10 @@ def _routes(topology: Topology, place: Place, report: Report) -> None:
 
 
 def _written_routes(place: Place, host: str) -> Iterator[tuple[str, str]]:
-    document, _ = steps(place)
-    data: Any = document.data
-    for key in ("hosts", host, "routes"):
-        data = data.get(key) if isinstance(data, dict) else None
-    yield from ((key, value) for key, value in (data or {}).items() if isinstance(value, str)) if isinstance(data, dict) else ()
+    routes = written((((place, "hosts"), host), "routes"))
+    for key, value in routes.items() if isinstance(routes, dict) else ():
+        if isinstance(value, str):
+            yield key, value
 
 
 def _links(topology: Topology, place: Place, report: Report) -> None:

@@ -22,6 +22,8 @@ from netlab.observe import pcap
 
 HOLD_S = 0.02
 SNAP_BYTES = 262_144
+FIRST_SLL2_NUMBER = 1_000_000
+"""Above any interface index of the machine itself, whose name tcpdump would print instead of the number."""
 Format = Literal["pcapng", "pcap", "sll2"]
 
 
@@ -54,6 +56,8 @@ class Wanted:
     snap_bytes: int = SNAP_BYTES
     format: Format = "pcapng"
     comment: str = ""
+    names_fd: int | None = None
+    """Where a line `NUMBER NAME` is written before the first sll2 packet of each interface."""
 
 
 @dataclass(slots=True)
@@ -86,7 +90,10 @@ class _Writer:
             case "pcap":
                 self._write(pcap.pcap_record(frame.time_ns, data, length))
             case "sll2":
-                number = self.numbers.setdefault(name, len(self.numbers) + 1)
+                new = name not in self.numbers
+                number = FIRST_SLL2_NUMBER + self.numbers.setdefault(name, len(self.numbers))
+                if new and self.wanted.names_fd is not None:
+                    os.write(self.wanted.names_fd, f"{number} {name}\n".encode())
                 self._write(pcap.pcap_record(frame.time_ns, pcap.sll2(data, number, frame.pkttype), length + 6))
         self.packets += 1
 

@@ -1,7 +1,8 @@
 """Routing `static`: every route is written down, as the field's articles do with `ip route add`.
 
 Decides: the routes of router, nodes and hosts. A node reaches another's podCIDR through that node's address in a LAN that both
-are in; nodes that share none do not reach each other's pods, because the router knows no pod network. The router silently drops
+are in; addresses of a host that lie in no LAN are reached through the node that is the host's own gateway, if it has one.
+Nodes that share no LAN do not reach each other's pods, because the router knows no pod network. The router silently drops
 what it does not know, as a real network does: what no rule handles then ends in silence, not in "network is unreachable".
 """
 
@@ -48,13 +49,27 @@ def _routes(cluster: Cluster) -> Iterator[Route]:
         for network in _defaults(topology):
             yield Route(ROUTER, network, type="blackhole")
     for node in nodes:
-        for other in (*nodes, *hosts):
+        for other in nodes:
             if other.ref != node.ref:
                 yield from _through(str(node.ref), node.attachments, other, (*other.pods, *other.elsewhere))
+        for spec, host in zip(topology.hosts, hosts, strict=True):
+            gateway = next((one for one in nodes if one.ref == _way_in(spec, nodes)), None)
+            through = host if gateway is None or gateway.ref == node.ref else gateway
+            yield from _through(str(node.ref), node.attachments, through, host.elsewhere)
         yield from _default(topology, node)
     for spec, host in zip(topology.hosts, hosts, strict=True):
         yield from _own_routes(spec, host)
         yield from _default(topology, host)
+
+
+def _way_in(spec: HostSpec, nodes: list[_Machine]) -> Ref | None:
+    """The node through which all routes of a host lead. What the host sends from an address of no LAN is answered that way, too: the
+    node that rewrote a packet must see the answer, or the client is answered by a stranger."""
+    gateways = {gateway for _, gateway in spec.routes}
+    for node in nodes:
+        if gateways and gateways <= {address for one in node.attachments for address in one.addresses}:
+            return node.ref
+    return None
 
 
 def _node(topology: Topology, node: Node, stray: tuple[Network, ...]) -> _Machine:

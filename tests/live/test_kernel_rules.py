@@ -17,7 +17,7 @@ from netlab.model import Cluster
 from netlab.ops import Netns, Ruleset
 from netlab.proxy import iptables as iptables_mode
 from netlab.proxy import nftables as nftables_mode
-from netlab.ruleset import Base, Chain, Dnat, Hook, InInterface, Rule, Table
+from netlab.ruleset import Base, Chain, Hook, Jump, Rule, Table
 from netlab.ruleset import Ruleset as Rules
 from tests.live.kernel_sandbox import WAYS, run
 from tests.proxy_support import dual_stack, ruleset, states
@@ -146,14 +146,14 @@ def test_a_refusal_has_the_tools_words_and_the_line(way: str, backend: str) -> N
 
 
 def refusal(backend: str) -> None:
-    bad = Rule((InInterface("a-name-much-too-long-for-a-device"),), (Dnat(IPv4Address("10.0.0.1"), 80),))
+    bad = Rule((), (Jump("NO-SUCH-CHAIN"),))
     chain = Chain("PREROUTING", (bad,), Base(Hook.PREROUTING, "nat", -100))
     wanted = Rules("nftables" if backend == "nftables" else "iptables", (Table("ip", "nat", (chain,)),))
     wanted = replace(wanted, backend="legacy" if backend == "legacy" else "nft")
     with pytest.raises(KernelError) as caught:
         Loader().load(namespace(), "node/a", wanted, None)
     text = str(caught.value)
-    assert text.startswith("node/a: ") and "a-name-much-too-long" in text, text
+    assert text.startswith("node/a: ") and "NO-SUCH-CHAIN" in text, text
 
 
 # ---------------------------------------------------------------- conntrack
