@@ -76,7 +76,7 @@ def after(cluster: Cluster, kind: str, value: object) -> Cluster:
         case "apply", Pod() as pod if pod.meta.key in cluster.pods:
             return controllers.apply(cluster, [replace(pod, spec=cluster.pods[pod.meta.key].spec)])
         case "apply", Workload() | Service() | Pod():
-            return controllers.apply(cluster, [value])  # type: ignore[list-item]  # one of the three
+            return controllers.apply(cluster, [value])
         case "scale", (int(at), int(replicas)) if owners:
             return controllers.scale(cluster, *owners[at % len(owners)], replicas)
         case "kill", int(at) if pods:
@@ -100,7 +100,8 @@ def check(cluster: Cluster) -> None:
     check_addresses(cluster)
     check_replicas(cluster)
     check_endpoints(cluster)
-    uids = [one.meta.uid for one in (*cluster.pods.values(), *cluster.workloads.values(), *cluster.slices.values())]
+    groups = (cluster.pods, cluster.workloads, cluster.slices)
+    uids = [one.meta.uid for group in groups for one in group.values()]
     assert all(uids) and len(set(uids)) == len(uids)
 
 

@@ -184,4 +184,6 @@ def logs(
     text = output.attach(lab).logs(target, namespace, container)
     sys.stdout.write(text)
     if not text:
-        output.message(f"{target} has printed nothing (the built-in responder, which answers for pods without a command, prints nothing)")
+        output.message(
+            f"{target} has printed nothing (the built-in responder, which answers for pods without a command, prints nothing)"
+        )

@@ -1,8 +1,7 @@
 """capture, tcpdump: look at packets."""
 
-import os
-import shutil
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,6 @@ import typer
 from netlab.cli import output
 from netlab.cli.lab import TargetArgument, run_inside
 from netlab.cli.output import LabOption, NamespaceOption
-from netlab.errors import MachineError
 
 CONTEXT = {"tcpdump": {"allow_interspersed_args": False}}
 
@@ -28,16 +26,25 @@ def tcpdump(
       netlab tcpdump node/node-170 -ni any -c 10 tcp port 8080
       netlab tcpdump pod/client -n icmp
     """
-    program = shutil.which("tcpdump", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if program is None:
-        raise MachineError("tcpdump is not installed: apt-get install tcpdump (or use `netlab capture`, which does not need it)")
     rest = list(arguments or [])
     rest = rest[1:] if rest[:1] == ["--"] else rest
-    return run_inside(output.attach(lab), target, [program, *stay_root(rest)], None, namespace)
+    running = output.attach(lab)
+    if one_uid(running.pid):
+        from netlab.cli import capturing
+
+        return capturing.run_tcpdump(running, target, rest, namespace)
+    from netlab.observe.tcpdump import program
+
+    return run_inside(running, target, [program(), *stay_root(rest)], None, namespace)
+
+
+def one_uid(pid: int) -> bool:
+    """Whether only one uid is mapped in the lab (no newuidmap): tcpdump cannot capture then, it wants to change its user."""
+    return sum(int(line.split()[2]) for line in Path(f"/proc/{pid}/uid_map").read_text().splitlines()) == 1
 
 
 def stay_root(arguments: list[str]) -> list[str]:
-    """Debian's tcpdump changes to the user `tcpdump`, which a user namespace with one uid does not have."""
+    """Without its change to the user `tcpdump`, which may not write where the caller does; `-Z USER` asks for one."""
     return arguments if any(one.startswith("-Z") for one in arguments) else ["-Z", "root", *arguments]
 
 

@@ -38,7 +38,7 @@ class Links:
     def wait_until_up(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
         """Return when every veth that should carry packets does.
 
-        The kernel notices a carrier in a work queue of its own (net/core/link_watch.c): until then a bridge port does not forward.
+        The kernel notices a carrier in a work queue (net/core/link_watch.c); until then a bridge port does not forward.
         """
         deadline = clock() + _COMES_UP_S
         waiting = self._coming_up
@@ -70,14 +70,14 @@ class Links:
 
     def veth(self, op: Veth) -> None:
         session = self._session
-        if op.up and op.peer_up:
-            self._coming_up[op.netns].add(op.device)
-            self._coming_up[op.peer_netns].add(op.peer_device)
         here, there = session.table(op.netns), session.table(op.peer_netns)
         listed, peer = here.listed.get(op.device), there.listed.get(op.peer_device)
         if listed is not None and peer is not None and _joined(listed, peer) and not self._differs(op):
             self._set(op.netns, listed, _End(op.mac, op.mtu_bytes, op.master, op.up, op.altname), op)
             self._set(op.peer_netns, peer, _End(op.peer_mac, op.mtu_bytes, op.peer_master, op.peer_up), op)
+            if op.up and op.peer_up:
+                self._coming_up[op.netns].add(op.device)
+                self._coming_up[op.peer_netns].add(op.peer_device)
             return
         if listed is not None:
             self._delete(op.netns, op.device, op)
@@ -101,11 +101,13 @@ class Links:
             near, far = (op.netns, op.device, op.mac, op.up), (op.peer_netns, op.peer_device, op.peer_mac, op.peer_up)
         session = self._session
         table, far_table = session.table(near[0]), session.table(far[0])
-        # Two ends of equal index look like a device without a peer to the kernel, which then notices their carrier up to 1 s late.
+        # Two ends of equal index look to link_watch.c like a device without a peer: it notices their carrier up to 1 s late.
         far_table.next_index += far_table.next_index == table.next_index
         end = nl.End(table.reserve(near[1]), *near[1:])
         peer = nl.End(far_table.reserve(far[1]), *far[1:])
         master = table.indices.get(op.master or op.peer_master, 0)
+        if end.up and peer.up:
+            self._coming_up[near[0]].add(end.name)  # the other is set up when this one is, and so at once
         session.queue(near[0], nl.veth(end, peer, session.fds[far[0]], op.mtu_bytes, master), op)
         both = op.master and op.peer_master
         far_master = far_table.indices.get(op.peer_master, 0) if both else None

@@ -7,7 +7,9 @@ marks. Aliases share the anchor's object; what they would expand to is counted, 
 data means.
 """
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,11 +120,15 @@ def _place(data: bytes, offset: int) -> tuple[int, int]:
     return before.count(b"\n") + 1, len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
 
 
-def _events(text: str) -> Iterator[Any]:
+def _feed(text: str, take: Callable[[Any], None]) -> None:
+    """Gives `take` every event of the text; the first YAML mistake ends it."""
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    next_event, end = loader.get_event, yaml.StreamEndEvent
     try:
-        yield from yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        while type(event := next_event()) is not end:
+            take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -132,6 +138,8 @@ def _events(text: str) -> Iterator[Any]:
         raise _Wrong(f"not YAML: {error.reason}", *_place(data, error.position or 0)) from None
     except yaml.YAMLError as error:
         raise _Wrong(f"not YAML: {error}", 1, 1) from None
+    finally:
+        loader.dispose()
 
 
 def _syntax(error: Any, text: str, line: int, column: int) -> str:
@@ -145,10 +153,22 @@ def _syntax(error: Any, text: str, line: int, column: int) -> str:
     return f"not YAML: {context}{error.problem or 'cannot be read'}"
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Everything built is kept and nothing of it is circular: the collector would only look at it again and again (a third of the time)."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def _build(text: str, marks: Marks | None) -> list[Any]:
     builder = _Builder(marks)
-    for event in _events(text):
-        builder.take(event)
+    with _no_collection():
+        _feed(text, builder.take)
     if marks is not None:
         marks.documents = builder.roots
     return builder.roots

@@ -79,6 +79,12 @@ def table() -> tuple[KindInfo, ...]:
 
 
 @cache
+def groups() -> frozenset[str]:
+    """The API groups of Kubernetes itself, old ones included."""
+    return frozenset(version.rpartition("/")[0] for version in (*_GROUPS, *OLD_GROUPS))
+
+
+@cache
 def by_kind() -> dict[str, KindInfo]:
     """`Deployment` -> its KindInfo."""
     return {info.kind: info for info in table()}

@@ -226,7 +226,7 @@ def _is_custom(version: str) -> bool:
     group = version.rpartition("/")[0]
     if "." not in group:
         return False
-    known = {entry.group for entry in kinds.table()} | {old.rpartition("/")[0] for old in _OLD}
+    known = kinds.groups()
     return group not in known and not did_you_mean(group, (name for name in known if "." in name and _near(name, group)))
 
 

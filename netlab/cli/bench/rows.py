@@ -24,7 +24,13 @@ class Row:
         return statistics.median(self.seconds) if self.seconds else None
 
     def json(self) -> dict[str, Any]:
-        return {"name": self.name, "median_s": self.median, "seconds": list(self.seconds), "peers": list(self.peers), "note": self.note}
+        return {
+            "name": self.name,
+            "median_s": self.median,
+            "seconds": list(self.seconds),
+            "peers": list(self.peers),
+            "note": self.note,
+        }
 
 
 def table(rows: Sequence[Row]) -> str:

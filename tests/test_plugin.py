@@ -1,0 +1,186 @@
+"""The pytest plugin, run by pytest itself over small suites with a fake lab: labs, modes, skips, scenarios, failure reports."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from netlab import client, pytest_plugin
+from netlab.errors import MachineError
+from tests.test_scenario import FakeLab, Report, Result
+
+pytest_plugins = ["pytester"]
+
+
+class Labs:
+    """Stands in for netlab.client.up and remembers every lab."""
+
+    def __init__(self) -> None:
+        self.ups: list[tuple[Any, Any, dict[str, Any]]] = []
+        self.labs: list[FakeLab] = []
+        self.error: Exception | None = None
+        self.answers: dict[str, Any] = {"probe": Result(), "verify": Report()}
+
+    def up(self, topology: Any = None, manifests: Any = (), **options: Any) -> FakeLab:
+        self.ups.append((topology, manifests, options))
+        if self.error is not None:
+            raise self.error
+        lab = FakeLab(**self.answers)
+        lab.name = options["name"]
+        self.labs.append(lab)
+        return lab
+
+
+@pytest.fixture
+def labs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Labs]:
+    made = Labs()
+    monkeypatch.setattr(client, "up", made.up)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    yield made
+    assert all(lab.is_down for lab in made.labs), "a lab was left running"
+
+
+MARKED = """
+    import pytest
+
+    @pytest.mark.netlab("t.yaml", manifests=["m.yaml"], proxy=["iptables", "nftables"])
+    def test_it(lab):
+        assert lab.probe("pod/client", "svc/kubia").verdict == "pass"
+"""
+
+
+def test_a_marked_test_runs_once_a_mode_each_in_its_own_lab(pytester: pytest.Pytester, labs: Labs) -> None:
+    pytester.makepyfile(MARKED)
+    for name in ("t.yaml", "m.yaml"):
+        (pytester.path / name).touch()
+    result = pytester.runpytest("-v", "--strict-markers")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*test_it?iptables? PASSED*", "*test_it?nftables? PASSED*"])
+    assert [options["proxy"] for _, _, options in labs.ups] == ["iptables", "nftables"]
+    assert labs.ups[0][:2] == (str(pytester.path / "t.yaml"), [str(pytester.path / "m.yaml")])
+    assert len({options["name"] for _, _, options in labs.ups}) == 2
+
+
+def test_paths_may_start_beside_the_test(pytester: pytest.Pytester, labs: Labs) -> None:
+    directory = pytester.mkpydir("sub")
+    (directory / "t.yaml").touch()
+    (directory / "test_sub.py").write_text("import pytest\n@pytest.mark.netlab('t.yaml')\ndef test_it(lab): pass\n")
+    pytester.runpytest().assert_outcomes(passed=1)
+    assert labs.ups[0][0] == str(directory / "t.yaml") and labs.ups[0][2]["proxy"] is None
+
+
+def test_a_test_without_a_marker_gets_the_default_lab_and_others_get_none(pytester: pytest.Pytester, labs: Labs) -> None:
+    pytester.makepyfile("def test_one(lab): pass\ndef test_two(): pass\n")
+    pytester.runpytest().assert_outcomes(passed=2)
+    assert [(topology, manifests) for topology, manifests, _ in labs.ups] == [(None, [])]
+
+
+def test_all_means_the_modes_of_this_version(pytester: pytest.Pytester, labs: Labs) -> None:
+    from netlab.proxy import modes
+
+    pytester.makepyfile("import pytest\n@pytest.mark.netlab(proxy='all')\ndef test_it(lab): pass\n")
+    pytester.runpytest().assert_outcomes(passed=len(modes()))
+
+
+def test_names_differ_by_test_worker_and_process() -> None:
+    names = {pytest_plugin.lab_name(nodeid, {"PYTEST_XDIST_WORKER": worker}) for nodeid in "ab" for worker in ("gw0", "gw1")}
+    assert len(names) == 4
+    assert all(len(name) <= 63 for name in names)
+
+
+def test_a_machine_that_cannot_run_labs_skips_with_the_reason_and_asks_only_once(pytester: pytest.Pytester, labs: Labs) -> None:
+    labs.error = MachineError("no user namespaces; sysctl ...")
+    pytester.makepyfile(MARKED)
+    result = pytester.runpytest("-rs")
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(["*this machine cannot run a lab: no user namespaces*"])
+    assert len(labs.ups) == 1
+
+
+def test_require_makes_the_skip_a_failure(pytester: pytest.Pytester, labs: Labs) -> None:
+    labs.error = MachineError("no user namespaces")
+    pytester.makepyfile(MARKED)
+    result = pytester.runpytest("--netlab-require")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*this machine cannot run a lab: no user namespaces*"])
+
+
+def test_a_failure_shows_probes_reasons_and_the_plan_and_ends_the_lab(pytester: pytest.Pytester, labs: Labs) -> None:
+    labs.answers = {"probe": Result(verdict="fail", why=["nothing arrived"]), "verify": Report(["a route is missing"])}
+    pytester.makepyfile(MARKED)
+    result = pytester.runpytest()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*netlab probes*",
+            "fail: host/client -> 10.96.0.80:80/tcp ?iptables?: *",
+            "    nothing arrived",
+            "*netlab verify*",
+            "a route is missing",
+        ]
+    )
+
+
+def test_pause_says_how_to_enter(pytester: pytest.Pytester, labs: Labs) -> None:
+    pytester.makepyfile("def test_it(lab): assert False\ndef test_fine(lab): pass\n")
+    result = pytester.runpytest("--netlab-pause")
+    result.assert_outcomes(failed=1, passed=1)
+    text = result.stdout.str() + result.stderr.str()
+    assert text.count("is alive: netlab shell") == 1 and "no terminal to wait at" in text
+
+
+SCENARIO = """
+apiVersion: netlab/v1
+kind: Scenario
+name: demo
+proxy: [iptables, nftables]
+steps:
+- probe: {from: pod/client, to: svc/kubia}
+"""
+
+
+def scenario(pytester: pytest.Pytester, text: str, name: str = "scenarios/demo.yaml") -> None:
+    path = pytester.path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def test_scenarios_are_tests(pytester: pytest.Pytester, labs: Labs) -> None:
+    scenario(pytester, SCENARIO)
+    scenario(pytester, "apiVersion: v1\nkind: Service\n", "scenarios/service.yaml")
+    scenario(pytester, SCENARIO, "elsewhere/demo.yaml")
+    result = pytester.runpytest("-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["scenarios/demo.yaml::demo?iptables? PASSED*", "scenarios/demo.yaml::demo?nftables? PASSED*"])
+    pytester.runpytest("elsewhere/demo.yaml").assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("verdict", ["fail", "inconclusive"])
+def test_a_scenario_that_does_not_pass_says_which_step_and_why(pytester: pytest.Pytester, labs: Labs, verdict: str) -> None:
+    labs.answers = {"probe": Result(verdict=verdict, why=["nothing arrived"])}
+    scenario(pytester, SCENARIO)
+    result = pytester.runpytest()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*demo.yaml:7:*", "*1 probe pod/client -> svc/kubia*", "*nothing arrived*"])
+
+
+def test_a_wrong_scenario_is_an_error_with_its_place(pytester: pytest.Pytester, labs: Labs) -> None:
+    scenario(pytester, SCENARIO.replace("probe:", "prob:"))
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*demo.yaml:7:3: steps?0?.prob: there is no step prob; did you mean probe?*"])
+
+
+def test_scenarios_are_skipped_where_labs_cannot_run(pytester: pytest.Pytester, labs: Labs) -> None:
+    labs.error = MachineError("no user namespaces")
+    scenario(pytester, SCENARIO)
+    pytester.runpytest().assert_outcomes(skipped=2)
+    pytester.runpytest("--netlab-require").assert_outcomes(failed=2)
+
+
+def test_loading_the_plugin_imports_nothing_but_pytest() -> None:
+    code = "import pytest, sys; before = set(sys.modules); import netlab.pytest_plugin; print(*sorted(set(sys.modules) - before))"
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert set(seen) <= {"netlab", "netlab.pytest_plugin"}
