@@ -295,6 +295,15 @@ class Lab:
         state: tuple[Cluster, Plan] = pickle.loads(data)  # from our own lab, over a socket that only this user can open
         return state
 
+    def release(self) -> None:
+        """Let the lab outlive this process."""
+        if self._keep is not None:
+            from netlab.lab.spec import RELEASE
+
+            self._keep.sendall(RELEASE)
+            self._keep.close()
+            self._keep = None
+
     def down(self, timeout_s: float = 10.0) -> None:
         """End the lab; returns when its process and its socket are gone. A lab that has gone already is no error."""
         with contextlib.suppress(ProcessLookupError):
@@ -384,13 +393,11 @@ def up(
     topology_value, objects, _ = read_inputs(topology, [str(path) for path in manifests], proxy=proxy, fabric=fabric)
     if name is None:
         name = f"{topology_value.name}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
-    return launch(start.spawn_holder(), name, topology_value, objects, named=named, tether=True)
+    return launch(start.spawn_holder(), name, topology_value, objects, named=named)
 
 
-def launch(
-    starting: "Starting", name: str, topology: "Topology", objects: Sequence[Any], *, named: bool = False, tether: bool = False
-) -> Lab:
-    """Give a waiting holder its lab. On any error the holder ends and the lab's directory is gone."""
+def launch(starting: "Starting", name: str, topology: "Topology", objects: Sequence[Any], *, named: bool = False) -> Lab:
+    """Give a waiting holder its lab, which ends with this process unless it is released. On any error nothing is left."""
     from netlab.lab.spec import LabSpec
 
     try:
@@ -402,16 +409,14 @@ def launch(
         starting.cancel()
         raise
     try:
-        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects), tether)
+        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects))
         starting.go(lock, spec)
     except BaseException:
         starting.cancel()
         raise
     finally:
         os.close(lock)
-    if not tether:
-        starting.sock.close()
-    lab = Lab(directory, starting.sock if tether else None)
+    lab = Lab(directory, starting.sock)
     if named:
         from netlab.lab.named import publish
 

@@ -272,6 +272,7 @@ def test_the_verdict_is_the_exit_code(verdict: str, code: int, lab: FakeLab, cap
 def test_the_worst_verdict_of_a_matrix_is_its_exit_code(
     verdicts: list[str], code: int, lab: FakeLab, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    lab.answers["get"] = []
     lab.answers["matrix"] = [Document({**RESULT, "verdict": verdict}) for verdict in verdicts]
     assert run("matrix", capsys=capsys)[0] == code
 

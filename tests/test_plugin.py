@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml  # noqa: F401  # pytester forgets what its runs import, and a C extension must not be imported twice
 
 from netlab import client, pytest_plugin
 from netlab.errors import MachineError
@@ -34,8 +35,9 @@ class Labs:
 
 
 @pytest.fixture
-def labs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Labs]:
+def labs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Labs]:
     made = Labs()
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:xdist")  # they take most of a second to load
     monkeypatch.setattr(client, "up", made.up)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     yield made

@@ -6,7 +6,7 @@ far end up, its master, other names, changes of links that were there). `revived
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from netlab.errors import KernelError
@@ -17,7 +17,7 @@ from netlab.kernel.session import GONE, Session
 from netlab.ops import Bridge, Identity, Op, Veth
 
 _OPERSTATE_UP = 6
-_COMES_UP_S = 3.0
+_COMES_UP_S = 30.0
 
 
 class Links:
@@ -35,24 +35,25 @@ class Links:
         for netns, message, op in self._finish:
             self._session.queue(netns, message, op)
 
-    def wait_until_up(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+    def wait_until_up(self) -> None:
         """Return when every veth that should carry packets does.
 
-        The kernel notices a carrier in a work queue (net/core/link_watch.c); until then a bridge port does not forward.
+        A work queue of the kernel deals with carriers that appear, at most some hundred a second (net/core/link_watch.c); until
+        then a port does not forward. Asked about a single link, Linux 6.5 and later do it at once; others are waited for.
         """
-        deadline = clock() + _COMES_UP_S
-        waiting = self._coming_up
-        while True:
-            waiting = {netns: left for netns, names in waiting.items() if (left := names & self._not_up(netns))}
-            if not waiting:
-                return
-            if clock() > deadline:
+        deadline = time.monotonic() + _COMES_UP_S
+        waiting, pause_s = self._coming_up, 0.0005
+        while waiting := {netns: left for netns, names in waiting.items() if (left := self._not_up(netns, names))}:
+            if time.monotonic() > deadline:
                 netns, names = next(iter(waiting.items()))
-                raise KernelError(f"{netns}: {', '.join(sorted(names))}: the link does not come up")
-            sleep(0.0005)
+                raise KernelError(f"{netns}: {', '.join(sorted(names)[:8])}: the link does not come up")
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.05)
 
-    def _not_up(self, netns: str) -> set[str]:
-        return {link.name for link in listing.links(self._session.socket(netns)) if link.operstate != _OPERSTATE_UP}
+    def _not_up(self, netns: str, names: set[str]) -> set[str]:
+        indices = self._session.table(netns).indices
+        found = listing.some_links(self._session.socket(netns), (indices[name] for name in names))
+        return {link.name for link in found if link.operstate != _OPERSTATE_UP}
 
     def bridge(self, op: Bridge) -> None:
         table = self._session.table(op.netns)

@@ -6,6 +6,7 @@ What is installed is remembered, never listed. When an agent dies, the new one i
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from netlab import controllers, discovery, ops, plan
-from netlab.errors import KernelError, NetlabError
+from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.kernel import agent
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
@@ -28,7 +29,7 @@ from netlab.lab.agents import Agents
 from netlab.lab.connections import Serving, serving_udp
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
-from netlab.lab.spec import LabSpec
+from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
 
@@ -56,7 +57,11 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
         lab.readiness.when_settled(lambda: _ready(lab, start))
     except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
-        if not isinstance(error, NetlabError):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            error = MachineError(
+                f"{directory}: {error.strerror}: free some space there, or set XDG_RUNTIME_DIR to another directory"
+            )
+        elif not isinstance(error, NetlabError):
             error = KernelError(f"a bug in netlab: {error!r}\n{traceback.format_exc()}")
         agent.send(start, ("error", error))
         _remove(directory)
@@ -69,15 +74,19 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
 
 
 def _ready(lab: "Lab", start: socket.socket) -> None:
-    """Tell the starter. With a tether the lab ends when the starter does, which closes its end of the socket."""
+    """Tell the starter. The lab ends when the starter does (its end of the socket closes), unless it says `RELEASE` before."""
     try:
         agent.send(start, ("ready", lab.info()))
     except OSError:
         return lab.loop.stop()
-    if lab.spec.tether:
-        lab.loop.watch(start, lab.loop.stop)
-    else:
-        start.close()
+    lab.loop.watch(start, lambda: _on_tether(lab, start))
+
+
+def _on_tether(lab: "Lab", start: socket.socket) -> None:
+    if start.recv(1) != RELEASE:
+        return lab.loop.stop()
+    lab.loop.forget(start)
+    start.close()
 
 
 def _log_to(path: Path) -> None:
@@ -263,7 +272,9 @@ class Lab:
             self.change(controllers.pod_status(self.now, Key(op.pod.namespace, op.pod.name), phase=phase, ready=False))
 
     def log(self, line: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+        """Print to the lab's log. A full disk costs the line, not the lab."""
+        with contextlib.suppress(OSError):
+            print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
 def _is_link_level(op: ops.Op) -> bool:
