@@ -122,7 +122,8 @@ class Lab:
         self.pid = int(info["pid"])
         if info["version"] != __version__:
             raise LabGone(
-                f"lab {self.name} was started by netlab {info['version']}, this is {__version__}: use that version, or `netlab down {self.name}`"
+                f"lab {self.name} was started by netlab {info['version']}, this is {__version__}: "
+                f"use that version, or `netlab down {self.name}`"
             )
 
     @classmethod
@@ -182,7 +183,9 @@ class Lab:
     def get(
         self, kind: str, name: str | None = None, namespace: str | None = "default", selector: str = ""
     ) -> list[dict[str, Any]]:
-        """Objects of a kind as Kubernetes JSON; `namespace` None means all. Raises ApiError (404) for a name that is not there."""
+        """Objects of a kind as Kubernetes JSON; `namespace` None means all. Raises ApiError (404) for a name that is not
+        there.
+        """
         path = _path(kind, name, namespace)
         if name is not None:
             return [self.request("GET", path)]

@@ -79,6 +79,7 @@ def test_help_lists_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[
     assert code == 0
     assert all(f"  {verb} " in out for verb in app.VERBS)
     assert "4 inconclusive" in " ".join(out.split())
+    assert "...\n" not in out.partition("Commands:")[2], "the first sentence of a verb's help must fit on its line"
 
 
 @pytest.mark.parametrize(

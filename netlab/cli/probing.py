@@ -97,7 +97,7 @@ def matrix(
     form: Annotated[str, typer.Option("-o", "--output", metavar="table|json|junit")] = "table",
     lab: LabOption = None,
 ) -> int:
-    """Every sender to every destination: what was expected against what was seen.
+    """Probe every pair: expected against seen.
 
     \b
     Examples:
@@ -213,7 +213,7 @@ def verify(
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     lab: LabOption = None,
 ) -> int:
-    """Read the kernel back and name every difference from the plan. Exit code 1 when there is drift that was not mended.
+    """Compare the kernel with what was planned. Exit code 1 when there is drift that was not mended.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ far end up, its master, other names, changes of links that were there). `revived
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from netlab.errors import KernelError
@@ -27,7 +27,7 @@ class Links:
         self._session = session
         self._installed = installed
         self._finish: list[tuple[str, nl.Message, Op]] = []
-        self._coming_up: dict[str, set[str]] = defaultdict(set)
+        self._coming_up: dict[str, dict[str, None]] = defaultdict(dict)
         self.revived: set[str] = set()
 
     def finish(self) -> None:
@@ -50,10 +50,18 @@ class Links:
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 0.05)
 
-    def _not_up(self, netns: str, names: set[str]) -> set[str]:
+    def _comes_up(self, netns: str, device: str, master: str) -> None:
+        """A bridge has a carrier once one of its ports forwards: it is asked about after them."""
+        names = self._coming_up[netns]
+        names[device] = None
+        if master:
+            names.pop(master, None)
+            names[master] = None
+
+    def _not_up(self, netns: str, names: Iterable[str]) -> dict[str, None]:
         indices = self._session.table(netns).indices
         found = listing.some_links(self._session.socket(netns), (indices[name] for name in names))
-        return {link.name for link in found if link.operstate != _OPERSTATE_UP}
+        return {link.name: None for link in found if link.operstate != _OPERSTATE_UP}
 
     def bridge(self, op: Bridge) -> None:
         table = self._session.table(op.netns)
@@ -77,8 +85,8 @@ class Links:
             self._set(op.netns, listed, _End(op.mac, op.mtu_bytes, op.master, op.up, op.altname), op)
             self._set(op.peer_netns, peer, _End(op.peer_mac, op.mtu_bytes, op.peer_master, op.peer_up), op)
             if op.up and op.peer_up:
-                self._coming_up[op.netns].add(op.device)
-                self._coming_up[op.peer_netns].add(op.peer_device)
+                self._comes_up(op.netns, op.device, op.master)
+                self._comes_up(op.peer_netns, op.peer_device, op.peer_master)
             return
         if listed is not None:
             self._delete(op.netns, op.device, op)
@@ -108,7 +116,7 @@ class Links:
         peer = nl.End(far_table.reserve(far[1]), *far[1:])
         master = table.indices.get(op.master or op.peer_master, 0)
         if end.up and peer.up:
-            self._coming_up[near[0]].add(end.name)  # the other is set up when this one is, and so at once
+            self._comes_up(near[0], end.name, op.master or op.peer_master)  # the far end is set up last, and so at once
         session.queue(near[0], nl.veth(end, peer, session.fds[far[0]], op.mtu_bytes, master), op)
         both = op.master and op.peer_master
         far_master = far_table.indices.get(op.peer_master, 0) if both else None

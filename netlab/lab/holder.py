@@ -1,8 +1,9 @@
 """The holder: one process that owns one lab. It holds the namespaces, reconciles, and serves the API; it does nothing else.
 
-A lab is a Cluster (a value) and the Plan made from it. `change` takes a new Cluster, builds its Plan, and gives the difference to the
-kernel: first what is new (namespaces, links, listeners), then the rules, then what is gone, so that no rule ever points at nothing.
-What is installed is remembered, never listed. When an agent dies, the new one is given what the plan says.
+A lab is a Cluster (a value) and the Plan made from it. `change` takes a new Cluster, builds its Plan, and gives the
+difference to the kernel: first what is new (namespaces, links, listeners), then the rules, then what is gone, so that no
+rule ever points at nothing. What is installed is remembered, never listed. When an agent dies, the new one is given what the
+plan says.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from netlab import controllers, discovery, ops, plan
 from netlab.errors import KernelError, MachineError, NetlabError
@@ -78,15 +79,17 @@ def _ready(lab: "Lab", start: socket.socket) -> None:
     try:
         agent.send(start, ("ready", lab.info()))
     except OSError:
-        return lab.loop.stop()
+        lab.loop.stop()
+        return
     lab.loop.watch(start, lambda: _on_tether(lab, start))
 
 
 def _on_tether(lab: "Lab", start: socket.socket) -> None:
-    if start.recv(1) != RELEASE:
-        return lab.loop.stop()
-    lab.loop.forget(start)
-    start.close()
+    if start.recv(1) == RELEASE:
+        lab.loop.forget(start)
+        start.close()
+    else:
+        lab.loop.stop()
 
 
 def _log_to(path: Path) -> None:
@@ -138,7 +141,7 @@ class Lab:
         self.files.mkdir(exist_ok=True)
         ns.mount("netlab", str(self.files), "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
         self.started = time.time()
-        self.proc_pid = int(os.readlink("/proc/self"))
+        self.proc_pid = int(Path("/proc/self").readlink().name)
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()
         self._serving_udp: Serving | None = None
@@ -219,7 +222,9 @@ class Lab:
             self.agents.loader.call("load", todo)
 
     def _forget_stale_flows(self) -> None:
-        """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet chooses anew."""
+        """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet
+        chooses anew.
+        """
         serving = serving_udp(self.cluster)
         if self._serving_udp is not None and serving != self._serving_udp:
             paths = [self.netns_path(f"node/{name}") for name in self.cluster.nodes]
@@ -268,7 +273,7 @@ class Lab:
     def _on_process(self, op: ops.Process, status: int, final: bool) -> None:
         self.log(f"container {op.container} of {op.pod} ended with {status}" + ("" if final else "; it is started again"))
         if final:
-            phase = "Succeeded" if status == 0 else "Failed"
+            phase: Literal["Succeeded", "Failed"] = "Succeeded" if status == 0 else "Failed"
             self.change(controllers.pod_status(self.now, Key(op.pod.namespace, op.pod.name), phase=phase, ready=False))
 
     def log(self, line: str) -> None:

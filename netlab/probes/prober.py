@@ -301,14 +301,14 @@ class _Run:
     def _not_sent(self, flow: Sent, error: OSError) -> None:
         words = os.strerror(error.errno or 0)
         if error.errno in _NO_WAY:
-            flow.outcome, flow.detail = OutcomeKind.REJECTED, f"{flow.batch.label} has no way to {flow.asked}: {words}"
+            flow.outcome, flow.detail = OutcomeKind.REJECTED, f"refused: {flow.batch.label} has no way to {flow.asked} ({words})"
             flow.left = True
             self.pending -= 1
         elif error.errno == errno.EPERM:  # a rule of the sender's own OUTPUT; a reject still answers with ICMP
             flow.left = True
-            flow.stray = f"the sender's own rules discarded it ({words})"
+            flow.stray = f"not sent: the sender's own rules discard such packets ({words})"
         else:
-            flow.stray = f"the sender's kernel did not send it: {words}"
+            flow.stray = f"not sent: the sender's kernel refused it ({words})"
 
     def _drain(self, timeout_s: float) -> None:
         for fd, _ in self.poller.poll(timeout_s, 256):

@@ -1,7 +1,7 @@
 """The spec's cases and the verdict table with packets: real manifests, a real kernel, and the case's own word as the judge.
 
-What a case says is compared with what arrived; that the oracle agrees (`verdict`) is asked besides. Cases with steps in time follow
-at the end; those whose features are not built yet are listed in NOT_BUILT and shown as skipped, with the reason.
+What a case says is compared with what arrived; that the oracle agrees (`verdict`) is asked besides. Cases with steps in time
+follow at the end; those whose features are not built yet are listed in NOT_BUILT and shown as skipped, with the reason.
 """
 
 import json
