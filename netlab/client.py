@@ -199,9 +199,9 @@ class Lab:
     def scale(self, kind: str, name: str, replicas: int, namespace: str = "default") -> None:
         self.verb("scale", kind=kind, name=name, replicas=replicas, namespace=namespace)
 
-    def endpoints(self, service: str, namespace: str = "default") -> dict[str, None]:
-        """The names of a Service's ready endpoints, as `backends` of a probe names them: a dict, so `.keys()` compares."""
-        return dict.fromkeys(self.verb("endpoints", service=service, namespace=namespace))
+    def endpoints(self, service: str, namespace: str = "default") -> set[str]:
+        """The names of a Service's ready endpoints, as `backends` of a probe names them: compares with `backends.keys()`."""
+        return set(self.verb("endpoints", service=service, namespace=namespace))
 
     # ------------------------------------------------------------ packets
 
