@@ -1,12 +1,12 @@
 """The rule loader: puts a Ruleset into the kernel of one namespace, whole or as the difference from the last one.
 
-Runs in a child of the holder (libnftables calls exit() when it runs out of descriptors). Decides which program or library does
-it, and what its refusal means to the user. Refuses to know how rules are spelled (rendering) and what they mean.
+Runs in a child of the holder (libnftables calls exit() when it runs out of descriptors). Decides which program or library
+does it, and what its refusal means to the user. Refuses to know how rules are spelled (rendering) and what they mean.
 
 nftables: one libnftables context a namespace, made inside it, because it stays bound there; `nft -f -` where the library is
-missing. iptables: {ip,ip6}tables-{nft,legacy}-restore. A difference goes in with --noflush, through a process
-that stays (standing.py); a whole text without, which replaces what its tables held. Each gets a lock file of its own, in memory: the legacy lock is the machine's otherwise, and one
-lab would wait for another.
+missing. iptables: {ip,ip6}tables-{nft,legacy}-restore. A difference goes in with --noflush, through a process that stays
+(standing.py); a whole text without, which replaces what its tables held. Each gets a lock file of its own, in memory: the
+legacy lock is the machine's otherwise, and one lab would wait for another.
 """
 
 import os
@@ -129,7 +129,7 @@ class Loader:
         return running
 
     def _stood(self, fd: int, name: str, tool: str, backend: str, text: str) -> bool:
-        """Whether a standing process has loaded the difference. One that refused is gone, and the usual way goes on from there."""
+        """Whether a standing process has loaded the difference. One that refused is gone; the usual way goes on from there."""
         program = stdbuf()
         if program is None or len(text) > MAXIMUM_TEXT_BYTES:
             return False

@@ -1,7 +1,7 @@
 """The rule loader and conntrack against the real kernel and the real tools, in every backend."""
 
-import socket
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
