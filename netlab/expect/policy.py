@@ -271,6 +271,17 @@ def _serves_node_ports(cluster: Cluster, node: Node, address: Address) -> bool:
     return any(address in network for network in networks) and (not address.is_loopback or str(address) == "127.0.0.1")
 
 
+def serves_health_checks(cluster: Cluster, node: Node, address: Address) -> bool:
+    """Whether health checks of Services are answered at this local address: where nodePortAddresses says, localhost or not."""
+    given = cluster.topology.cluster.proxy.node_port_addresses
+    if given == "primary" or (given is None and _nftables(cluster)):
+        return address == _primary(node, address.version)
+    networks = [network for network in given or () if network.version == address.version]
+    if not networks or any(network.prefixlen == 0 for network in networks):
+        return True
+    return any(address in network for network in networks) and (not address.is_loopback or str(address) == "127.0.0.1")
+
+
 def _localnet(cluster: Cluster) -> bool:
     """Whether the proxy lets packets of 127.0.0.0/8 be routed, for the sake of NodePorts on localhost."""
     proxy = cluster.topology.cluster.proxy

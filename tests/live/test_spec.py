@@ -22,8 +22,6 @@ FLOWS = 40
 """Of two equal backends both are seen, but for one run in 2**39."""
 NOT_BUILT = {
     "tcp-01": "a connection held open across changes",
-    "hc-01": "healthCheckNodePort is not answered yet",
-    "hc-03": "healthCheckNodePort is not answered yet",
 }
 OWN_OF_NODE = {*spec.NODE_ADDRESSES[spec.NODE], "10.244.1.1"}
 SINGLE = [case for case in spec.load_cases() if case.single]
@@ -132,8 +130,25 @@ def changed(lab: Lab, case: Case, step: spec.Raw, remembered: str) -> Case:
     return after
 
 
+def get(lab: Lab, step: spec.Raw) -> None:
+    """A health check, as a load balancer makes it."""
+    seen = lab.probe("host/client", step["http_get"])
+    assert seen.verdict == "pass", seen
+    (answer,) = seen.document["http"]
+    said = step["expect"]
+    assert answer["status"] == said["status"], answer
+    headers = {name.lower(): value for name, value in answer["headers"].items()}
+    for name, value in said.get("header", {}).items():
+        assert headers[name.lower()] == value
+    body = json.loads(answer["body"])
+    assert body["serviceProxyHealthy"] is True
+    assert body["localEndpoints"] == int(headers["x-load-balancing-endpoint-weight"])
+
+
 def take(lab: Lab, case: Case, step: spec.Raw, mode: str, remembered: str) -> str:
     """Send what the step sends and check what it says; the endpoint to remember."""
+    if "http_get" in step:
+        get(lab, step)
     if "packet" not in step:
         return remembered
     said = step["expect"]
