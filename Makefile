@@ -29,7 +29,7 @@ check: setup ## style, types, floors
 	else echo "Vagrantfile: not checked, neither vagrant nor ruby is installed"; fi
 
 golden: setup ## write the golden files anew; read the difference before you commit it
-	@NETLAB_GOLDEN=write $(PYTHON) -m pytest -q -k golden
+	@NETLAB_GOLDEN=1 NETLAB_UPDATE_GOLDEN=1 $(PYTHON) -m pytest -q tests/test_plan.py tests/test_proxy_names.py
 
 bench: setup ## measure, beside peers
 	@for what in up change probe; do echo "== $$what"; $(PYTHON) -m netlab bench $$what || exit; done

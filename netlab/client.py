@@ -122,7 +122,8 @@ class Lab:
         self.pid = int(info["pid"])
         if info["version"] != __version__:
             raise LabGone(
-                f"lab {self.name} was started by netlab {info['version']}, this is {__version__}: use that version, or `netlab down {self.name}`"
+                f"lab {self.name} was started by netlab {info['version']}, this is {__version__}: "
+                f"use that version, or `netlab down {self.name}`"
             )
 
     @classmethod
@@ -182,7 +183,9 @@ class Lab:
     def get(
         self, kind: str, name: str | None = None, namespace: str | None = "default", selector: str = ""
     ) -> list[dict[str, Any]]:
-        """Objects of a kind as Kubernetes JSON; `namespace` None means all. Raises ApiError (404) for a name that is not there."""
+        """Objects of a kind as Kubernetes JSON; `namespace` None means all. Raises ApiError (404) for a name that is not
+        there.
+        """
         path = _path(kind, name, namespace)
         if name is not None:
             return [self.request("GET", path)]
@@ -196,9 +199,9 @@ class Lab:
     def scale(self, kind: str, name: str, replicas: int, namespace: str = "default") -> None:
         self.verb("scale", kind=kind, name=name, replicas=replicas, namespace=namespace)
 
-    def endpoints(self, service: str, namespace: str = "default") -> dict[str, None]:
-        """The names of a Service's ready endpoints, as `backends` of a probe names them: a dict, so `.keys()` compares."""
-        return dict.fromkeys(self.verb("endpoints", service=service, namespace=namespace))
+    def endpoints(self, service: str, namespace: str = "default") -> set[str]:
+        """The names of a Service's ready endpoints, as `backends` of a probe names them: compares with `backends.keys()`."""
+        return set(self.verb("endpoints", service=service, namespace=namespace))
 
     # ------------------------------------------------------------ packets
 
@@ -295,6 +298,15 @@ class Lab:
         state: tuple[Cluster, Plan] = pickle.loads(data)  # from our own lab, over a socket that only this user can open
         return state
 
+    def release(self) -> None:
+        """Let the lab outlive this process."""
+        if self._keep is not None:
+            from netlab.lab.spec import RELEASE
+
+            self._keep.sendall(RELEASE)
+            self._keep.close()
+            self._keep = None
+
     def down(self, timeout_s: float = 10.0) -> None:
         """End the lab; returns when its process and its socket are gone. A lab that has gone already is no error."""
         with contextlib.suppress(ProcessLookupError):
@@ -384,13 +396,11 @@ def up(
     topology_value, objects, _ = read_inputs(topology, [str(path) for path in manifests], proxy=proxy, fabric=fabric)
     if name is None:
         name = f"{topology_value.name}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
-    return launch(start.spawn_holder(), name, topology_value, objects, named=named, tether=True)
+    return launch(start.spawn_holder(), name, topology_value, objects, named=named)
 
 
-def launch(
-    starting: "Starting", name: str, topology: "Topology", objects: Sequence[Any], *, named: bool = False, tether: bool = False
-) -> Lab:
-    """Give a waiting holder its lab. On any error the holder ends and the lab's directory is gone."""
+def launch(starting: "Starting", name: str, topology: "Topology", objects: Sequence[Any], *, named: bool = False) -> Lab:
+    """Give a waiting holder its lab, which ends with this process unless it is released. On any error nothing is left."""
     from netlab.lab.spec import LabSpec
 
     try:
@@ -402,16 +412,14 @@ def launch(
         starting.cancel()
         raise
     try:
-        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects), tether)
+        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects))
         starting.go(lock, spec)
     except BaseException:
         starting.cancel()
         raise
     finally:
         os.close(lock)
-    if not tether:
-        starting.sock.close()
-    lab = Lab(directory, starting.sock if tether else None)
+    lab = Lab(directory, starting.sock)
     if named:
         from netlab.lab.named import publish
 

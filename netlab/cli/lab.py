@@ -57,7 +57,8 @@ def up(
     if form == "json":
         output.print_json(described(info))
     else:
-        print(lab.name)
+        print(lab.name, flush=True)
+    lab.release()
     output.message(f"{info.nodes} nodes, {info.pods} pods, proxy {info.proxy}; `netlab down` takes it down")
 
 
