@@ -111,6 +111,36 @@ class View:
         return list(self._lab.verb("observe", target=self.target, what=what))
 
 
+class Connection:
+    """A TCP connection that the lab holds open. `backend` is who took it, `answer` what it called itself, `result` the judged probe.
+
+    As a context manager it is closed at the end.
+    """
+
+    def __init__(self, lab: "Lab", opened: Mapping[str, Any]) -> None:
+        self._lab, self._id = lab, int(opened["connection"])
+        self.backend: str = opened["backend"]
+        self.answer: str = opened["answer"]
+        self.result = ProbeResult.of(opened["result"])
+        self.problem = ""
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with contextlib.suppress(NetlabError):
+            self.close()
+
+    def use(self, timeout_s: float = 1.0) -> bool:
+        """Ask the peer for its name again, on the same connection: whether the same one answered. Else `problem` says why not."""
+        used = self._lab.verb("use-connection", connection=self._id, timeout_s=timeout_s)
+        self.problem = used["problem"] or ("" if used["same"] else f"another one answered: {used['answer']}")
+        return bool(used["same"])
+
+    def close(self) -> None:
+        self._lab.verb("close-connection", connection=self._id)
+
+
 class Lab:
     """A running lab. As a context manager it is taken down at the end."""
 
@@ -221,6 +251,14 @@ class Lab:
         body = {"from": sender, "to": to, "count": count, "protocol": protocol, "source": source, "source_port": source_port,
                 "timeout_s": timeout_s, "expect": dict(expect) if expect else None, "namespace": namespace}  # fmt: skip
         return ProbeResult.of(self.request("POST", "/netlab/v1/probe", body))
+
+    def connect(
+        self, sender: str, to: str, source: str | None = None, timeout_s: float = 1.0, namespace: str = "default"
+    ) -> Connection:
+        """Open a TCP connection and hold it, to see whether it outlives changes. Raises ApiError when it is not established."""
+        return Connection(
+            self, self.verb("connect", **{"from": sender}, to=to, source=source, timeout_s=timeout_s, namespace=namespace)
+        )
 
     def matrix(self, senders: Sequence[str] | None = None, to: Sequence[str] | None = None, **options: Any) -> list[ProbeResult]:
         """Every pair of senders and destinations (default: all pods, nodes and hosts, and all pods and Services)."""

@@ -266,7 +266,7 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(f"the {name} process died" + ("" if name == "worker" else " and was started again"))
+        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper") else " and was started again"))
         if name == "responder":
             self._listen([op for op in self.plan.ops.values() if isinstance(op, ops.Listener)])
 
