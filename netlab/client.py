@@ -112,7 +112,7 @@ class View:
 
 
 class Connection:
-    """A TCP connection that the lab holds open. `backend` is who took it, `answer` what it called itself, `result` the judged probe.
+    """A TCP connection that the lab holds open. `backend` took it, `answer` is its own name, `result` the judged probe.
 
     As a context manager it is closed at the end.
     """

@@ -7,6 +7,7 @@ from netlab import controllers, manifest, plan
 from netlab.endpoints import endpoints_of
 from netlab.errors import ApiError, InputError
 from netlab.lab.holder import Lab
+from netlab.lab.naming import named, names_of
 from netlab.manifest import kinds
 from netlab.model import Key
 from netlab.ops import Listener, Process, Ruleset, Veth
@@ -146,7 +147,12 @@ def exec_(lab: Lab, body: Body, later: Later) -> None:
 def observe(lab: Lab, body: Body, later: Later) -> None:
     """{"target", "what": links|addresses|routes|neighbours|rules|conntrack} -> what the kernel says there."""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
-    lab.agents.work(later, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
+    names = names_of(lab.cluster) if body["what"] == "conntrack" else None
+
+    def seen(ok: bool, answer: Any) -> None:
+        later(ok, [named(row, names) for row in answer] if ok and names is not None else answer)
+
+    lab.agents.work(seen, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
 
 
 def flush_conntrack(lab: Lab, body: Body, later: Later) -> None:

@@ -24,3 +24,12 @@ def test_a_connection_outlives_its_service_but_not_its_network(mode: str) -> Non
             assert second.use()
         with pytest.raises(InputError, match="no connection"):
             first.use()
+
+
+def test_conntrack_shows_who_talked_to_whom() -> None:
+    with netlab.up(manifests=[KUBIA], proxy="nftables") as lab, lab.connect("host/client", "svc/kubia") as connection:
+        rows = [row for row in lab.node("node-169").conntrack() if row["state"] == "ESTABLISHED"]
+        (names,) = [row["names"] for row in rows if row["names"]["dst"].startswith("svc/default/kubia")]
+        assert names["src"] == "host/client"
+        assert names["reply_src"] == connection.backend
+        assert names["reply_dst"].startswith("node/")
