@@ -325,6 +325,19 @@ class Lab:
         """The lab's whole state, as the value that its process works on."""
         return self._state()[0]
 
+    def twin(self, proxy: str, name: str | None = None) -> "Lab":
+        """A new lab with the same nodes, pods and objects as this one has now, in another proxy mode. Ends with this process.
+
+        Raises InputError, MachineError (a mode that this kernel cannot run).
+        """
+        from netlab.lab import start
+        from netlab.lab.inputs import overridden
+
+        cluster = self.cluster()
+        topology = overridden(cluster.topology, proxy, None)
+        name = name or f"{self.name}-{proxy}-{os.getpid()}"
+        return launch(start.spawn_holder(), name, topology, (), cluster=cluster.with_(topology=topology))
+
     def plan(self) -> "Plan":
         """What the lab has installed."""
         return self._state()[1]
@@ -437,8 +450,19 @@ def up(
     return launch(start.spawn_holder(), name, topology_value, objects, named=named)
 
 
-def launch(starting: "Starting", name: str, topology: "Topology", objects: Sequence[Any], *, named: bool = False) -> Lab:
-    """Give a waiting holder its lab, which ends with this process unless it is released. On any error nothing is left."""
+def launch(
+    starting: "Starting",
+    name: str,
+    topology: "Topology",
+    objects: Sequence[Any],
+    *,
+    named: bool = False,
+    cluster: "Cluster | None" = None,
+) -> Lab:
+    """Give a waiting holder its lab, which ends with this process unless it is released. On any error nothing is left.
+
+    `cluster`: what the lab begins with, instead of objects.
+    """
     from netlab.lab.spec import LabSpec
 
     try:
@@ -450,7 +474,7 @@ def launch(starting: "Starting", name: str, topology: "Topology", objects: Seque
         starting.cancel()
         raise
     try:
-        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects))
+        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects), cluster)
         starting.go(lock, spec)
     except BaseException:
         starting.cancel()

@@ -173,7 +173,7 @@ class Lab:
 
     def build(self) -> None:
         """From nothing to the lab of the specification."""
-        self.change(controllers.initial(self.spec.topology, self.spec.objects))
+        self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""

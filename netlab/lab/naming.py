@@ -52,7 +52,7 @@ def names_of(cluster: Cluster) -> Names:
     nodes: set[Address] = set()
     for name, node in cluster.nodes.items():
         bridges = [cidr[1] for cidr in node.pod_cidrs if cidr.num_addresses > 2]
-        owners.update({address: f"node/{name}" for address in (*bridges, *node.addresses)})
+        owners.update(dict.fromkeys((*bridges, *node.addresses), f"node/{name}"))
         nodes |= {*bridges, *node.addresses}
     return Names(frontends, owners, frozenset(nodes))
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from netlab import differences
+from netlab.differences import Difference
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
@@ -35,6 +37,7 @@ class Question:
     timeout_s: float
     expected: Outcome
     traced: Outcome
+    known: tuple[Difference, ...] = ()
 
 
 def probe(lab: Lab, body: Body, later: Later) -> None:
@@ -96,6 +99,7 @@ def ask(lab: Lab, body: Body) -> Question:
         float(body.get("timeout_s") or 1.0),
         expect(cluster, flow),
         trace(lab.plan, flow).outcome,
+        differences.known(cluster, flow),
     )
 
 
@@ -197,6 +201,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Mapping[tuple[Addre
         "verdict": str(verdict.judgement),
         "why": list(verdict.why),
     }
+    if question.known:
+        document["differences"] = [{"row": d.row, "text": d.text, "apart": sorted(d.apart)} for d in question.known]
     responses: Sequence[Any] = getattr(answer, "responses", ())
     if responses:
         document["http"] = [
