@@ -11,7 +11,63 @@ from netlab.model import Flow, Outcome, Protocol, Ref
 from netlab.trace import Trace
 from tests import spec
 
-CASES = tuple(case for case in (*spec.load_cases(), *spec.load_verdicts()) if case.services)
+PLAIN = {"ready": True, "serving": True, "terminating": False}
+MANY = spec.Case(
+    "three-endpoints",
+    "TCP, UDP and SCTP on one port, three endpoints each; ExternalName and a guarded node address beside it",
+    (
+        {
+            "name": "web",
+            "type": "NodePort",
+            "clusterIP": "10.96.0.10",
+            "externalTrafficPolicy": "Local",
+            "ports": [
+                {"name": proto.lower(), "port": 80, "targetPort": 8080 + at, "protocol": proto, "nodePort": 30080}
+                for at, proto in enumerate(("TCP", "UDP", "SCTP"))
+            ],
+        },
+        {
+            "name": "away",
+            "type": "ExternalName",
+            "clusterIP": "10.96.0.11",
+            "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}],
+        },
+        {
+            "name": "guarded",
+            "type": "LoadBalancer",
+            "clusterIP": "10.96.0.12",
+            "ports": [{"name": "http", "port": 81, "targetPort": 8080, "protocol": "TCP"}],
+            "loadBalancerIPs": [{"ip": "192.168.51.10"}],
+            "loadBalancerSourceRanges": ["198.51.100.0/24"],
+        },
+    ),
+    tuple(
+        {"service": service, "ip": address, "node": node, **PLAIN}
+        for service, address, node in (
+            ("web", "10.244.1.5", "node-a"),
+            ("web", "10.244.1.6", "node-a"),
+            ("web", "10.244.2.5", "node-b"),
+            ("away", "10.244.1.5", "node-a"),
+            ("guarded", "10.244.1.5", "node-a"),
+        )
+    ),
+    {"nodePortAddresses": ["0.0.0.0/0"]},
+    tuple(
+        {"packet": {"from": "pod-on-node", "srcIP": "10.244.1.9", "to": to, "port": port, "proto": proto}}
+        for proto in ("TCP", "UDP", "SCTP")
+        for to, port in (
+            ("10.96.0.10", 80),
+            ("10.96.0.11", 80),
+            ("192.168.51.10", 81),
+            ("192.168.50.10", 30080),
+            ("192.168.50.11", 30080),
+            ("192.168.50.100", 30080),
+        )
+    ),
+)
+"""A case of our own, for what none of the file has: other protocols, more endpoints, other machines' node ports."""
+
+CASES = (*(case for case in (*spec.load_cases(), *spec.load_verdicts()) if case.services), MANY)
 NODE, HOST = Ref("node", "", "node-a"), Ref("host", "", "client")
 UNALLOCATED = "10.96.77.7"
 

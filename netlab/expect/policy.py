@@ -71,7 +71,9 @@ class Frontend:
 def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
     """`device` is the interface that the packet came in through; '' when the node itself sends it."""
     decision = _decide(cluster, node, packet, device)
-    if decision.kind is NOT_HANDLED and packet.destination.is_loopback and not packet.source.is_loopback and _localnet(cluster):
+    # What the node itself sends meets the guard in OUTPUT, before a refusal for want of endpoints, which hangs on INPUT.
+    unguarded = decision.kind is NOT_HANDLED or (decision.kind is REJECTED and device == "")
+    if unguarded and packet.destination.is_loopback and not packet.source.is_loopback and _localnet(cluster):
         return Decision(DROPPED, why=f"to {packet.destination} from {packet.source}: blocked, because route_localnet is on")
     return decision
 

@@ -377,8 +377,8 @@ class _Walk:
                 return self.namespace.is_local(packet.destination)
             case InInterface(name, prefix, negate):
                 return (packet.in_device.startswith(name) if prefix else packet.in_device == name) != negate
-            case CtState(states):
-                return packet.state in states
+            case CtState(states, negate):
+                return (packet.state in states or (packet.dnat and "dnat" in states)) != negate
             case CtDnat(negate):
                 return packet.dnat != negate
             case MarkSet(mask, negate):

@@ -3,6 +3,7 @@
 import netlab
 from netlab.cli import comparing
 from netlab.client import labs
+from netlab.model import Key
 
 KUBIA = "manifests/kubia.yaml"
 
@@ -10,7 +11,7 @@ KUBIA = "manifests/kubia.yaml"
 def test_a_twin_is_the_same_lab_in_another_mode() -> None:
     with netlab.up(manifests=[KUBIA], proxy="iptables") as lab:
         before, alive = lab.cluster(), {one.name for one in labs()}
-        to = ["svc/kubia", f"{before.services['default', 'kubia'].cluster_ips[0]}:81"]
+        to = ["svc/kubia", f"{before.services[Key('default', 'kubia')].cluster_ips[0]}:81"]
         found = comparing.matrix(lab, ["pod/client", "node/node-170", "host/client"], to)
         assert found.modes[:2] == ("iptables", "nftables")
         assert found.exit_code == 0, comparing.summary(found, colour=False)
