@@ -354,9 +354,13 @@ class Lab:
         if self._keep is not None:
             from netlab.lab.spec import RELEASE
 
-            self._keep.sendall(RELEASE)
-            self._keep.close()
-            self._keep = None
+            try:
+                self._keep.sendall(RELEASE)
+            except OSError:
+                raise LabGone(f"lab {self.name} died right after its start") from None
+            finally:
+                self._keep.close()
+                self._keep = None
 
     def down(self, timeout_s: float = 10.0) -> None:
         """End the lab; returns when its process and its socket are gone. A lab that has gone already is no error."""
