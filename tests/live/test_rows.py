@@ -1,4 +1,4 @@
-"""Rows of the behaviour table that the spec's cases leave out, with packets: detectors, ExternalName, headless, externalIPs, SCTP.
+"""Rows of the behaviour table that the spec's cases leave out: detectors, ExternalName, headless, externalIPs, SCTP.
 
 Each row says in its own words what must be seen; the verdict (oracle, rules and packets agree) is asked besides.
 """
@@ -146,7 +146,7 @@ def test_external_name(lab: Lab) -> None:
 
 
 def test_sctp(lab: Lab) -> None:
-    """Row 12: a key of its own. INIT chunks pass through rules and conntrack on any kernel; sockets that answer need one with SCTP."""
+    """Row 12: a key of its own. INIT chunks pass the rules of any kernel; sockets that answer need one with SCTP."""
     seen = lab.probe("pod/client", "svc/sctp", count=40)
     assert seen.to.endswith("/sctp")
     assert seen.verdict == "pass" and seen.outcomes["delivered"] == 40 and set(seen.backends) == BOTH, seen
