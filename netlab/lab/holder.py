@@ -170,7 +170,7 @@ class Lab:
 
     def build(self) -> None:
         """From nothing to the lab of the specification."""
-        self.change(controllers.initial(self.spec.topology, self.spec.objects))
+        self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""
@@ -271,7 +271,7 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(f"the {name} process died" + ("" if name == "worker" else " and was started again"))
+        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper") else " and was started again"))
         if name == "responder":
             self._listen([op for op in self.plan.ops.values() if isinstance(op, ops.Listener)])
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from netlab import differences
+from netlab.differences import Difference
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
 from netlab.lab.holder import Lab
-from netlab.lab.naming import Names, named, receivers
+from netlab.lab.receiving import Names, name_of, receivers
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched
 from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
@@ -36,6 +38,7 @@ class Question:
     timeout_s: float
     expected: Outcome
     traced: Outcome
+    known: tuple[Difference, ...] = ()
 
 
 def probe(lab: Lab, body: Body, later: Later) -> None:
@@ -99,6 +102,7 @@ def ask(lab: Lab, body: Body) -> Question:
         float(body.get("timeout_s") or 1.0),
         expect(cluster, flow),
         trace(lab.plan, flow).outcome,
+        differences.known(cluster, flow),
     )
 
 
@@ -184,7 +188,7 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         seen = replace(
             seen, blind=(*seen.blind, *seen.evidence, "a refusal by an SCTP receiver cannot be seen here"), delivered=0
         )
-    exact = {(one.address, one.port): named(one.address, one.port, names) for one in question.expected.backends}
+    exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
     verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
     document = {
         "from": str(question.sender),
@@ -199,6 +203,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         "verdict": str(verdict.judgement),
         "why": list(verdict.why),
     }
+    if question.known:
+        document["differences"] = [{"row": d.row, "text": d.text, "apart": sorted(d.apart)} for d in question.known]
     responses: Sequence[Any] = getattr(answer, "responses", ())
     if responses:
         document["http"] = [
@@ -211,7 +217,7 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
 
 def expectation(expected: Outcome, names: Names) -> dict[str, Any]:
     """What the oracle said. `masqueraded` is one truth value, or one a backend where they differ."""
-    flags = {named(one.address, one.port, names): one.masqueraded for one in expected.backends}
+    flags = {name_of(one.address, one.port, names): one.masqueraded for one in expected.backends}
     values = set(flags.values())
     document: dict[str, Any] = {
         "outcome": "dropped" if expected.kind == "not-handled" else str(expected.kind),

@@ -7,7 +7,8 @@ from netlab import controllers, manifest, plan
 from netlab.endpoints import endpoints_of
 from netlab.errors import ApiError, InputError
 from netlab.lab.holder import Lab
-from netlab.lab.naming import named, receivers
+from netlab.lab.naming import named, names_of
+from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
 from netlab.ops import Listener, Process, Ruleset, Veth
@@ -92,7 +93,7 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
         raise ApiError(404, "NotFound", f'services "{name}" not found')
     names = receivers(lab.cluster)
     found = {
-        named(endpoint.address, endpoint.port, names)
+        name_of(endpoint.address, endpoint.port, names)
         for port in service.ports
         for endpoint in endpoints_of(lab.cluster, service, port)
         if endpoint.ready
@@ -160,7 +161,12 @@ def exec_(lab: Lab, body: Body, later: Later) -> None:
 def observe(lab: Lab, body: Body, later: Later) -> None:
     """{"target", "what": links|addresses|routes|neighbours|rules|conntrack} -> what the kernel says there."""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
-    lab.agents.work(later, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
+    names = names_of(lab.cluster) if body["what"] == "conntrack" else None
+
+    def seen(ok: bool, answer: Any) -> None:
+        later(ok, [named(row, names) for row in answer] if ok and names is not None else answer)
+
+    lab.agents.work(seen, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
 
 
 def flush_conntrack(lab: Lab, body: Body, later: Later) -> None:
