@@ -13,8 +13,9 @@ another node takes its own way.
 
 from typing import Literal
 
+from netlab.expect.deciding import decide
 from netlab.expect.places import lab_of, place_of
-from netlab.expect.policy import Packet, decide, device_of_pods
+from netlab.expect.policy import Packet, device_of_pods
 from netlab.expect.walk import send
 from netlab.model import Cluster, Flow, Outcome, OutcomeKind
 
@@ -30,7 +31,8 @@ def expect_at(cluster: Cluster, node_name: str, flow: Flow, origin: Origin) -> O
     device = {"pod": device_of_pods(cluster), "node": "", "external": "eth0"}[origin]
     packet = Packet(flow.source, flow.destination, flow.port, flow.protocol)
     decision = decide(cluster, cluster.nodes[node_name], packet, device)
-    return Outcome(decision.kind, decision.backends, decision.affinity, decision.why)
+    spread: Literal["random", "turns"] = "turns" if decision.relayed else "random"
+    return Outcome(decision.kind, decision.backends, decision.affinity, decision.why, spread)
 
 
 def expect(cluster: Cluster, flow: Flow) -> Outcome:
@@ -48,4 +50,6 @@ def expect(cluster: Cluster, flow: Flow) -> Outcome:
         kind = OutcomeKind.REJECTED if OutcomeKind.REJECTED in fates else OutcomeKind.DROPPED
     backends = tuple(sorted({end.backend for end in ends if end.backend is not None}))
     reasons = dict.fromkeys(end.why for end in ends if end.why)
-    return Outcome(kind, backends, any(end.affinity for end in ends), "; ".join(reasons))
+    spreads = {end.spread for end in ends}
+    spread: Literal["random", "turns", "any"] = "any" if "any" in spreads else "turns" if "turns" in spreads else "random"
+    return Outcome(kind, backends, any(end.affinity for end in ends), "; ".join(reasons), spread)
