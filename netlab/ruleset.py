@@ -268,17 +268,7 @@ class Lookup:
 
 Verdict = Accept | Drop | Return | Reject | Jump | Goto
 Statement = (
-    Verdict
-    | OrMark
-    | XorMark
-    | Dnat
-    | Redirect
-    | DnatRandom
-    | GotoRandom
-    | Masquerade
-    | RememberSource
-    | UpdateSet
-    | Lookup
+    Verdict | OrMark | XorMark | Dnat | Redirect | DnatRandom | GotoRandom | Masquerade | RememberSource | UpdateSet | Lookup
 )
 
 # ---------------------------------------------------------------- structure

@@ -1,15 +1,18 @@
 """A node's proxy process in mode userspace: takes connections and datagrams at its ports, and calls endpoints in turn.
 
-Decides which endpoint is next, and when a client is forgotten. Refuses to know Services and rules: it is told ports (ops.RelayPort).
-As kube-proxy's first back end did (kubernetes pkg/proxy/userspace/{proxysocket,roundrobin}.go, v1.25): round robin for each port;
-with affinity, a client's address keeps its endpoint until it was silent for the timeout; over TCP an endpoint that cannot be
-reached within 0.25, 0.5, 1 and 2 s is passed over for the next, four in all, and then the client's connection is closed; each UDP
-client has a socket of its own until it was silent for `udp_idle_s`. Without endpoints connections are closed and datagrams dropped.
+Decides which endpoint is next, and when a client is forgotten. Refuses to know Services and rules: it is told ports
+(ops.RelayPort). As kube-proxy's first back end did (kubernetes pkg/proxy/userspace/{proxysocket,roundrobin}.go, v1.25): round
+robin for each port; with affinity, a client's address keeps its endpoint until it was silent for the timeout; over TCP an
+endpoint that cannot be reached within 0.25, 0.5, 1 and 2 s is passed over for the next, four in all, and then the client's connection is
+closed; each UDP client has a socket of its own until it was silent for `udp_idle_s`. Without endpoints connections are closed and
+datagrams dropped.
+
 Otherwise than there: a stream may be closed in one direction only, a UDP answer leaves from the address that was asked, and
 endpoints are taken in their order instead of a shuffled one.
 
-Theory of operation. One epoll loop, one process a node, which joins the node's network namespace when it starts and for ever. New
-settings change what the next connection gets; what is under way goes on, and a port that is gone takes only its UDP clients along.
+Theory of operation. One epoll loop, one process a node, which joins the node's network namespace when it starts and for ever.
+New settings change what the next connection gets; what is under way goes on, and a port that is gone takes only its UDP clients
+along.
 """
 
 import contextlib
@@ -401,5 +404,3 @@ def serve(sock: socket.socket, netns: str) -> NoReturn:
     proxy.watch(sock.fileno(), order)
     while True:
         proxy.poll()
-
-

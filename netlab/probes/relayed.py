@@ -1,9 +1,9 @@
 """TCP probes in a lab whose nodes proxy in user space: what leaves the client is not the connection that reaches the pod.
 
-A packet's numbers do not survive a proxy process, and a finished handshake proves only that the process is there. So a real client
-says something: a request that carries a token, and the receiving side's stack is watched for it. A flow is delivered when the
-answer came or, where HTTP was not asked for, when its token was seen to arrive (data arrives only on a connection that works both
-ways). A connection that is accepted and then closed before its token arrived anywhere is a refusal. Decides nothing else.
+A packet's numbers do not survive a proxy process, and a finished handshake proves only that the process is there. So a real
+client says something: a request that carries a token, and the receiving side's stack is watched for it. A flow is delivered when
+the answer came or, where HTTP was not asked for, when its token was seen to arrive (data arrives only on a connection that works
+both ways). A connection that is accepted and then closed before its token arrived anywhere is a refusal. Decides nothing else.
 """
 
 import contextlib
@@ -236,4 +236,3 @@ def _traced(prober: Prober, batches: Sequence[Batch]) -> dict[int, Observation]:
     ]
     found = prober.probe_all(again) if again else ()
     return {id(batch): seen for batch, seen in zip(silent, found, strict=True)}
-

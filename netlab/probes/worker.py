@@ -40,7 +40,7 @@ class Worker:
 
         through = iter(relayed.probe_all(self.prober(), [request for request in asked if request.relayed]))
         found = (next(through if request.relayed else plain) for request in asked)
-        return [getattr(one, "observation", one) for one in found]
+        return [one if isinstance(one, Observation) else one.observation for one in found]
 
     def prober(self) -> Any:
         if self._prober is None:

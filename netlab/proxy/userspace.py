@@ -3,8 +3,8 @@
 Decides the chains and the node's proxy process (ops.Relay) with a port of its own for each Service port. Refuses to know how the
 process works (agents/relay.py). Source: kubernetes pkg/proxy/userspace/{proxier,roundrobin}.go, v1.25, --proxy-mode=userspace.
 
-Theory. What comes in goes through KUBE-PORTALS-CONTAINER, what the node itself sends through KUBE-PORTALS-HOST: one rule a Service
-address, which rewrites the destination to the proxy process. What is then left and addressed to the node meets
+Theory. What comes in goes through KUBE-PORTALS-CONTAINER, what the node itself sends through KUBE-PORTALS-HOST: one rule a
+Service address, which rewrites the destination to the proxy process. What is then left and addressed to the node meets
 KUBE-NODEPORT-CONTAINER and KUBE-NODEPORT-HOST. The process takes the connection and makes its own, from the node's address.
 
 What the old proxier did not know is not there: traffic policies, source ranges, hints, terminating endpoints, nodePortAddresses,

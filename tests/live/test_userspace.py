@@ -1,0 +1,158 @@
+"""Mode userspace with packets: the spec's cases, exact turns, and a proxy process that dies.
+
+Cases in which the old proxier did otherwise than today's modes (tests/test_proxy_userspace.py lists them with their reasons) are
+sent too, and judged by the oracle alone.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import netlab
+from netlab.client import Lab
+from netlab.model import OutcomeKind
+from tests import spec
+from tests.live.test_spec import OWN_OF_NODE, SETTINGS, STEPPED, changed, probe, start, take
+from tests.spec import Case
+from tests.test_proxy_userspace import SINGLE, is_different, wanted
+
+MODE = "userspace"
+FLOWS = 12
+NOT_ASKED = {
+    "tcp-01": "a connection held open across changes: tests/test_relay.py",
+    "hc-01": "the old proxier answered no health checks",
+    "hc-03": "the old proxier answered no health checks",
+}
+CASES = [case for case in SINGLE if "/" not in case.id]
+
+
+def check(lab: Lab, case: Case) -> None:
+    seen = probe(lab, case, case.packets[0], count=FLOWS)
+    assert seen.verdict == "pass", (case.id, seen)
+    if is_different(case):
+        return
+    kind, backends = wanted(case)
+    if kind is OutcomeKind.DELIVERED:
+        assert seen.outcomes["delivered"] == seen.sent == FLOWS, (case.id, seen)
+        assert set(seen.backends) == {spec.receiver(case, backend) for backend in backends}, (case.id, seen)
+        assert set(seen.sources) <= OWN_OF_NODE, (case.id, seen)
+        assert max(seen.backends.values()) - min(seen.backends.values()) <= (FLOWS if seen.expected.get("affinity") else 1)
+    elif kind is OutcomeKind.REJECTED:
+        assert seen.outcomes["rejected" if case.packets[0]["proto"] == "TCP" else "dropped"] == seen.sent, (case.id, seen)
+    elif kind is OutcomeKind.DROPPED:
+        assert seen.outcomes["dropped"] == seen.sent, (case.id, seen)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_case(case: Case, tmp_path: Path) -> None:
+    with start(case, MODE, tmp_path) as lab:
+        check(lab, case)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_verdict_table(setting: str, tmp_path: Path) -> None:
+    cases = [case for case in spec.load_verdicts() if case.id.split("/")[0] == setting]
+    with start(cases[0], MODE, tmp_path) as lab:
+        for case in cases:
+            check(lab, case)
+
+
+@pytest.mark.parametrize("case", [case for case in STEPPED if case.id not in NOT_ASKED], ids=lambda case: case.id)
+def test_case_in_steps(case: Case, tmp_path: Path) -> None:
+    with start(case, MODE, tmp_path) as lab:
+        remembered = ""
+        for step in case.steps:
+            remembered = take(lab, case, step, MODE, remembered)
+            case = changed(lab, case, step, remembered)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with netlab.up(manifests=["manifests/kubia.yaml", "manifests/udp.yaml"], proxy=MODE) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("to", "protocol"), [("svc/kubia", "tcp"), ("svc/kubia", "http"), ("svc/udp-echo:dns", "udp")], ids=["tcp", "http", "udp"]
+)
+def test_turns_are_exact(lab: Lab, to: str, protocol: str) -> None:
+    seen = lab.probe("pod/client", to, count=1000, protocol=protocol)
+    assert seen.verdict == "pass", seen
+    assert sorted(seen.backends.values()) == [333, 333, 334], seen
+    again = lab.probe("host/client", to, count=2, protocol=protocol)
+    assert again.verdict == "pass", again
+
+
+def proxies(lab: Lab) -> dict[str, int]:
+    pids = lab.verb("processes")["agents"]
+    return {name: pid for name, pid in pids.items() if name.startswith("proxy-")}
+
+
+def test_a_node_has_a_proxy_process(lab: Lab) -> None:
+    assert set(proxies(lab)) == {"proxy-node-169", "proxy-node-170", "proxy-node-171"}
+    assert "kube-proxy" in lab.exec("node/node-170", ["ss", "-tlnp"]).stdout
+
+
+def test_a_proxy_process_that_is_killed_comes_back(lab: Lab) -> None:
+    before = proxies(lab)
+    lab.exec("node/node-170", ["sh", "-c", f"kill -9 {before['proxy-node-170']}"], check=True)
+    deadline = time.monotonic() + 10
+    while (after := proxies(lab))["proxy-node-170"] == before["proxy-node-170"] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert after["proxy-node-170"] != before["proxy-node-170"]
+    assert {name for name in before if before[name] == after[name]} == {"proxy-node-169", "proxy-node-171"}
+    assert lab.verify().drift == []
+    seen = lab.probe("node/node-170", "svc/kubia", count=9)
+    assert seen.verdict == "pass", seen
+    assert set(seen.backends.values()) == {3}
+
+
+def test_a_stopped_proxy_process_is_seen(lab: Lab) -> None:
+    """A process that does nothing accepts connections all the same (its kernel does): only what arrives at the pod counts."""
+    pid = proxies(lab)["proxy-node-171"]
+    lab.exec("node/node-171", ["kill", "-STOP", str(pid)], check=True)
+    try:
+        seen = lab.probe("node/node-171", "svc/kubia", count=3, timeout_s=0.3)
+    finally:
+        lab.exec("node/node-171", ["kill", "-CONT", str(pid)], check=True)
+    assert seen.verdict == "fail"
+    assert seen.outcomes["dropped"] == 3
+    assert lab.probe("node/node-171", "svc/kubia", count=3).verdict == "pass"
+
+
+def test_rules_taken_away_are_told_and_mended(lab: Lab) -> None:
+    for node in ("node-169", "node-170", "node-171"):
+        lab.exec(f"node/{node}", ["iptables-nft", "-t", "nat", "-F", "KUBE-PORTALS-CONTAINER"], check=True)
+    assert lab.probe("pod/client", "svc/kubia", timeout_s=0.3).verdict == "fail"
+    assert any("KUBE-PORTALS-CONTAINER" in sentence for sentence in lab.verify(repair=True).drift)
+    assert lab.probe("pod/client", "svc/kubia", count=3).verdict == "pass"
+
+
+def test_a_pod_that_is_cut_off_is_passed_over(lab: Lab) -> None:
+    victim = next(iter(lab.probe("pod/client", "svc/kubia").backends))
+    lab.fault("link-down", target=victim)
+    try:
+        seen = lab.probe("pod/client", "svc/kubia", count=6, timeout_s=2.0)
+        assert seen.verdict == "pass", seen
+        assert seen.outcomes["delivered"] == 6
+        assert victim not in seen.backends
+        assert len(seen.backends) == 2
+    finally:
+        lab.fault("link-up", target=victim)
+
+
+def test_matrix_passes(lab: Lab) -> None:
+    results = lab.matrix()
+    assert len(results) > 20
+    assert [result for result in results if result.verdict != "pass"] == []
+
+
+def test_routed_pods_are_served(tmp_path: Path) -> None:
+    with netlab.up(manifests=["manifests/kubia.yaml", "manifests/udp.yaml"], proxy=MODE, fabric="routed") as routed:
+        for sender in ("pod/client", "host/client", "node/node-169"):
+            for to, protocol in (("svc/kubia", "tcp"), ("svc/udp-echo:dns", "udp")):
+                seen = routed.probe(sender, to, count=6, protocol=protocol)
+                assert seen.verdict == "pass", seen
+                assert set(seen.backends.values()) == {2}
