@@ -36,6 +36,18 @@ DIFFERENT = {
     **dict.fromkeys(("lbsr-03", "lbsr-05"), RANGES),
     **dict.fromkeys(("topo-01", "topo-05", "topo-09"), HINTS),
 }
+FOREIGN = {
+    "cip-17": "a sender with an address that is not its own gets no answer, so no connection is made with the proxy process"
+}
+UDP = "a UDP client keeps its endpoint until it was silent for 0.25 s, whatever became of the endpoint"
+NOT_ASKED = {
+    "tcp-01": "a connection held open across changes: tests/test_relay.py",
+    "hc-01": "the old proxier answered no health checks",
+    "hc-03": "the old proxier answered no health checks",
+    "udp-01": UDP,
+    "udp-03": UDP,
+}
+"""Cases in steps that do not apply."""
 """Single cases; of the verdict table every row of a service with a Local policy may differ (`is_different`)."""
 
 
@@ -65,6 +77,9 @@ def test_case(case: Case) -> None:
     assert outcome.kind is kind, outcome
     assert frozenset(outcome.backends) == backends
     traced = Tracer(build(cluster)).trace(spec.flow_of(packet, case)).outcome
+    if case.id in FOREIGN:
+        assert traced.kind is OutcomeKind.DROPPED
+        return
     if kind is not OutcomeKind.NOT_HANDLED:
         assert traced.kind is kind, traced
     assert backends <= frozenset(traced.backends)

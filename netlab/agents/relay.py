@@ -1,12 +1,11 @@
 """A node's proxy process in mode userspace: takes connections and datagrams at its ports, and calls endpoints in turn.
 
 Decides which endpoint is next, and when a client is forgotten. Refuses to know Services and rules: it is told ports
-(ops.RelayPort). As kube-proxy's first back end did (kubernetes pkg/proxy/userspace/{proxysocket,roundrobin}.go, v1.25): round
-robin for each port; with affinity, a client's address keeps its endpoint until it was silent for the timeout; over TCP an
-endpoint that cannot be reached within 0.25, 0.5, 1 and 2 s is passed over for the next, four in all, and then the client's connection is
-closed; each UDP client has a socket of its own until it was silent for `udp_idle_s`. Without endpoints connections are closed and
-datagrams dropped.
-
+(ops.RelayPort). It does as kube-proxy's first back end did (kubernetes pkg/proxy/userspace/{proxysocket,roundrobin}.go, v1.25):
+- Round robin for each port. With affinity, a client's address keeps its endpoint until it was silent for the timeout.
+- Over TCP an endpoint that cannot be reached within 0.25, 0.5, 1 and 2 s is passed over for the next, four in all; then the
+  client's connection is closed. Without endpoints it is closed at once.
+- Each UDP client has a socket of its own until it was silent for `udp_idle_s`. Without endpoints datagrams are dropped.
 Otherwise than there: a stream may be closed in one direction only, a UDP answer leaves from the address that was asked, and
 endpoints are taken in their order instead of a shuffled one.
 

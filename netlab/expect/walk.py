@@ -124,6 +124,10 @@ def _relayed(lab: Lab, place: Ref, packet: Packet, decision: Decision, trail: Tr
     if problem:
         yield End(DROPPED, None, problem)
         return
+    if packet.protocol is Protocol.TCP and not _is_own(lab, trail):
+        why = f"the proxy process' part of the handshake goes to whoever has {trail.first.source}: no connection is made"
+        yield End(DROPPED, None, why)
+        return
     if not decision.backends:
         yield End(decision.kind, None, decision.why)
         return
@@ -234,8 +238,7 @@ def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | Non
 
 def _way_back(lab: Lab, place: Ref, packet: Packet, trail: Trail, fate: OutcomeKind | None) -> str:
     """'' when the answer reaches the client as an answer to what it sent; else why not."""
-    own = trail.first.source
-    if not own.is_loopback and own not in _addresses(lab, trail.sender):
+    if not _is_own(lab, trail):
         return ""  # the answer to a foreign source goes to whoever has that address: all that can be known is that it leaves
     source, destination = packet.destination, packet.source
     pending, passed = list(trail.rewrites), set[Ref]()
@@ -260,6 +263,11 @@ def _way_back(lab: Lab, place: Ref, packet: Packet, trail: Trail, fate: OutcomeK
                     passed.add(place)
                 place = to
     return "the answer goes round in circles"
+
+
+def _is_own(lab: Lab, trail: Trail) -> bool:
+    """Whether the flow's source address is its sender's own."""
+    return trail.first.source.is_loopback or trail.first.source in _addresses(lab, trail.sender)
 
 
 def _answers(sent: Packet, source: Address, destination: Address) -> bool:

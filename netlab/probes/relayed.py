@@ -57,13 +57,13 @@ def probe_all(prober: Prober, requests: Sequence[ProbeRequest]) -> list[Observat
 
 @dataclass(slots=True)
 class Flight:
-    """Eyes on every watched namespace, and the clients under way."""
+    """Eyes on every watched namespace, and the clients under way. `foreign`: batches (by id) whose source is not the sender's."""
 
     prober: Prober
     run: int
     eyes: dict[str, Eye]
     flows: list[Sent] = field(default_factory=list)
-    foreign: set[str] = field(default_factory=set)
+    foreign: set[int] = field(default_factory=set)
 
     def batch(self, request: ProbeRequest) -> Batch:
         label = self.eyes[request.netns].label
@@ -100,8 +100,8 @@ class Flight:
         try:
             _bind(sock, str(flow.source), port)
         except OSError as error:
-            self.foreign.add(f"{batch.label} cannot connect from {flow.source} ({error.strerror})")
-            client.finished(f"no connection from {flow.source}")
+            self.foreign.add(id(batch))
+            client.finished(f"no connection from {flow.source}: {error.strerror}")
             return [client]
         sent.source_port = sock.getsockname()[1]
         try:
@@ -197,13 +197,16 @@ def _bind(sock: socket.socket, source: str, port: int) -> None:
 
 
 def _results(
-    prober: Prober, batches: Sequence[Batch], clients: Sequence[Client], blind: tuple[str, ...], foreign: frozenset[str]
+    prober: Prober, batches: Sequence[Batch], clients: Sequence[Client], blind: tuple[str, ...], foreign: frozenset[int]
 ) -> list[Observation | HttpResult]:
-    traced = _traced(prober, batches)
+    traced = _traced(prober, batches, foreign)
     results: list[Observation | HttpResult] = []
     for batch in batches:
+        if id(batch) in foreign:  # no client can have this address: packets can
+            results.append(prober.probe(replace(batch.request, http=None, relayed=False)))
+            continue
         unseen = sum(flow.outcome is OutcomeKind.DELIVERED and not flow.arrivals for flow in batch.flows)
-        here = blind + tuple(sorted(foreign if any(batch.label in sentence for sentence in foreign) else ()))
+        here = blind
         if unseen:
             here += (f"{unseen} answered connections were seen to arrive at no watched namespace",)
         said = evidence.sentences(batch.flows)
@@ -220,10 +223,10 @@ def _results(
     return results
 
 
-def _traced(prober: Prober, batches: Sequence[Batch]) -> dict[int, Observation]:
+def _traced(prober: Prober, batches: Sequence[Batch], foreign: frozenset[int]) -> dict[int, Observation]:
     """Where packets like those of flows that came to nothing get lost; also the proof that the sender sends."""
     lost = {id(batch): sum(flow.outcome is None for flow in batch.flows) for batch in batches}
-    silent = [batch for batch in batches if lost[id(batch)]][:TRACED]
+    silent = [batch for batch in batches if lost[id(batch)] and id(batch) not in foreign][:TRACED]
     again = [
         replace(
             batch.request,

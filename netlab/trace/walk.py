@@ -182,6 +182,8 @@ class _Walk:
         hops = (*trail.hops, self._last(place, packet, trail))
         first = Path(trail.probability, None, hops, None, f"{place.name}: taken by its proxy process for {relay.name}")
         back, problem = self._back(place, packet, trail.sender, hops, OutcomeKind.DELIVERED)
+        if packet.protocol is Protocol.TCP and not self.world.places[trail.sender].is_local(hops[0].entered.source):
+            problem = "its part of the handshake does not go to the sender, and no connection is made"
         if problem:
             yield replace(first, kind=OutcomeKind.DROPPED, why=f"{first.why}; {problem}", back=back)
             return
