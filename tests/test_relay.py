@@ -143,9 +143,13 @@ class Running:
         self.do(lambda: self.proxy.configure(Relay("node/n", ports, udp_idle_s)))
 
     def stop(self) -> None:
-        self.over = True
         self.error = None
-        self.configure()
+
+        def end() -> None:
+            self.proxy.configure(Relay("node/n", ()))
+            self.over = True
+
+        self.do(end)
         self._thread.join(PATIENCE_S)
 
 
