@@ -27,7 +27,7 @@ from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
 from netlab.lab.agents import Agents
-from netlab.lab.connections import Serving, serving_udp
+from netlab.lab.connections import Serving, relayed_udp, serving_udp
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
 from netlab.lab.relays import Relays
@@ -231,9 +231,8 @@ class Lab:
         """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet
         chooses anew.
         """
-        if self.cluster.topology.cluster.proxy.mode == "userspace":
-            return  # flows lead to the proxy process, which chooses anew by itself
-        serving = serving_udp(self.cluster)
+        relays = self.relays.ops()
+        serving = relayed_udp(self.cluster, relays) if relays else serving_udp(self.cluster)
         if self._serving_udp is not None and serving != self._serving_udp:
             paths = [self.netns_path(f"node/{name}") for name in self.cluster.nodes]
             self.agents.loader.call("stale_udp", paths, serving)

@@ -23,6 +23,10 @@ class Relays:
         """`proxy-NODE` -> pid of every process."""
         return {f"proxy-{netns.partition('/')[2]}": one.pid for netns, one in self._agents.items()}
 
+    def ops(self) -> tuple[Relay, ...]:
+        """What every process was told."""
+        return tuple(self._ops.values())
+
     def open(self, wanted: Iterable[Relay]) -> None:
         """Serve what is wanted besides what was."""
         for op in wanted:

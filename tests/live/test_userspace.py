@@ -7,6 +7,7 @@ sent too, and judged by the oracle alone.
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,40 @@ def test_a_pod_that_is_cut_off_is_passed_over(lab: Lab) -> None:
         assert len(seen.backends) == 2
     finally:
         lab.fault("link-up", target=victim)
+
+
+def test_a_udp_client_that_came_before_its_service_is_served(lab: Lab) -> None:
+    """The node has forwarded its datagrams and goes on so, until the connection is forgotten."""
+    before = lab.get("services", "udp-echo")
+    lab.delete("service", "udp-echo")
+    to = f"{before[0]['spec']['clusterIP']}:53"
+    assert lab.probe("pod/client", to, protocol="udp", source_port=23456, timeout_s=0.3).outcomes["dropped"] == 1
+    lab.apply([{key: value for key, value in before[0].items() if key != "status"}])
+    seen = lab.probe("pod/client", to, protocol="udp", source_port=23456)
+    assert (seen.verdict, seen.outcomes["delivered"]) == ("pass", 1), seen
+
+
+ON_ONE_CONNECTION = """
+import http.client, time
+connection = http.client.HTTPConnection("kubia", timeout=5)
+for _ in range(40):
+    connection.request("GET", "/hostname")
+    print(connection.getresponse().read().decode(), flush=True)
+    time.sleep(0.05)
+"""
+
+
+def test_a_connection_stays_with_its_pod_while_endpoints_come_and_go(lab: Lab) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(lab.exec, "pod/client", ["python3", "-c", ON_ONE_CONNECTION], timeout_s=30)
+        for replicas in (5, 4, 5):
+            lab.scale("rc", "kubia", replicas)
+            assert lab.probe("pod/client", "svc/kubia", count=10).verdict == "pass"
+        done = held.result()
+    lab.scale("rc", "kubia", 3)
+    assert done.returncode == 0, done
+    assert len(done.stdout.split()) == 40
+    assert len(set(done.stdout.split())) == 1
 
 
 def test_matrix_passes(lab: Lab) -> None:
