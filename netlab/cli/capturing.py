@@ -14,7 +14,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -184,17 +184,19 @@ def _start(lab: "Lab", places: Sequence[Place], wanted: Wanted, out_fd: int, unu
     report_read, report_write = os.pipe()
     sys.stdout.flush()
     parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # until both sides have their handlers
     pid = os.fork()
     if pid:
         os.close(report_write)
         signal.signal(signal.SIGTERM, lambda number, _: _pass_on(pid, number))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return _Recorder(pid, os.fdopen(report_read))
     try:
         signal.signal(signal.SIGINT, _interrupted)
         signal.signal(signal.SIGTERM, _interrupted)
         for fd in (report_read, *unused):
             os.close(fd)
-        os.write(report_write, json.dumps(_record(lab.pid, parent, places, wanted, out_fd)).encode())
+        os.write(report_write, json.dumps(_record(lab.pid, parent, places, wanted, out_fd, before)).encode())
     finally:
         os._exit(0)
 
@@ -211,8 +213,11 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _record(holder: int, parent: int, places: Sequence[Place], wanted: Wanted, out_fd: int) -> dict[str, object]:
+def _record(
+    holder: int, parent: int, places: Sequence[Place], wanted: Wanted, out_fd: int, signals: Iterable[int]
+) -> dict[str, object]:
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # not earlier: from here on an interrupt is an answer, too
         try:
             alive = os.pidfd_open(holder)  # readable when the holder has ended
             opened = {place.netns: os.open(f"/proc/{holder}/fd/{place.netns}", os.O_RDONLY | os.O_CLOEXEC) for place in places}
