@@ -17,7 +17,7 @@ from typing import Any
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import http, probing, verbs
+from netlab.lab import explaining, http, probing, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -162,6 +162,7 @@ SETTLING = ("apply", "scale", "fault")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
     "matrix": probing.matrix,
+    "explain": explaining.explain,
     "exec": verbs.exec_,
     "observe": verbs.observe,
     "verify": verbs.verify,

@@ -7,6 +7,7 @@ from typing import Any
 
 from netlab.model import Observation
 from netlab.probes.values import ProbeRequest, Watched
+from netlab.probes.witnessed import Errand, Witnessed
 
 
 class Worker:
@@ -16,7 +17,7 @@ class Worker:
         self._prober: Any = None
 
     def methods(self) -> Mapping[str, Callable[..., Any]]:
-        return {"probe": self.probe, "probe_many": self.probe_many}
+        return {"probe": self.probe, "probe_many": self.probe_many, "explain": self.explain}
 
     def probe(self, request: ProbeRequest) -> Any:
         """An Observation; for a request with `http`, an HttpResult around one."""
@@ -29,6 +30,12 @@ class Worker:
     def probe_many(self, requests: Sequence[ProbeRequest], watched: tuple[Watched, ...]) -> list[Observation]:
         """All of them side by side, with the same watchers."""
         return list(self.prober().probe_all([replace(request, watched=watched) for request in requests]))
+
+    def explain(self, errand: Errand) -> Witnessed:
+        """One packet, followed; needs no prober, and so no scapy."""
+        from netlab.probes import witness
+
+        return witness.follow(errand)
 
     def prober(self) -> Any:
         if self._prober is None:
