@@ -26,7 +26,9 @@ def draw(cluster: Cluster, width: int = WIDTH, collapse: int | None = None, serv
     drawn: set[str] = set()
     parts = []
     for lan in cluster.topology.networks:
-        here = [one for one in (*hosts(cluster), *nodes(cluster, collapse)) if any(address in lan.cidr for address in one.addresses)]
+        here = [
+            one for one in (*hosts(cluster), *nodes(cluster, collapse)) if any(address in lan.cidr for address in one.addresses)
+        ]
         again = [one for one in here if one.name in drawn]
         new = [one for one in here if one.name not in drawn]
         drawn |= {one.name for one in new}
@@ -47,8 +49,12 @@ def nodes(cluster: Cluster, collapse: int | None = None) -> Iterator[Member]:
             for pod in machine.pods:
                 count = f"{pod.count} x " if pod.count > 1 else ""
                 tags = " ".join(graph.letter(number) for number in pod.services)
-                lines.append(f"  {pod.address}  {count}{pod.name}{'' if pod.ready else ' (not ready)'}{f'  [{tags}]' if tags else ''}")
-            yield Member(machine.netns, tuple(lines if machine.pods else [*lines, "  (none)"]), cluster.nodes[machine.name].addresses)
+                lines.append(
+                    f"  {pod.address}  {count}{pod.name}{'' if pod.ready else ' (not ready)'}{f'  [{tags}]' if tags else ''}"
+                )
+            yield Member(
+                machine.netns, tuple(lines if machine.pods else [*lines, "  (none)"]), cluster.nodes[machine.name].addresses
+            )
         return
     for node in cluster.nodes.values():
         pods = sorted((pod for pod in cluster.pods.values() if pod.node == node.meta.name), key=lambda pod: pod.addresses)

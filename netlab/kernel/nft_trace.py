@@ -4,9 +4,9 @@ Decides bytes only (linux/netfilter/nf_tables.h: NFT_MSG_TRACE, NFT_MSG_GETRULE)
 know packets' meaning and the plan.
 
 Theory. A packet is traced while its nftrace bit is set, which a rule of a table of our own does, ahead of everything else; the
-bit does not outlive the namespace (skb_scrub_packet), so each namespace has such a table. The kernel then multicasts a message for
-every base chain's rule that held, and for every policy; a socket that has joined the group before the packet is sent misses none
-(no program to wait for, no text to parse). iptables-nft's rules are nftables rules to the kernel, so they are told as well, by
+bit does not outlive the namespace (skb_scrub_packet), so each namespace has such a table. The kernel then multicasts a message
+for every base chain's rule that held, and for every policy; a socket that has joined the group before the packet is sent misses
+none (no program to wait for, no text to parse). iptables-nft's rules are nftables rules to the kernel, so they are told as well, by
 handle. The table has the flag `owner`: it belongs to the netlink socket that made it, and the kernel removes it when that closes,
 even if this process is killed.
 """
@@ -29,7 +29,18 @@ _NFTABLES = 10 << 8
 _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _TRACE = (_NFTABLES | number for number in (3, 4, 6, 7, 17))
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _TYPES = {1: "policy", 2: "return", 3: "rule"}
-_CODES = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", 4: "repeat", -1: "continue", -2: "break", -3: "jump", -4: "goto", -5: "return"}
+_CODES = {
+    0: "drop",
+    1: "accept",
+    2: "stolen",
+    3: "queue",
+    4: "repeat",
+    -1: "continue",
+    -2: "break",
+    -3: "jump",
+    -4: "goto",
+    -5: "return",
+}
 _FAMILIES = {"ip": 2, "ip6": 10}
 
 

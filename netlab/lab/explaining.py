@@ -1,4 +1,4 @@
-"""`explain` as the API serves it: one packet, what the oracle and the offline trace say of it, what a worker witnessed, the story.
+"""`explain` as the API serves it: one packet, what the oracle and the offline trace say of it, what was witnessed, the story.
 
 The document is described in docs/explain.md; its names are stable.
 """
@@ -16,7 +16,7 @@ from netlab.lab.holder import Lab
 from netlab.lab.probing import Body, Later, Question
 from netlab.model import Judgement, Observation, OutcomeKind
 from netlab.observe.remedies import Death, remedies
-from netlab.probes import agreement, story
+from netlab.probes import agreement, story, story_parts
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import Errand, Witnessed
 from netlab.targets import addresses_of, netns_of
@@ -76,7 +76,7 @@ def document(cluster: Any, plan: Any, question: Question, sender: str, seen: Wit
         "verdict": str(judgement),
         "outcome": told.outcome,
         "arrived_at": receiver(end, names) if end["event"] == "delivered" else None,
-        "packet": story.shown(replace(question.flow, source_port=seen.flow.source_port)),
+        "packet": story_parts.shown(replace(question.flow, source_port=seen.flow.source_port)),
         "hops": told.hops,
         "nat": told.nat,
         "conntrack": {netns: list(rows) for netns, rows in seen.conntrack.items() if rows},

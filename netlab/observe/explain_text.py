@@ -83,7 +83,8 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
         paint("the offline trace agrees", "green") if document["trace_agrees"] else paint("the offline trace disagrees", "red")
     )
     told = f", kernel trace of {', '.join(document['traced'])}" if document["traced"] else ""
-    yield f"  {paint(document['verdict'].upper(), VERDICT[document['verdict']], 'bold')}  {agreed}; rests on packet sockets{told}, routes, conntrack"
+    verdict = paint(document["verdict"].upper(), VERDICT[document["verdict"]], "bold")
+    yield f"  {verdict}  {agreed}; rests on packet sockets{told}, routes, conntrack"
     for line in document["disagreements"]:
         yield f"    {paint('!', 'red')} {line}"
 
@@ -107,7 +108,7 @@ def _way(events: Sequence[Event], first: int, paint: Paint, everything: bool, do
         begun = next((event["at"] for event in stay if event["at"]), first)
         last = number == len(stays) - 1
         mark = paint(*_mark(stay, last))
-        packet = _shown(stay[0]["packet"])
+        packet = shown(stay[0]["packet"])
         yield f"{paint(f'{(begun - first) / 1000:>8.0f} µs', 'dim')}  {mark} {paint(netns, 'bold')}  {paint(packet, 'dim')}"
         line = paint(" " if last else "│", "dim")
         for row in _inside(stay, paint, everything):
@@ -192,7 +193,7 @@ def grouped(events: Sequence[Event]) -> list[list[Event]]:
     return found
 
 
-def _shown(packet: Mapping[str, Any]) -> str:
+def shown(packet: Mapping[str, Any]) -> str:
     def end(address: str, port: int) -> str:
         return f"{address}:{port}" if port else address
 
@@ -219,7 +220,7 @@ def mermaid(document: Document) -> str:
                 rows.append(f"    {alias[end['netns']]}--x{alias[end['netns']]}: {end['event']}")
             elif number + 1 < len(stays):
                 to = stays[number + 1][0]["netns"]
-                rows.append(f"    {alias[end['netns']]}{arrow}{alias[to]}: {_plain(_shown(stays[number + 1][0]['packet']))}")
+                rows.append(f"    {alias[end['netns']]}{arrow}{alias[to]}: {_plain(shown(stays[number + 1][0]['packet']))}")
     return "\n".join(rows) + "\n"
 
 

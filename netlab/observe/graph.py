@@ -84,8 +84,8 @@ class Graph:
     down: tuple[str, ...] = ()
 
 
-def graph(cluster: Cluster, collapse: int = COLLAPSE) -> Graph:
-    """The picture's content, in the topology's order."""
+def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = frozenset()) -> Graph:
+    """The picture's content, in the topology's order. `always`: namespaces of pods that are never collapsed."""
     services = [one for one in cluster.services.values() if one.meta.key != ("default", "kubernetes")]
     serving: dict[Address, list[int]] = {}
     rows = []
@@ -109,12 +109,16 @@ def graph(cluster: Cluster, collapse: int = COLLAPSE) -> Graph:
     nodes = []
     for node in cluster.nodes.values():
         here = sorted((pod for pod in cluster.pods.values() if pod.node == node.meta.name), key=lambda pod: pod.addresses)
-        bridge = f"cni0 {', '.join(map(str, node.pod_cidrs))}" if config.fabric == "bridge" else f"pods {', '.join(map(str, node.pod_cidrs))}"
+        bridge = (
+            f"cni0 {', '.join(map(str, node.pod_cidrs))}"
+            if config.fabric == "bridge"
+            else f"pods {', '.join(map(str, node.pod_cidrs))}"
+        )
         notes = ("control plane",) if node.control_plane else ()
         nodes.append(
             Machine(
                 node.meta.name, f"node/{node.meta.name}", tuple(map(str, node.addresses)), _lans(cluster, node.addresses), notes,
-                bridge, _boxes(here, serving, collapse), len(here),
+                bridge, _boxes(here, serving, collapse, always), len(here),
             )
         )  # fmt: skip
     title = f"{cluster.topology.name}: {len(nodes)} nodes, {len(cluster.pods)} pods, proxy {config.proxy.mode}"
@@ -132,14 +136,15 @@ def _lans(cluster: Cluster, addresses: tuple[Address, ...]) -> tuple[str, ...]:
 
 
 def _service(cluster: Cluster, service: Service, number: int) -> tuple[ServiceRow, set[Address]]:
-    known = {}
+    known: dict[Address, bool] = {}
     for port in service.ports:
         for endpoint in endpoints_of(cluster, service, port):
             known[endpoint.address] = known.get(endpoint.address, False) or endpoint.ready
     by_address = {address: pod for pod in cluster.pods.values() for address in pod.addresses}
     nodes = tuple(sorted({by_address[one].node for one, ready in known.items() if ready and one in by_address}))
     ports = tuple(
-        f"{port.port}/{port.protocol.lower()}" + (f" on nodes {port.node_port}" if port.node_port else "") for port in service.ports
+        f"{port.port}/{port.protocol.lower()}" + (f" on nodes {port.node_port}" if port.node_port else "")
+        for port in service.ports
     )
     addresses = (*map(str, service.cluster_ips), *map(str, service.external_ips),
                  *(str(one.ip) for one in service.load_balancer if one.ip is not None))  # fmt: skip
@@ -168,13 +173,14 @@ def label(ref: Ref) -> str:
     return ref.name if ref.namespace in ("default", "") else f"{ref.namespace}/{ref.name}"
 
 
-def _boxes(pods: list[Pod], serving: dict[Address, list[int]], collapse: int) -> tuple[PodBox, ...]:
+def _boxes(pods: list[Pod], serving: dict[Address, list[int]], collapse: int, always: frozenset[str]) -> tuple[PodBox, ...]:
     if len(pods) <= collapse:
         return tuple(_box(pod, serving) for pod in pods)
     groups: dict[str, list[Pod]] = {}
     for pod in pods:
         owner = pod.meta.owner
-        key = label(Ref("", pod.meta.namespace, owner.name)) if owner is not None else label(pod.ref)
+        alone = owner is None or str(pod.ref) in always
+        key = str(pod.ref) if alone or owner is None else label(Ref("", pod.meta.namespace, owner.name))
         groups.setdefault(key, []).append(pod)
     boxes = []
     for name, members in groups.items():

@@ -16,12 +16,17 @@ PAGE_W = 1180
 ROW_H = 44
 STYLE = """
 :root{color-scheme:light dark}
-.nl{--bg:#fff;--ink:#1b1f24;--soft:#57606a;--line:#8c959f;--box:#f6f8fa;--node:#eaf2fb;--lan:#0072B2;--pod:#fff;--bad:#D55E00;font:13px system-ui,sans-serif}
-@media (prefers-color-scheme:dark){.nl{--bg:#0d1117;--ink:#e6edf3;--soft:#9da7b3;--line:#6e7681;--box:#161b22;--node:#12202f;--lan:#56B4E9;--pod:#0d1117;--bad:#ff9b57}}
+.nl{--bg:#fff;--ink:#1b1f24;--soft:#57606a;--line:#8c959f;--box:#f6f8fa;--node:#eaf2fb;--lan:#0072B2;--pod:#fff;
+ --bad:#D55E00;font:13px system-ui,sans-serif}
+@media (prefers-color-scheme:dark){.nl{--bg:#0d1117;--ink:#e6edf3;--soft:#9da7b3;--line:#6e7681;--box:#161b22;
+ --node:#12202f;--lan:#56B4E9;--pod:#0d1117;--bad:#ff9b57}}
 .nl .page{fill:var(--bg)}.nl text{fill:var(--ink)}.nl .soft{fill:var(--soft);font-size:11px}.nl .name{font-weight:600}
-.nl .box{fill:var(--box);stroke:var(--line)}.nl .node{fill:var(--node);stroke:var(--line)}.nl .pod{fill:var(--pod);stroke:var(--line)}
-.nl .unready{stroke:var(--bad);stroke-dasharray:4 3}.nl .lan{fill:var(--lan)}.nl .bridge{fill:var(--line)}.nl .wire{stroke:var(--line);stroke-width:2;fill:none}
-.nl .on{stroke:var(--lan);stroke-width:3}.nl .lan text,.nl text.inv{fill:var(--bg);font-weight:600}.nl text.tag{fill:#fff;font-size:10px;font-weight:700}
+.nl .box{fill:var(--box);stroke:var(--line)}.nl .node{fill:var(--node);stroke:var(--line)}.nl .pod{fill:var(--pod);
+ stroke:var(--line)}
+.nl .unready{stroke:var(--bad);stroke-dasharray:4 3}.nl .lan{fill:var(--lan)}.nl .bridge{fill:var(--line)}
+ .nl .wire{stroke:var(--line);stroke-width:2;fill:none}
+.nl .on{stroke:var(--lan);stroke-width:3}.nl .lan text,.nl text.inv{fill:var(--bg);font-weight:600}
+ .nl text.tag{fill:#fff;font-size:10px;font-weight:700}
 """
 
 
@@ -41,16 +46,17 @@ class Spot:
 
 @dataclass(slots=True)
 class Layout:
-    """The drawing: pieces of SVG, its size, and the places of namespaces."""
+    """The drawing: shapes, the words above them, its size, and the places of namespaces."""
 
-    parts: list[str] = field(default_factory=list)
+    shapes: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
     places: dict[str, Spot] = field(default_factory=dict)
     width: float = PAGE_W
     height: float = 0
 
     def rect(self, kind: str, spot: Spot, netns: str = "", radius: int = 6) -> None:
         mark = f' data-netns="{escape(netns, quote=True)}"' if netns else ""
-        self.parts.append(
+        self.shapes.append(
             f'<rect class="{kind}" x="{spot.x:g}" y="{spot.y:g}" width="{spot.w:g}" height="{spot.h:g}" rx="{radius}"{mark}/>'
         )
         if netns:
@@ -59,10 +65,10 @@ class Layout:
     def text(self, x: float, y: float, words: str, kind: str = "", most: int = 60) -> None:
         shown = words if len(words) <= most else words[: most - 1] + "…"
         title = f"<title>{escape(words)}</title>" if shown != words else ""
-        self.parts.append(f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(shown)}{title}</text>')
+        self.words.append(f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(shown)}{title}</text>')
 
     def wire(self, x1: float, y1: float, x2: float, y2: float) -> None:
-        self.parts.append(f'<path class="wire" d="M{x1:g} {y1:g}L{x2:g} {y2:g}"/>')
+        self.shapes.append(f'<path class="wire" d="M{x1:g} {y1:g}L{x2:g} {y2:g}"/>')
 
 
 def svg(graph: Graph, services: bool = True) -> str:
@@ -71,11 +77,13 @@ def svg(graph: Graph, services: bool = True) -> str:
     return document(layout, graph.title)
 
 
-def document(layout: Layout, title: str, more: str = "") -> str:
+def document(layout: Layout, title: str, between: str = "", above: str = "") -> str:
+    """`between` goes over the shapes and under the words."""
     size = f'viewBox="0 0 {layout.width:g} {layout.height:g}" width="{layout.width:g}" height="{layout.height:g}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="nl" role="img" {size}><title>{escape(title)}</title>'
-        f'<style>{STYLE}</style><rect class="page" width="100%" height="100%"/>{"".join(layout.parts)}{more}</svg>\n'
+        f'<style>{STYLE}</style><rect class="page" width="100%" height="100%"/>'
+        f"{''.join(layout.shapes)}{between}{''.join(layout.words)}{above}</svg>\n"
     )
 
 
@@ -86,8 +94,10 @@ def draw(graph: Graph, services: bool = True) -> Layout:
     y = 36.0
     drawn: set[str] = set()
     bars: dict[str, Spot] = {}
-    width = max(PAGE_W, *(_node_width(node) + 2 * PAD for node in graph.nodes), 0)
-    layout.width = width
+    row = sum(_node_width(node) + 4 * GAP for node in graph.nodes) + 2 * PAD
+    widest = max((_node_width(node) + 2 * PAD for node in graph.nodes), default=0)
+    least = PAGE_W if services and graph.services else 700
+    layout.width = max(widest, min(max(row, least), PAGE_W))
     for lan in graph.lans:
         y = _lan(layout, graph, lan, y, drawn, bars)
     for lan in graph.lans:  # second legs
@@ -126,7 +136,7 @@ def _lan(layout: Layout, graph: Graph, lan: LanBar, y: float, drawn: set[str], b
         drawn.add(host.netns)
         bottom = max(bottom, spot.y + spot.h)
         x += MACHINE_W + 2 * GAP
-    bar = Spot(PAD, bottom + 22, layout.width - 2 * PAD, 24)
+    bar = Spot(PAD - 9, bottom + 22, layout.width - 2 * PAD + 9, 24)
     bars[lan.name] = bar
     for spot in wires:
         layout.wire(spot.centre[0], spot.y + spot.h, spot.centre[0], bar.y)
@@ -164,6 +174,8 @@ def _node_height(node: Machine) -> float:
 def _nodes(layout: Layout, nodes: Sequence[Machine], bar: Spot) -> float:
     x, y, tallest = float(PAD), bar.y + bar.h + 26, 0.0
     trunk = bar.y + bar.h
+    free = layout.width - 2 * PAD - sum(_node_width(node) for node in nodes)
+    apart = min(90.0, free / len(nodes)) if nodes and free > 2 * GAP * len(nodes) else 2.0 * GAP
     for node in nodes:
         w, h = _node_width(node), _node_height(node)
         if x + w > layout.width - PAD and x > PAD:
@@ -175,7 +187,7 @@ def _nodes(layout: Layout, nodes: Sequence[Machine], bar: Spot) -> float:
             layout.wire(PAD - 7, trunk, PAD - 7, y - 14)
         _node(layout, node, spot)
         tallest = max(tallest, h)
-        x += w + 2 * GAP
+        x += w + apart
     return y + tallest + 18 if nodes else bar.y + bar.h + 18
 
 
@@ -207,15 +219,17 @@ def _pod(layout: Layout, pod: PodBox, spot: Spot) -> None:
     room = 24 - 3 * len(shown) - (2 if len(pod.services) > 3 else 0)
     name = f"{pod.count} x {pod.name}" if pod.count > 1 else pod.name
     layout.text(spot.x + 8, spot.y + 16, name, "", max(room, 8))
-    ready = f"  {pod.ready_count} ready" if pod.count > 1 and not pod.ready else "" if pod.ready else "  not ready"
-    layout.text(spot.x + 8, spot.y + 31, pod.address + ready, "soft", 30)
+    below = pod.address if pod.ready else f"{pod.address}  not ready"
+    if pod.count > 1 and not pod.ready:
+        below = f"{pod.ready_count} of {pod.count} ready"
+    layout.text(spot.x + 8, spot.y + 31, below, "soft", 28)
     for place, number in enumerate(reversed(shown)):
         _tag(layout, spot.x + spot.w - 14 - 19 * place, spot.y + 12, PALETTE[number % len(PALETTE)], letter(number))
 
 
 def _tag(layout: Layout, x: float, y: float, colour: str, mark: str) -> None:
-    layout.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="8.5" fill="{colour}"/>')
-    layout.parts.append(f'<text class="tag" text-anchor="middle" x="{x:g}" y="{y + 3.5:g}">{mark}</text>')
+    layout.shapes.append(f'<circle cx="{x:g}" cy="{y:g}" r="8.5" fill="{colour}"/>')
+    layout.words.append(f'<text class="tag" text-anchor="middle" x="{x:g}" y="{y + 3.5:g}">{mark}</text>')
 
 
 def _services(layout: Layout, services: Sequence[ServiceRow], y: float) -> float:

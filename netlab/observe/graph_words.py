@@ -42,7 +42,9 @@ def dot(graph: Graph) -> str:
         "  node [fontname=Helvetica, shape=box, style=rounded]; edge [dir=none];",
     ]
     for lan in graph.lans:
-        rows.append(f'  {_quoted(lan.netns)} [shape=rect, style=filled, fillcolor="#56B4E9", label={_quoted(f"{lan.name} {lan.cidr}")}];')
+        rows.append(
+            f'  {_quoted(lan.netns)} [shape=rect, style=filled, fillcolor="#56B4E9", label={_quoted(f"{lan.name} {lan.cidr}")}];'
+        )
         if lan.router:
             rows.append(f"  {_quoted('router/router')} [shape=hexagon]; {_quoted('router/router')} -> {_quoted(lan.netns)};")
     for host in graph.hosts:
@@ -61,9 +63,8 @@ def dot(graph: Graph) -> str:
         look = f'shape=ellipse, color="{service.colour}", penwidth=2'
         rows.append(f"  {_quoted(f'svc/{service.name}')} [{look}, label={_quoted(chr(10).join(lines))}];")
         for node, pod in _endpoints(graph, service.number):
-            rows.append(
-                f'  {_quoted(f"svc/{service.name}")} -> {_quoted(_key(node, pod))} [style=dashed, dir=forward, color="{service.colour}"];'
-            )
+            edge = f'[style=dashed, dir=forward, color="{service.colour}"]'
+            rows.append(f"  {_quoted(f'svc/{service.name}')} -> {_quoted(_key(node, pod))} {edge};")
     return "\n".join((*rows, "}", ""))
 
 

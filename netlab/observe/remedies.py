@@ -69,9 +69,7 @@ def services_at(cluster: Cluster, flow: Flow) -> Iterator[tuple[Service, Service
                 yield service, port, "node-port"
 
 
-def _service(
-    cluster: Cluster, flow: Flow, death: Death, service: Service, port: ServicePort, how: str
-) -> Iterator[str]:
+def _service(cluster: Cluster, flow: Flow, death: Death, service: Service, port: ServicePort, how: str) -> Iterator[str]:
     name = str(service.ref)
     known = endpoints_of(cluster, service, port)
     usable = [one for one in known if one.ready] or [one for one in known if one.serving and one.terminating]
@@ -102,9 +100,7 @@ def _service(
         yield f"{name} has {len(usable)} usable endpoints; the packet was lost on its way, not by the Service"
 
 
-def _no_endpoints(
-    cluster: Cluster, service: Service, port: ServicePort, known: tuple[ServiceEndpoint, ...]
-) -> Iterator[str]:
+def _no_endpoints(cluster: Cluster, service: Service, port: ServicePort, known: tuple[ServiceEndpoint, ...]) -> Iterator[str]:
     name = str(service.ref)
     if known:
         waiting = ", ".join(str(one.target or one.address) for one in known[:3])
@@ -141,11 +137,7 @@ def _nobody_listens(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]
 
 
 def _no_service(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]:
-    same = [
-        service
-        for service in cluster.services.values()
-        if flow.destination in (*service.cluster_ips, *service.external_ips)
-    ]
+    same = [service for service in cluster.services.values() if flow.destination in (*service.cluster_ips, *service.external_ips)]
     for service in same:
         ports = ", ".join(f"{port.port}/{port.protocol}" for port in service.ports)
         yield f"{service.ref} has this address, but only the ports {ports}: port {flow.port}/{flow.protocol} is not declared"
@@ -158,8 +150,8 @@ def _no_service(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]:
         if not known:
             yield f"{flow.destination} is in the pod CIDR, but no pod has it"
     elif any(flow.destination in node.addresses for node in cluster.nodes.values()):
-        ports = sorted({port.node_port for one in cluster.services.values() for port in one.ports if port.node_port})
-        yield f"nothing on the node listens on port {flow.port}; the node ports are {', '.join(map(str, ports)) or 'none'}"
+        opened = sorted({port.node_port for one in cluster.services.values() for port in one.ports if port.node_port})
+        yield f"nothing on the node listens on port {flow.port}; the node ports are {', '.join(map(str, opened)) or 'none'}"
     if death.netns.startswith("router/"):
         yield (
             "the router between the LANs knows neither pod nor Service addresses: the sender needs a route to a node "

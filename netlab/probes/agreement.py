@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from netlab.model import OutcomeKind
 from netlab.probes.planned_rules import PlannedRules
-from netlab.probes.story import Stay, Story
+from netlab.probes.story import Story
+from netlab.probes.story_parts import Stay
 from netlab.probes.witnessed import RuleMet, Witnessed
 from netlab.trace import Path, Trace
 from netlab.trace.rules import Met

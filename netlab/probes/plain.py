@@ -1,4 +1,4 @@
-"""One packet with a probe's token, packed by hand: the same bytes as scapy's (packets.scapy_packet), without its quarter of a second.
+"""One packet with a probe's token, packed by hand: the same bytes as scapy's (packets.scapy_packet) in no time.
 
 Decides bytes. SCTP, whose checksum is a CRC-32c, is left to scapy.
 """
@@ -38,7 +38,7 @@ def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     if len(data) % 2:
         data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF

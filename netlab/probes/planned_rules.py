@@ -210,5 +210,3 @@ def said(statement: Statement) -> str:
 
 def _only(target: tuple[object, int]) -> str:
     return f"destination becomes {target[0]}:{target[1]}, the only endpoint"
-
-

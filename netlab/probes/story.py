@@ -9,47 +9,29 @@ that it names, one of output before the packet's leaving. Its `at` is the stamp 
 prerouting (or output) and what follows; translation shows in the packet before and after.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from netlab.model import Flow
 from netlab.ops import Veth
 from netlab.plan import Plan
 from netlab.probes.planned_rules import Known, PlannedRules
+from netlab.probes.story_parts import (
+    BEFORE_ROUTING,
+    SIGHTING,
+    TRACE,
+    Event,
+    Stay,
+    as_json,
+    best_route,
+    decisive,
+    event_of,
+    past,
+    replace_destination,
+    route_words,
+    stamp_of,
+)
 from netlab.probes.witnessed import RuleMet, Shown, Sighting, Witnessed
-
-Event = dict[str, Any]
-BEFORE_ROUTING = ("prerouting", "output")
-SIGHTING = "packet socket on {}, time stamp of the kernel"
-TRACE = "the kernel's nftables trace of {}"
-
-
-@dataclass(slots=True)
-class Stay:
-    """A part of the way in one namespace: sightings coming in, rules, sightings going out."""
-
-    netns: str
-    arrivals: list[Sighting] = field(default_factory=list)
-    rules: list[RuleMet] = field(default_factory=list)
-    departures: list[Sighting] = field(default_factory=list)
-    accepted: Shown | None = None
-    sent: Shown | None = None
-    """The packet as the sender made it, where the way begins."""
-
-    @property
-    def entered(self) -> Shown | None:
-        if self.sent is not None:
-            return self.sent
-        seen = self.arrivals or self.rules or self.departures
-        return seen[0].packet if seen else self.accepted
-
-    @property
-    def left(self) -> Shown | None:
-        if self.departures:
-            return self.departures[-1].packet
-        return self.accepted or (self.rules[-1].packet if self.rules else self.entered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +175,7 @@ class _Teller:
         """The rules that follow the packet's coming in through the device."""
         through = bool(stay.rules and stay.rules[-1].hook != "output" and stay.rules[-1].hook != "postrouting")
         while queue and queue[0].hook != "output":
-            if queue[0].hook == "prerouting" and (queue[0].in_device != device or (through and _past(stay))):
+            if queue[0].hook == "prerouting" and (queue[0].in_device != device or (through and past(stay))):
                 return
             stay.rules.append(queue.pop(0))
 
@@ -215,7 +197,7 @@ class _Teller:
         """The stay's events in order."""
         out: list[Event] = [self._sighting(one) for one in stay.arrivals if one.device != "lo"]
         looped = [one for one in stay.arrivals if one.device == "lo"]
-        stamp = _stamp(stay)
+        stamp = stamp_of(stay)
         before = [rule for rule in stay.rules if rule.hook in BEFORE_ROUTING]
         out += self._rules(before, stamp)
         entered, left = stay.entered, stay.left
@@ -234,15 +216,15 @@ class _Teller:
 
     def _sighting(self, one: Sighting) -> Event:
         word = "leaves" if one.leaving else "enters"
-        return _event(
+        return event_of(
             one.at, one.netns, one.device, "out" if one.leaving else "in", one.packet, "sent" if one.leaving else "received",
             f"{word} {one.netns} through {one.device}", [SIGHTING.format(one.device)], part=one.part,
         )  # fmt: skip
 
     def _rules(self, rules: Sequence[RuleMet], stamp: int) -> list[Event]:
-        decisive = _decisive(rules, [self._matters(rule) for rule in rules])
+        matters_too = decisive(rules, [self._matters(rule) for rule in rules])
         return [self._rule(rule, stamp, matters, self.owner(rules, number)) for number, (rule, matters) in
-                enumerate(zip(rules, decisive, strict=True))]  # fmt: skip
+                enumerate(zip(rules, matters_too, strict=True))]  # fmt: skip
 
     def owner(self, rules: Sequence[RuleMet], number: int) -> str | None:
         """For which object the rule is there, or, where it serves all, for which one it was called."""
@@ -273,7 +255,7 @@ class _Teller:
             text = f"{rule.chain}: a rule that is not netlab's ({rule.verdict}{target})"
         else:
             text = f"{rule.chain}: {known.did or rule.verdict}"
-        event = _event(
+        event = event_of(
             stamp, rule.netns, rule.in_device, "in" if rule.hook in ("prerouting", "input") else "out", rule.packet, "rule",
             text, [TRACE.format(rule.netns)], part=rule.part,
         )  # fmt: skip
@@ -294,8 +276,8 @@ class _Teller:
         if self._seen.conntrack.get(stay.netns):
             evidence.append(f"conntrack entry of {stay.netns}")
         text = f"{word} the {half}: {old} -> {new}"
-        event = _event(stamp, stay.netns, "", "", now, "nat", text, evidence, part="")
-        return event | {"half": half, "before": _packet(was), "after": _packet(now), "undone": back}
+        event = event_of(stamp, stay.netns, "", "", now, "nat", text, evidence, part="")
+        return event | {"half": half, "before": as_json(was), "after": as_json(now), "undone": back}
 
     def _route(self, stay: Stay, stamp: int) -> Event | None:
         """The kernel's route for where the packet goes after any rewriting; None where no route is asked for."""
@@ -310,10 +292,10 @@ class _Teller:
         if stay.accepted is not None or inward:
             text = f"{goal.dst} is an address of {stay.netns}"
             why = "it met the input hook" if inward else f"the stack of {stay.netns} accepted it"
-            return _event(stamp, stay.netns, "", "", goal, "route", text, [why], part="") | {"route": f"local {goal.dst}"}
+            return event_of(stamp, stay.netns, "", "", goal, "route", text, [why], part="") | {"route": f"local {goal.dst}"}
         row = best_route(self._seen.routes.get(stay.netns, ()), goal.dst)
         if row is None:
-            return _event(
+            return event_of(
                 stamp, stay.netns, "", "", goal, "route", f"no route to {goal.dst}", [f"route table of {stay.netns}"], part=""
             ) | {"route": ""}
         words = route_words(row)
@@ -324,13 +306,13 @@ class _Teller:
         if neighbour is not None and "lladdr" in neighbour:
             text += f"; {hop} is {neighbour['lladdr']}"
             evidence.append("neighbour table")
-        return _event(stamp, stay.netns, str(row.get("dev", "")), "", goal, "route", text, evidence, part="") | {"route": words}
+        return event_of(stamp, stay.netns, str(row.get("dev", "")), "", goal, "route", text, evidence, part="") | {"route": words}
 
     def _accepted(self, stay: Stay, stamp: int, back: bool) -> Event:
         assert stay.accepted is not None
         text = f"{stay.netns} takes the answer" if back else f"{stay.netns} takes the packet"
         evidence = [f"raw socket in {stay.netns}: its stack accepted the packet, after every rewriting"]
-        return _event(stamp, stay.netns, "", "in", stay.accepted, "delivered", text, evidence, part="")
+        return event_of(stamp, stay.netns, "", "in", stay.accepted, "delivered", text, evidence, part="")
 
     def ended(self, stay: Stay, culprit: RuleMet, known: Known | None) -> Event:
         """The end by a rule."""
@@ -340,7 +322,7 @@ class _Teller:
         by = f"rule {culprit.position + 1} of {culprit.chain}" if culprit.position >= 0 else f"the policy of {culprit.chain}"
         made = f", for {owner}" if owner else ""
         text = f"{word} in {culprit.netns} at hook {culprit.hook} by {by} (table {culprit.table}){made}"
-        return self._rule(culprit, _stamp(stay), True, owner) | {"event": word, "text": text}
+        return self._rule(culprit, stamp_of(stay), True, owner) | {"event": word, "text": text}
 
     def lost(self, stays: Sequence[Stay], outcome: str) -> Event:
         """The end without a rule: no route, a blackhole, a dead link, or nothing that was seen."""
@@ -357,7 +339,7 @@ class _Teller:
             text, more = self._no_way(last, packet)
             evidence += more
         word = "rejected" if outcome == "rejected" and self._seen.refused else "dropped"
-        return _event(max(stamps, default=0), last.netns, "", "", packet, word, text, evidence, part="request")
+        return event_of(max(stamps, default=0), last.netns, "", "", packet, word, text, evidence, part="request")
 
     def _no_way(self, last: Stay, packet: Shown) -> tuple[str, list[str]]:
         if last.netns.startswith("lan/"):
@@ -389,7 +371,7 @@ class _Teller:
             *(["dnat"] if (first.dst, first.dport) != (last.dst, last.dport) else []),
             *(["snat"] if (first.src, first.sport) != (last.src, last.sport) else []),
         ]
-        return {"at": [stay.netns for stay in changed], "kinds": kinds, "before": _packet(first), "after": _packet(last)}
+        return {"at": [stay.netns for stay in changed], "kinds": kinds, "before": as_json(first), "after": as_json(last)}
 
     def choice(self, stays: Sequence[Stay]) -> dict[str, Any] | None:
         """Between how many endpoints a rule chose, and which rule; odds are added by who knows the plan's."""
@@ -405,73 +387,3 @@ class _Teller:
                         "owner": str(known.owner) if known.owner else None,
                     }  # fmt: skip
         return None
-
-
-def _stamp(stay: Stay) -> int:
-    """When the packet met the namespace's stack: its coming in by the last interface, or its leaving; 0 when it did neither."""
-    seen = [one for one in stay.arrivals if one.device != "lo"][-1:] or stay.departures or stay.arrivals
-    return seen[0].at if seen else 0
-
-
-def _past(stay: Stay) -> bool:
-    return any(rule.hook not in BEFORE_ROUTING for rule in stay.rules if rule.in_device != "lo")
-
-
-def _decisive(rules: Sequence[RuleMet], own: Sequence[bool]) -> list[bool]:
-    """Which rules did something, jumps counting where something happened in the chain that they lead to."""
-    found = list(own)
-    for number, rule in enumerate(rules):
-        if not own[number]:
-            continue
-        chain, run = rule.chain, rule.run
-        for before in range(number - 1, -1, -1):
-            caller = rules[before]
-            if caller.run != run or caller.part != rule.part:
-                break
-            if caller.verdict in ("jump", "goto") and caller.target == chain:
-                found[before], chain = True, caller.chain
-    return found
-
-
-def replace_destination(was: Shown, now: Shown) -> Shown:
-    """The packet when its destination is rewritten and its source not yet."""
-    return was._replace(dst=now.dst, dport=now.dport)
-
-
-def best_route(rows: Iterable[Mapping[str, Any]], destination: str) -> Mapping[str, Any] | None:
-    """The route that the kernel takes: the longest prefix, then the lowest metric."""
-    goal = ip_address(destination)
-    fitting = []
-    for row in rows:
-        network = ip_network("0.0.0.0/0" if row["dst"] == "default" else row["dst"])
-        if network.version == goal.version and goal in network:
-            fitting.append((-network.prefixlen, int(row.get("metric", 0)), len(fitting), row))
-    return min(fitting)[3] if fitting else None
-
-
-def route_words(row: Mapping[str, Any]) -> str:
-    """The route as ip(8) prints it."""
-    kind = f"{row['type']} " if "type" in row else ""
-    via = f" via {row['gateway']}" if "gateway" in row else ""
-    return f"{kind}{row['dst']}{via}{' dev ' + row['dev'] if 'dev' in row else ''}"
-
-
-def shown(flow: Flow) -> dict[str, Any]:
-    """The packet as it is sent."""
-    return _packet(Shown(str(flow.source), str(flow.destination), flow.source_port, flow.port, str(flow.protocol)))
-
-
-def _packet(shown: Shown) -> dict[str, Any]:
-    return shown._asdict()
-
-
-def _event(
-    at: int, netns: str, device: str, direction: str, packet: Shown, event: str, text: str, evidence: list[str], part: str
-) -> Event:
-    return {
-        "at": at, "netns": netns, "device": device, "direction": direction, "packet": _packet(packet), "event": event,
-        "text": text, "table": None, "chain": None, "rule": None, "owner": None, "evidence": evidence,
-        **({"part": part} if part else {}),
-    }  # fmt: skip
-
-

@@ -27,7 +27,7 @@ from netlab.kernel import netlink as nl
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING, Delivered, Frame, Tap
 from netlab.model import Protocol
-from netlab.probes import filters, packets, plain
+from netlab.probes import filters, packets, plain, telling
 from netlab.probes.packets import NUMBERS, Kind, Seen
 from netlab.probes.witnessed import Errand, RuleMet, Shown, Sighting, Witnessed
 
@@ -96,7 +96,16 @@ class _Following:
         met = {one.netns for one in sightings} | {one.netns for one in rules} | {errand.sender}
         routes, neighbours, tracked = self._tables(met)
         return Witnessed(
-            flow, sightings, rules, accepted, traced, routes, neighbours, tracked, refused, tuple(dict.fromkeys(self.blind)),
+            flow,
+            sightings,
+            rules,
+            accepted,
+            traced,
+            routes,
+            neighbours,
+            tracked,
+            refused,
+            tuple(dict.fromkeys(self.blind)),
             tuple(self.notes),
         )
 
@@ -129,13 +138,13 @@ class _Following:
                 self.notes.append("libnftables.so.1 is missing, so the kernel's trace cannot be asked: apt install libnftables1")
                 break
             try:
-                place.trace = nft_trace.Trace(place.fd, *matches(self.errand.flow.protocol, self.run))
+                place.trace = nft_trace.Trace(place.fd, *telling.matches(self.errand.flow.protocol, self.run))
                 found.append(place.name)
             except NetlabError as error:
                 self.blind.append(f"{place.name}: {error}")
         if untold:
             self.notes.append(
-                f"{', '.join(untold)} {'have' if len(untold) > 1 else 'has'} rules of iptables-legacy, of which the kernel has no "
+                f"rules of iptables-legacy in {', '.join(untold)}, of which the kernel has no "
                 "trace: which rule did what is the offline trace's word, the rest rests on packets, routes and conntrack"
             )
         return tuple(found)
@@ -244,7 +253,7 @@ class _Following:
         found: list[RuleMet] = []
         for place in self.places.values():
             if place.trace is not None and place.told:
-                found += _Telling(place, self._seen).rules()
+                found += telling.Telling(place, self._seen).rules()
         return tuple(found)
 
     def _tables(self, met: set[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -280,86 +289,6 @@ class _Following:
         for place in self.places.values():
             for raw in place.accepted:
                 raw.close()
-
-
-def matches(protocol: Protocol, run: int) -> tuple[list[str], list[str]]:
-    """nft matches of the packet and its answers: by the token, at the same offsets as probes/filters; late ones ask conntrack."""
-    text = filters.run_text(run)
-    match protocol:
-        case Protocol.TCP:
-            own = [f"meta l4proto tcp @th,32,16 {run}", f"meta l4proto tcp @th,64,16 {run}"]
-            quoted = f"@th,256,16 {run}"
-        case Protocol.SCTP:
-            own = [f"meta l4proto sctp @th,128,16 {run}", f"meta l4proto sctp @th,32,16 {run}"]
-            quoted = f"@th,352,16 {run}"
-        case Protocol.UDP:
-            own = [f"meta l4proto udp @th,64,32 {filters.MAGIC} @th,96,32 {text}"]
-            quoted = f"@th,288,32 {filters.MAGIC} @th,320,32 {text}"
-        case Protocol.ICMP:
-            own = [f"meta l4proto icmp @th,64,32 {filters.MAGIC} @th,96,32 {text}"]
-            quoted = f"@th,288,32 {filters.MAGIC} @th,320,32 {text}"
-    errors = f"icmp type {{ destination-unreachable, redirect, time-exceeded }} {quoted}"
-    late = ["meta l4proto udp ct direction reply"] if protocol is Protocol.UDP else []
-    return [*own, errors], late
-
-
-class _Telling:
-    """Turns one namespace's trace messages into rules: passes told apart, handles looked up, texts read."""
-
-    def __init__(self, place: _Place, seen: Any) -> None:
-        self._place, self._seen = place, seen
-        self._texts: dict[tuple[str, str], list[str]] = {}
-        self._handles: dict[tuple[str, str], list[int]] = {}
-        self._saved: dict[str, list[str]] | None = None
-
-    def rules(self) -> list[RuleMet]:
-        with entered(self._place.fd):
-            sock = nl.Socket(nl.NETLINK_NETFILTER)
-        with sock:
-            bases = nft_trace.base_chains(sock)
-            found: list[RuleMet] = []
-            passes: dict[int, tuple[int, Any, str, str, str]] = {}
-            for told in self._place.told:
-                if told.packet:
-                    hook = bases.get((told.table, told.chain), ("", 0))[0]
-                    devices = self._place.device(told.iif), self._place.device(told.oif)
-                    passes[told.number] = (len(found), self._seen(told.packet), hook, *devices)
-                run, seen, hook, iif, oif = passes.get(told.number, (0, None, "", "", ""))
-                if seen is None or (told.kind == "rule" and not told.handle) or told.kind == "return":
-                    continue
-                part, packet = seen
-                position, count, text = self._rule(sock, told) if told.kind == "rule" else (-1, 0, "")
-                found.append(
-                    RuleMet(
-                        self._place.name, part, run, hook, told.table, told.chain, position, count, told.verdict, told.target,
-                        packet, iif, oif, text, told.handle,
-                    )
-                )  # fmt: skip
-        return found
-
-    def _rule(self, sock: nl.Socket, told: nft_trace.Told) -> tuple[int, int, str]:
-        """Position in its chain, the chain's length, and text."""
-        key = told.table, told.chain
-        if key not in self._handles:
-            self._handles[key] = nft_trace.handles(sock, *key)
-            self._texts[key] = self._text(*key)
-        known, texts = self._handles[key], self._texts[key]
-        position = known.index(told.handle) if told.handle in known else -1
-        return position, len(known), texts[position] if 0 <= position < len(texts) else ""
-
-    def _text(self, table: str, chain: str) -> list[str]:
-        if table not in rule_listing.IPTABLES_TABLES:
-            assert self._place.trace is not None
-            return self._place.trace.chain_text(table, chain)
-        if self._saved is None:
-            self._saved = {}
-            current = ""
-            for line in rule_listing.save(self._place.fd, "iptables", "nft").splitlines():
-                if line.startswith("*"):
-                    current = line[1:]
-                elif line.startswith("-A "):
-                    self._saved.setdefault(f"{current} {line.split(' ', 2)[1]}", []).append(line)
-        return self._saved.get(f"{table} {chain}", [])
 
 
 def order(one: Sighting, other: Sighting) -> int:
@@ -425,5 +354,3 @@ def _nanoseconds(data: bytes) -> int:
 
     seconds, nanoseconds = struct.unpack("=qq", data[:16])
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
-
-
