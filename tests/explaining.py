@@ -9,11 +9,12 @@ from pathlib import Path
 from netlab import controllers, plan
 from netlab.lab.inputs import read_inputs
 from netlab.model import Cluster, Flow, Protocol, Ref
-from netlab.ops import Veth
+from netlab.ops import Ruleset, Veth
 from netlab.plan import Plan
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import RuleMet, Shown, Sighting, Witnessed
 from netlab.rendering import iptables
+from netlab.ruleset import Jump
 
 ROOT = Path(__file__).parents[1]
 CLIENT = "pod/default/client"
@@ -84,10 +85,10 @@ class Scene:
         return self
 
     def _lines(self, netns: str, table: str, chain: str) -> Sequence[str]:
-        ruleset = next((op for op in self._plan.ops.values() if op.identity == ("ruleset", netns, "iptables")), None)
-        if ruleset is None:
+        ruleset = self._plan.ops.get(("ruleset", netns, "iptables"))
+        if not isinstance(ruleset, Ruleset):
             return ()
-        lines = iptables.lines(ruleset.value)  # type: ignore[union-attr]  # its identity says it is a Ruleset
+        lines = iptables.lines(ruleset.value)
         return [line for line in lines.get(table, ()) if line.startswith(f"-A {chain} ")]
 
     def done(self) -> Witnessed:
@@ -104,7 +105,7 @@ def position(plan_: Plan, netns: str, place: str, target: str) -> int:
 
 def real_devices(plan_: Plan, seen: Witnessed) -> Witnessed:
     """The scenes call veths veth0 and veth1; the plan has their real names."""
-    names = {}
+    names: dict[str, str] = {}
     for op in plan_.ops.values():
         if isinstance(op, Veth):
             names |= {op.netns: op.peer_device, op.peer_netns: op.device}
@@ -164,7 +165,9 @@ def _balanced(scene: Scene, plan_: Plan, asked: Shown, there: str) -> None:
         chain = planned.chain(node, "nat", name)
         assert chain is not None
         for at, rule in enumerate(chain.rules):
-            target = next((str(one.chain) for one in rule.statements if str(getattr(one, "chain", "")).startswith(prefix)), "")
+            target = next(
+                (str(one.chain) for one in rule.statements if isinstance(one, Jump) and one.chain.startswith(prefix)), ""
+            )
             if not target or (prefix == "KUBE-SVC-" and "default/kubia" not in rule.comment):
                 continue
             if prefix == "KUBE-SEP-" and there not in str(planned.chain(node, "nat", target)):
