@@ -4,6 +4,8 @@ VENV ?= $(CURDIR)/.venv
 PYTHON = $(VENV)/bin/python
 PYTEST_ARGS ?=
 export VENV
+# An ordinary user's PATH on Debian has none of these, and tests call nft and ip by name.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .PHONY: help setup demo test check golden bench clean
 
@@ -29,7 +31,7 @@ check: setup ## style, types, floors
 	else echo "Vagrantfile: not checked, neither vagrant nor ruby is installed"; fi
 
 golden: setup ## write the golden files anew; read the difference before you commit it
-	@NETLAB_GOLDEN=write $(PYTHON) -m pytest -q -k golden
+	@NETLAB_GOLDEN=1 NETLAB_UPDATE_GOLDEN=1 $(PYTHON) -m pytest -q tests/test_plan.py tests/test_proxy_names.py
 
 bench: setup ## measure, beside peers
 	@for what in up change probe; do echo "== $$what"; $(PYTHON) -m netlab bench $$what || exit; done

@@ -15,10 +15,13 @@ def early_start(argv: list[str]) -> Any:
 
 
 def main() -> None:
-    starting = early_start(sys.argv)
-    from netlab.cli.app import main as run
+    try:
+        starting = early_start(sys.argv)
+        from netlab.cli.app import main as run
 
-    sys.exit(run(sys.argv[1:], starting))
+        sys.exit(run(sys.argv[1:], starting))
+    except KeyboardInterrupt:  # in the middle of an import, where no verb can catch it
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Running a program inside a lab from the caller's own process, so that terminal, job control and signals are the caller's own.
 
-For the command line only: joining a user namespace needs a process without threads, and there is no way back. The program runs in a
-child (a pid namespace is entered by the next fork); the parent waits and stops, continues and ends with it.
+For the command line only: joining a user namespace needs a process without threads, and there is no way back. The program
+runs in a child (a pid namespace is entered by the next fork); the parent waits and stops, continues and ends with it.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netlab.errors import LabGone
@@ -21,9 +22,11 @@ PR_SET_PDEATHSIG = 1
 
 
 def run(lab: "Lab", target: str, command: Sequence[str], namespace: str = "default") -> int:
-    """The program's exit code (128 + N when signal N ended it); 125-127 when it could not run. This process has joined the lab then."""
+    """The program's exit code (128 + N when signal N ended it); 125-127 when it could not run. This process has joined the
+    lab then.
+    """
     place = lab.verb("place", target=target, namespace=namespace)
-    directory = os.getcwd()
+    directory = Path.cwd()
     try:
         netns = os.open(f"/proc/{lab.pid}/fd/{place['fd']}", os.O_RDONLY)
         context.Holder(lab.pid).join()

@@ -28,17 +28,20 @@ MARKER = (
 )
 UNABLE = pytest.StashKey[str]()
 RUNNING = pytest.StashKey["Running"]()
-PLANS = pytest.StashKey[Path]()
+EVIDENCE = pytest.StashKey[Path]()
+REPLAYED = 20
+"""Flows of a failed probe that are sent again to be recorded."""
 SCENARIO = re.compile(rb"^kind:\s*[\"']?Scenario[\"']?\s*(#.*)?$", re.MULTILINE)
 NETLAB = re.compile(rb"^apiVersion:\s*[\"']?netlab/v1", re.MULTILINE)
 
 
 class Running:
-    """A test's lab, and what the test has sent through it."""
+    """A test's lab, and what the test has sent through it: results, and how to send the last suspicious one again."""
 
     def __init__(self, lab: "Lab") -> None:
         self.lab = lab
         self.results: list[Any] = []
+        self.replay: Callable[[], Any] | None = None
         self.failed = False
 
 
@@ -145,18 +148,23 @@ def lab_name(nodeid: str, environment: Mapping[str, str]) -> str:
 
 
 def _record(running: Running) -> None:
-    """Keep the results of the lab's probes: a failure report shows what the judge said of them."""
+    """Keep the results of the lab's probes: a failure report shows what the judge said of them, and sends one again."""
+    probe, matrix = running.lab.probe, running.lab.matrix
 
-    def recording(call: Callable[..., Any]) -> Callable[..., Any]:
-        def called(*args: Any, **options: Any) -> Any:
-            result = call(*args, **options)
-            running.results += result if isinstance(result, list) else [result]
-            return result
+    def probing(*args: Any, **options: Any) -> Any:
+        result = probe(*args, **options)
+        running.results.append(result)
+        if running.replay is None or result.verdict != "pass":
+            running.replay = lambda: probe(*args, **{**options, "count": min(options.get("count", 1), REPLAYED)})
+        return result
 
-        return called
+    def matrices(*args: Any, **options: Any) -> Any:
+        results = matrix(*args, **options)
+        running.results += results
+        return results
 
-    for name in ("probe", "matrix"):
-        setattr(running.lab, name, recording(getattr(running.lab, name)))
+    setattr(running.lab, "probe", probing)  # noqa: B010  # on this one object: its class stays as it is
+    setattr(running.lab, "matrix", matrices)  # noqa: B010
 
 
 # ---------------------------------------------------------------- failures
@@ -170,7 +178,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if running is None or report.when != "call" or not report.failed:
         return
     running.failed = True
-    report.sections += sections(item, running)
+    report.sections += item.evidence if isinstance(item, ScenarioItem) else sections(item, running)
 
 
 def sections(item: pytest.Item, running: Running) -> list[tuple[str, str]]:
@@ -186,8 +194,9 @@ def sections(item: pytest.Item, running: Running) -> list[tuple[str, str]]:
     with contextlib.suppress(Exception):  # the test has failed already; what cannot be told of a broken lab must not hide that
         drift = running.lab.verify().drift
         found.append(("netlab verify", "\n".join(drift) or "the kernel holds what was planned"))
-    with contextlib.suppress(Exception):
-        found.append(("netlab plan", str(_save_plan(item, running.lab))))
+    for title, keep in (("netlab plan", _plan), ("netlab packets", _packets)):
+        with contextlib.suppress(Exception):
+            found += [(title, str(path)) for path in keep(item, running)]
     return found
 
 
@@ -200,21 +209,32 @@ def _explained(lab: "Lab", result: Any) -> str:
     return explain_text.text(lab.explain(str(result.sender), to if known else str(result.to), protocol if known else None))
 
 
+def _plan(item: pytest.Item, running: Running) -> list[Path]:
+    from netlab.scenario.evidence import save_plan
+
+    return [save_plan(running.lab, _directory(item) / f"{running.lab.name}.plan")]
+
+
+def _packets(item: pytest.Item, running: Running) -> list[Path]:
+    from netlab.scenario.evidence import capture
+
+    if running.replay is None:
+        return []
+    return [capture(running.lab, running.replay, _directory(item) / f"{running.lab.name}.pcapng")]
+
+
+def _directory(item: pytest.Item) -> Path:
+    """Where this run keeps what it saw; made when the first test fails."""
+    import tempfile
+
+    if EVIDENCE not in item.config.stash:
+        item.config.stash[EVIDENCE] = Path(tempfile.mkdtemp(prefix="netlab-evidence-"))
+    return item.config.stash[EVIDENCE]
+
+
 def _told(result: Any) -> str:
     head = f"{result.verdict}: {result.sender} -> {result.to} [{result.proxy}]: {result.outcomes}, backends {result.backends}"
     return "\n".join([head, *(f"    {reason}" for reason in result.why)])
-
-
-def _save_plan(item: pytest.Item, lab: "Lab") -> Path:
-    import tempfile
-
-    from netlab import plan
-
-    if PLANS not in item.config.stash:
-        item.config.stash[PLANS] = Path(tempfile.mkdtemp(prefix="netlab-plans-"))
-    path = item.config.stash[PLANS] / f"{lab.name}.plan"
-    path.write_text(plan.text(lab.plan()))
-    return path
 
 
 def pause(config: pytest.Config, lab: "Lab") -> None:
@@ -275,20 +295,29 @@ class ScenarioItem(pytest.Item):
         super().__init__(**options)
         self.scenario = scenario
         self.mode = mode
+        self.evidence: list[tuple[str, str]] = []
 
     def runtest(self) -> None:
         from netlab.scenario.runner import Options, run
 
         def up(topology: Any, manifests: Sequence[str], *, proxy: str | None, fabric: str | None) -> "Lab":
-            return start(self, topology, manifests, proxy=proxy, fabric=fabric)
+            running = Running(start(self, topology, manifests, proxy=proxy, fabric=fabric))
+            _record(running)
+            self.stash[RUNNING] = running
+            return running.lab
 
-        def paused(lab: Any, ran: "StepRun") -> None:
-            pause(self.config, lab)
-
-        wants_pause = self.config.getoption("netlab_pause")
-        ran = run(self.path, self.scenario, self.mode, up, Options(out=sys.stdout, paused=paused if wants_pause else None))
+        ran = run(self.path, self.scenario, self.mode, up, Options(out=sys.stdout, paused=self._not_passed))
         if ran.verdict != "pass":
             raise ScenarioFailed(ran)
+
+    def _not_passed(self, lab: Any, ran: "StepRun") -> None:
+        """After the first step that did not pass: its evidence is taken now, while the lab is as the step left it."""
+        running = self.stash[RUNNING]
+        if not running.failed:
+            running.failed = True
+            self.evidence = sections(self, running)
+        if self.config.getoption("netlab_pause"):
+            pause(self.config, lab)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, ScenarioFailed):

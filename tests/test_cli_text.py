@@ -55,13 +55,13 @@ def test_the_verdict_has_a_colour_only_where_colours_are_shown(verdict: str, cod
 
 def test_the_matrix_shows_seen_and_where_it_differs_expected() -> None:
     other = {**RESULT, "to": "10.96.0.81:80/tcp", "verdict": "inconclusive", "why": ["a sniffer failed"]}
-    assert matrix_text([RESULT, other, DROPPED], colour=False).splitlines() == [
+    assert matrix_text([RESULT, other, DROPPED], colour=False, names={"10.96.0.81": "svc/b"}).splitlines() == [
         "FROM                1         2",
         "pod/default/client  ok        ok?",
         "host/client         ok/drop!  -",
         "",
         "    1  10.96.0.80:80/tcp",
-        "    2  10.96.0.81:80/tcp",
+        "    2  10.96.0.81:80/tcp         svc/b",
         "",
         "1 pass, 1 fail, 1 inconclusive",
         "  pod/default/client -> 10.96.0.81:80/tcp: a sniffer failed",
@@ -156,7 +156,9 @@ def test_rules_are_shown_as_they_are() -> None:
 
 
 def test_benchmark_rows_name_their_peer() -> None:
-    shown = table([Row("mine", (0.010, 0.020, 0.030), peers=("other",)), Row("other", (0.040,)), Row("third", note="not installed")])
+    shown = table(
+        [Row("mine", (0.010, 0.020, 0.030), peers=("other",)), Row("other", (0.040,)), Row("third", note="not installed")]
+    )
     assert "0.50 x other" in shown.splitlines()[1]
     assert shown.splitlines()[3].split()[-2:] == ["not", "installed"]
 

@@ -156,6 +156,19 @@ def test_a_bare_pod_is_adopted_and_one_with_other_labels_is_not() -> None:
     assert cluster.pods[key("other")].meta.owner is None
 
 
+def test_two_workloads_never_share_a_pod() -> None:
+    cluster = started(joined(pod("mine", "{app: kubia}"), KUBIA, KUBIA.replace("{name: kubia}", "{name: other}")))
+    owners = [one.meta.owner.name for one in cluster.pods.values() if one.meta.owner]
+    assert sorted(owners) == ["kubia"] * 3 + ["other"] * 3
+    assert len(cluster.pods) == 6
+
+
+def test_a_daemon_set_gives_up_what_is_one_too_many_on_a_node() -> None:
+    extra = [pod(name, "{app: ds}", "nodeName: node-171") for name in ("one", "two")]
+    cluster = started(joined(*extra, DAEMON.replace("TOLERATIONS", "")))
+    assert sorted(one.node for one in cluster.pods.values()) == ["node-170", "node-171"]
+
+
 def test_a_relabelled_pod_is_released_and_replaced() -> None:
     cluster = started(joined(pod("mine", "{app: kubia}"), KUBIA))
     after = controllers.apply(cluster, objects(pod("mine", "{app: debug}")))
@@ -477,6 +490,24 @@ def test_readiness_moves_endpoints() -> None:
     assert list(endpoints(ready, "web")) == [first.name]
     assert controllers.pod_status(ready, first, ready=True) is ready
     assert controllers.pod_status(ready, key("gone"), ready=True) is ready
+
+
+def test_a_terminating_pod_of_a_dump_serves_but_is_not_ready_and_counts_as_no_replica() -> None:
+    dying = """
+apiVersion: v1
+kind: Pod
+metadata: {name: dying, labels: {app: kubia}, deletionTimestamp: "2026-01-01T00:00:00Z"}
+spec:
+  nodeName: node-171
+  containers: [{name: c, image: luksa/kubia, ports: [{containerPort: 8080}]}]
+status: {phase: Running, podIP: 10.244.2.77, conditions: [{type: Ready, status: "True"}]}
+"""
+    cluster = started(joined(dying, KUBIA, SERVICE))
+    assert len(pods_of(cluster, "kubia-")) == 3
+    (one,) = (one for one in cluster.slices.values() if one.service == key("kubia"))
+    states = {end.target.name: (end.ready, end.serving, end.terminating) for end in one.endpoints if end.target}
+    assert states.pop("dying") == (False, True, True)
+    assert set(states.values()) == {(True, True, False)}
 
 
 def test_published_when_not_ready() -> None:

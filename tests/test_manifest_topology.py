@@ -124,6 +124,8 @@ MISTAKES = [
     ("unknown fabric", "cluster: {fabric: bridged}", "did you mean bridge?"),
     ("detectLocal in small letters", "cluster: {proxy: {detectLocal: clustercidr}}", "did you mean ClusterCIDR?"),
     ("host bits", "cluster: {podCIDR: 10.244.0.1/16}", "did you mean 10.244.0.0/16?"),
+    ("a netmask", "cluster: {podCIDR: 10.244.0.0/255.255.0.0}", "is no CIDR"),
+    ("a zone index", "nodes: {a: {addresses: ['fe80::1%eth0']}}", "is no IP address"),
     ("no CIDR", "cluster: {podCIDR: 10.244.0.0}", "is no CIDR"),
     ("two CIDRs of a family", "cluster: {podCIDR: [10.1.0.0/16, 10.2.0.0/16]}", "two CIDRs of the same family"),
     ("overlap", "cluster: {serviceCIDR: 10.244.0.0/20}", "serviceCIDR 10.244.0.0/20 overlaps podCIDR 10.244.0.0/16"),
@@ -260,6 +262,15 @@ def test_nodes_are_known_from_the_pods_of_a_dump() -> None:
     topology = adapted(pod.format(1) + pod.format(2))
     assert [(node.name, str(node.addresses[0])) for node in topology.nodes] == [("n1", "10.9.9.1"), ("n2", "10.9.9.2")]
     assert topology.cluster.pod_cidrs == (ip_network("10.42.0.0/16"),)
+
+
+def test_pods_among_the_nodes_as_clouds_have_them() -> None:
+    pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"
+    pod += "spec: {nodeName: a, containers: [{name: a, image: b}]}\nstatus: {phase: Running, podIP: 10.0.12.99}\n"
+    topology = adapted(_node("a", "10.0.12.4") + _node("b", "10.0.150.9") + pod + _service("kubernetes", "172.20.0.1"))
+    assert [str(lan.cidr) for lan in topology.networks] == ["10.0.0.0/16"]
+    assert (str(topology.cluster.pod_cidrs[0]), str(topology.cluster.service_cidrs[0])) == ("10.244.0.0/16", "172.20.0.0/16")
+    assert topology.cluster.proxy.detect_local == "none"
 
 
 def test_nodes_written_by_hand_get_addresses() -> None:

@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # noqa: F401  # pytester forgets what its runs import, and a C extension must not be imported twice
 
 from netlab import client, pytest_plugin
 from netlab.errors import MachineError
+from netlab.scenario import evidence
 from tests.test_scenario import FakeLab, Report, Result
 
 pytest_plugins = ["pytester"]
@@ -34,9 +38,11 @@ class Labs:
 
 
 @pytest.fixture
-def labs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Labs]:
+def labs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Labs]:
     made = Labs()
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:xdist")  # they take most of a second to load
     monkeypatch.setattr(client, "up", made.up)
+    monkeypatch.setattr(evidence, "capture", lambda lab, replay, path: path)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     yield made
     assert all(lab.is_down for lab in made.labs), "a lab was left running"
@@ -121,6 +127,32 @@ def test_a_failure_shows_probes_reasons_and_the_plan_and_ends_the_lab(pytester: 
             "a route is missing",
         ]
     )
+
+
+@pytest.mark.parametrize("kind", ["test", "scenario"])
+def test_a_failure_keeps_plan_and_packets_of_the_probe_that_failed(
+    pytester: pytest.Pytester, labs: Labs, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    alive: list[bool] = []
+
+    def capture(lab: FakeLab, replay: Callable[[], Any], path: Path) -> Path:
+        alive.append(not lab.is_down)
+        replay()
+        return path
+
+    monkeypatch.setattr(evidence, "save_plan", lambda lab, path: path)
+    monkeypatch.setattr(evidence, "capture", capture)
+    monkeypatch.setenv("TMPDIR", str(pytester.mkdir("kept")))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    labs.answers = {"probe": Result(verdict="fail", why=["lost"]), "verify": Report()}
+    if kind == "test":
+        pytester.makepyfile(MARKED)
+    else:
+        scenario(pytester, SCENARIO)
+    result = pytester.runpytest()
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*netlab plan*", "*/kept/*.plan", "*netlab packets*", "*/kept/*.pcapng"])
+    assert alive == [True, True] and [len(lab.calls) for lab in labs.labs] == [3, 3], "probe, verify, probe again"
 
 
 def test_pause_says_how_to_enter(pytester: pytest.Pytester, labs: Labs) -> None:

@@ -19,7 +19,14 @@ def serve(sock: socket.socket) -> None:
     state = probing.Worker()
     agent.serve_forever(
         sock,
-        {"run": run, "observe": observe, "verify": verify, "flush_conntrack": flush_conntrack, "check_ready": check_ready, **state.methods()},
+        {
+            "run": run,
+            "observe": observe,
+            "verify": verify,
+            "flush_conntrack": flush_conntrack,
+            "check_ready": check_ready,
+            **state.methods(),
+        },
     )
 
 
@@ -106,7 +113,8 @@ def verify(paths: Mapping[str, str], plan: Plan) -> list[tuple[str, tuple[str, .
     """(sentence, identity of the op that mends it) for each difference between plan and kernel."""
     from netlab.kernel import verify as kernel_verify
 
-    return kernel_verify.drift(paths, tuple(plan.ops.values()))
+    found: list[tuple[str, tuple[str, ...] | None]] = kernel_verify.drift(paths, tuple(plan.ops.values()))
+    return found
 
 
 def flush_conntrack(paths: Sequence[str]) -> dict[str, int]:
@@ -119,7 +127,13 @@ def flush_conntrack(paths: Sequence[str]) -> dict[str, int]:
 
 
 def check_ready(
-    node: str, place: context.Place | None, address: str, port: int, http_path: str | None, command: Sequence[str], timeout_s: float
+    node: str,
+    place: context.Place | None,
+    address: str,
+    port: int,
+    http_path: str | None,
+    command: Sequence[str],
+    timeout_s: float,
 ) -> bool:
     """One readiness check: exec in the place, or a connection (and a GET) from the node, as the kubelet does."""
     if place is not None:

@@ -1,182 +1,218 @@
-"""The pipeline behind `capture` and `tcpdump`: a child joins the lab and records, this process writes the file or shows the lines.
+"""How `capture` and `tcpdump` get at a lab's packets: a child joins the lab and records; what people read is printed out here.
 
-    child in the lab --pcapng--> this process --pcap--> tcpdump -r - --text--> lines with the place and device of each packet
-
-A program with threads cannot join a user namespace, so the child is forked before anything else. All descriptors that the child
-needs (namespaces, the file) are opened before it joins.
+Recording needs root of the lab's user namespace; tcpdump, which prints, must not be root there (with a single uid it fails to
+change its user, `-Z root` or not). So the child records into a pipe and tcpdump reads it on this side of the namespace.
 """
 
+import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from netlab.cli import output
-from netlab.errors import InputError, KernelError, NetlabError
-from netlab.kernel import context
-from netlab.observe import capture, pcap, tcpdump
+from netlab.errors import InputError, KernelError, LabGone, MachineError, NetlabError
+from netlab.kernel import namespaces
+from netlab.observe import capture, tcpdump
+from netlab.observe.capture import Captured, Place, Wanted
 
 if TYPE_CHECKING:
     from netlab.client import Lab
 
-NUMBERED = re.compile(r" *(\d+) +(.*)")
+_NUMBERED = re.compile(r" {0,4}(\d+) {2}(.*)", re.DOTALL)
+_UNKNOWN_INTERFACE = re.compile(r"(^|\s)\?\s+(?=(?:In|Out|P|M|B)\s)")
+_CHATTER = ("reading from file", "Warning: interface names")
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """A child that records: its pid, and the pipe on which it says that it watches, or why it cannot."""
-
-    pid: int
-    said: int
-
-    def await_ready(self) -> None:
-        """Raises KernelError with the child's own words."""
-        first = os.read(self.said, 1)
-        if first != b"+":
-            rest = b"".join(iter(lambda: os.read(self.said, 4096), b""))
-            os.waitpid(self.pid, 0)
-            raise KernelError((first + rest).decode() or "the capture ended before it began")
-
-    def result(self) -> tuple[int, int]:
-        """(packets recorded, packets lost), when the child has ended."""
-        words = b"".join(iter(lambda: os.read(self.said, 4096), b"")).split()
-        os.waitpid(self.pid, 0)
-        if len(words) != 2 or not (words[0] + words[1]).isdigit():
-            raise KernelError(b" ".join(words).decode() or "the capture was killed")
-        return int(words[0]), int(words[1])
-
-
-def record(lab: "Lab", targets: Sequence[str], out: int, wanted: capture.Wanted, namespace: str) -> Recording:
-    """Start a child that records what passes the targets to `out`, which it owns from now on."""
-    fds: dict[str, int] = {}
-    for target in targets:
-        place = lab.verb("place", target=target, namespace=namespace)
-        fds[place["target"]] = os.open(f"/proc/{lab.pid}/fd/{place['fd']}", os.O_RDONLY | os.O_CLOEXEC)
-    places = [capture.Place(name, name) for name in fds]
-    said, say = os.pipe()
-    pid = os.fork()
-    if pid:
-        for fd in (say, *fds.values()):
-            os.close(fd)
-        return Recording(pid, said)
-    code = 1
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        context.Holder(lab.pid).join()
-        done = capture.capture(places, lambda name: os.dup(fds[name]), out, wanted, lambda: _tell(say, "+"))
-        _tell(say, f"{done.packets} {done.dropped}")
-        code = 0
-    except (NetlabError, OSError) as error:
-        _tell(say, str(error))
-    finally:
-        os._exit(code)
+def run(
+    lab: "Lab",
+    targets: Sequence[str],
+    file: str | None,
+    expression: str,
+    count: int | None,
+    seconds: float | None,
+    namespace: str = "default",
+) -> int:
+    """Record the targets (all pods, nodes and hosts without one) into a file, or print what passes."""
+    program = tcpdump.compile_filter(expression)
+    wanted = Wanted(program, count, seconds, comment=f"netlab capture of lab {lab.name}: {expression or 'everything'}")
+    places = places_of(lab, targets or everything(lab), namespace)
+    if file is None:
+        done = _printed(lab, places, replace(wanted, format="sll2"), ("-n",), {})
+    else:
+        with contextlib.ExitStack() as stack:
+            try:
+                out = sys.stdout.fileno() if file == "-" else stack.enter_context(open(file, "wb")).fileno()
+            except OSError as error:
+                raise InputError(f"{file}: {error.strerror}") from None
+            if os.isatty(out):
+                raise InputError("a capture is binary: pipe it (`-w - | wireshark -k -i -`) or give a file")
+            with _patient():
+                done = _start(lab, places, wanted, out, ()).finish()
+    lost = f", {done.dropped} more were lost because they came too fast" if done.dropped else ""
+    where = f" in {file}" if file not in (None, "-") else ""
+    output.message(f"{done.packets} packets{where}{lost}")
+    return 0
 
 
-def _tell(fd: int, text: str) -> None:
-    os.write(fd, text.encode())
+def run_tcpdump(lab: "Lab", target: str, arguments: Sequence[str], namespace: str = "default") -> int:
+    """tcpdump on our own capture, for labs whose single uid does not let tcpdump capture by itself."""
+    wish = tcpdump.split(arguments)
+    if not wish.captures:
+        return subprocess.call([tcpdump.program(), *arguments])
+    places = places_of(lab, (target,), namespace)
+    wanted = Wanted(
+        tcpdump.compile_filter(wish.expression),
+        wish.count,
+        device=wish.interface or "eth0",
+        direction=wish.direction,
+        snap_bytes=wish.snap_bytes,
+        format="sll2" if wish.interface == "any" else "pcap",
+    )
+    output.message(f"listening on {wanted.device} of {places[0].name}")
+    done = _printed(lab, places, wanted, wish.shown, {f"{place.name}:": "" for place in places})
+    output.message(f"{done.packets} packets captured\n{done.dropped} packets dropped by kernel")
+    return 0
 
 
 def everything(lab: "Lab") -> list[str]:
-    """Every pod, node and host."""
+    """Every pod, node and host of the lab, as targets."""
     cluster = lab.cluster()
     pods = [str(pod.ref) for pod in cluster.pods.values() if pod.addresses and not pod.spec.host_network]
     return [*(f"node/{name}" for name in cluster.nodes), *(f"host/{host.name}" for host in cluster.topology.hosts), *pods]
 
 
-def to_file(lab: "Lab", targets: Sequence[str], file: str, wanted: capture.Wanted, namespace: str) -> int:
-    """Record into a pcapng file, or to standard output for `-`."""
-    try:
-        out = os.dup(1) if file == "-" else os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}") from None
-    if os.isatty(out):
-        raise InputError("a capture is binary: pipe it (`-w - | wireshark -k -i -`) or give a file")
-    return _run(record(lab, targets, out, wanted, namespace), out, lambda: None)
+def places_of(lab: "Lab", targets: Sequence[str], namespace: str) -> tuple[Place, ...]:
+    """Where the targets live: each place is opened by the number of the holder's descriptor."""
+    found: dict[str, Place] = {}
+    for target in targets:
+        place = lab.verb("place", target=target, namespace=namespace)
+        found[str(place["fd"])] = Place(place["target"], str(place["fd"]))
+    return tuple(found.values())
 
 
-def to_lines(lab: "Lab", targets: Sequence[str], wanted: capture.Wanted, namespace: str) -> int:
-    """Record and print one line a packet: when, where, which way, and what tcpdump says of it."""
-    program = tcpdump.program()
-    source, sink = os.pipe()
-    recording = record(lab, targets, sink, wanted, namespace)
-    reader = os.fdopen(source, "rb")
-    command = [program, "-r", "-", "-n", "-t", "-l", "--number"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=False) as shower:
-        assert shower.stdin is not None and shower.stdout is not None
-        heads: list[str] = []
-        feeder = threading.Thread(target=_feed, args=(reader, shower.stdin, heads))
-        printer = threading.Thread(target=_print, args=(shower.stdout, heads))
-
-        def show() -> None:
-            feeder.start()
-            printer.start()
-
-        code = _run(recording, sink, show, (feeder, printer))
-    return code
-
-
-def _run(recording: Recording, out: int, begin: Callable[[], None], threads: Sequence[threading.Thread] = ()) -> int:
-    """Wait for a recording's end; Ctrl-C reaches the child itself, which ends the recording in good order."""
-    os.close(out)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    begin()
-    try:
-        recording.await_ready()
-        output.message("recording; Ctrl-C ends it")
-        packets, lost = recording.result()
-    finally:
-        for thread in threads:
-            thread.join()
-    output.message(f"{packets} packets" + (f", {lost} lost because they came too fast" if lost else ""))
-    return 0
+def _printed(lab: "Lab", places: Sequence[Place], wanted: Wanted, shown: Sequence[str], renamed: Mapping[str, str]) -> Captured:
+    """Record into a pipe, and show what tcpdump makes of it, interfaces by name. Raises InputError with tcpdump's words."""
+    cooked = wanted.format == "sll2"
+    command = [tcpdump.program(), "-r", "-", *(("-l", "--number") if cooked else ()), *shown]
+    names_read, names_write = os.pipe()
+    with _patient(), os.fdopen(names_read) as names:
+        reader = subprocess.Popen(  # it inherits that SIGINT is ignored: it ends when the recording does
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE if cooked else None, stderr=subprocess.PIPE, text=True
+        )
+        assert reader.stdin is not None and reader.stderr is not None
+        try:
+            inherited = (names_read, reader.stderr.fileno(), *(() if reader.stdout is None else (reader.stdout.fileno(),)))
+            wanted = replace(wanted, names_fd=names_write if cooked else None)
+            recorder = _start(lab, places, wanted, reader.stdin.fileno(), inherited)
+        finally:
+            reader.stdin.close()
+            os.close(names_write)
+        if reader.stdout is not None:
+            _show(reader.stdout, names, renamed)
+        complaints = "".join(line for line in reader.stderr if not line.startswith(_CHATTER))
+        done = recorder.finish()
+    if code := reader.wait():
+        raise InputError(complaints.strip() or f"tcpdump ended with {code}")
+    sys.stderr.write(complaints)
+    return done
 
 
-def _feed(reader: BinaryIO, sink: BinaryIO, heads: list[str]) -> None:
-    """pcapng in, pcap out; what is said before each packet's line goes into `heads`."""
-    with reader, sink:
-        sink.write(pcap.pcap_header(pcap.ETHERNET, capture.SNAP_BYTES))
-        sink.flush()
-        for name, time_ns, outgoing, data, length in pcap.read_packets(reader):
-            when = datetime.fromtimestamp(time_ns / 1e9).strftime("%H:%M:%S.%f")
-            heads.append(f"{when} {name:<28} {'>' if outgoing else '<'}")
-            try:
-                sink.write(pcap.pcap_record(time_ns, data, length))
-                sink.flush()
-            except BrokenPipeError:
-                return
-
-
-def _print(lines: BinaryIO, heads: list[str]) -> None:
+def _show(lines: IO[str], names: IO[str], renamed: Mapping[str, str]) -> None:
+    """Print tcpdump's lines with the names of the interfaces, which it cannot know: `names` has one line for each packet."""
+    read, name, width = 0, "", 5
     for line in lines:
-        found = NUMBERED.match(line.decode(errors="replace").rstrip())
-        if found and int(found[1]) <= len(heads):
-            print(heads[int(found[1]) - 1], found[2], flush=True)
+        found = _NUMBERED.match(line)
+        if found:
+            while read < int(found[1]):
+                read, name = read + 1, names.readline().strip()
+            for prefix, instead in renamed.items():
+                name = instead + name.removeprefix(prefix) if name.startswith(prefix) else name
+            width = max(width, len(name))
+            line = _UNKNOWN_INTERFACE.sub(rf"\g<1>{name:<{width}} ", found[2], count=1)
+        try:
+            print(line, end="", flush=True)
+        except BrokenPipeError:
+            return
 
 
-def as_tcpdump(lab: "Lab", target: str, arguments: Sequence[str], namespace: str) -> int:
-    """tcpdump on our own capture, for labs whose single uid does not let tcpdump capture by itself; its exit code."""
-    asked = tcpdump.split(arguments)
-    command = [tcpdump.program(), "-r", "-", *asked.shown]
-    if not asked.captures:
-        return subprocess.run([tcpdump.program(), *arguments]).returncode
-    wanted = capture.Wanted(tcpdump.compile_filter(asked.expression), asked.count, device=asked.interface or "eth0", format="pcap")
-    wanted = replace(wanted, direction=asked.direction, snap_bytes=asked.snap_bytes)
-    if asked.interface == "any":
-        wanted = replace(wanted, format="sll2")
-    source, sink = os.pipe()
-    recording = record(lab, [target], sink, wanted, namespace)
-    os.close(sink)
-    with subprocess.Popen(command, stdin=source) as shower:
-        os.close(source)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        recording.await_ready()
-        print(f"listening on {wanted.device} of {target}", file=sys.stderr)
-        packets, lost = recording.result()
-    output.message(f"{packets} packets captured\n{lost} packets dropped by kernel")
-    return shower.returncode
+# ---------------------------------------------------------------- the child that records
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorder:
+    """A child that records. `report` is where it says, as one JSON object, how it ended."""
+
+    pid: int
+    report: IO[str]
+
+    def finish(self) -> Captured:
+        """Wait for its end. Raises what went wrong there."""
+        text = self.report.read()
+        self.report.close()
+        os.waitpid(self.pid, 0)
+        if not text:
+            raise KernelError("the recording process died")
+        found = json.loads(text)
+        if "error" in found:
+            raise {3: MachineError, 2: LabGone}.get(found["code"], KernelError)(found["error"])
+        return Captured(found["packets"], found["dropped"], tuple(found["interfaces"]))
+
+
+def _start(lab: "Lab", places: Sequence[Place], wanted: Wanted, out_fd: int, unused: Sequence[int]) -> _Recorder:
+    """Fork the child that joins the lab and records into `out_fd`."""
+    report_read, report_write = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        os.close(report_write)
+        return _Recorder(pid, os.fdopen(report_read))
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for fd in (report_read, *unused):
+            os.close(fd)
+        os.write(report_write, json.dumps(_record(lab.pid, places, wanted, out_fd)).encode())
+    finally:
+        os._exit(0)
+
+
+def _record(holder: int, places: Sequence[Place], wanted: Wanted, out_fd: int) -> dict[str, object]:
+    try:
+        opened = {place.netns: os.open(f"/proc/{holder}/fd/{place.netns}", os.O_RDONLY | os.O_CLOEXEC) for place in places}
+        _join_user_namespace(holder)
+        done = capture.capture(places, lambda netns: os.dup(opened[netns]), out_fd, wanted)
+    except NetlabError as error:
+        return {"error": str(error), "code": error.exit_code}
+    except OSError as error:
+        return {"error": f"the capture could not go on: {error}", "code": 1}
+    return {"packets": done.packets, "dropped": done.dropped, "interfaces": done.interfaces}
+
+
+def _join_user_namespace(holder: int) -> None:
+    """Become root of the lab's network namespaces, with an empty one as home: there is no way back to the caller's.
+
+    The mount namespace is not joined: /proc must go on showing this process.
+    """
+    theirs = Path(f"/proc/{holder}/ns/user")
+    if theirs.readlink() != Path("/proc/self/ns/user").readlink():
+        fd = os.open(theirs, os.O_RDONLY | os.O_CLOEXEC)
+        namespaces.setns(fd, namespaces.CLONE_NEWUSER)
+        os.close(fd)
+        namespaces.unshare(namespaces.CLONE_NEWNET)
+
+
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Ctrl-C is for the recording child, which then ends in good order; this process waits for its report."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -23,7 +23,7 @@ def demo(
     ] = "manifests/kubia.yaml",
     proxy: Annotated[str | None, typer.Option(metavar="MODE", help="iptables or nftables.")] = None,
 ) -> int:
-    """Build the default lab with three pods and a client, send packets from everywhere, judge, draw, take it down.
+    """Show a lab: drawn, probed from everywhere, taken down.
 
     \b
     Example:

@@ -56,7 +56,7 @@ def kill_pod(
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> None:
-    """Kill a pod at once, without grace; its workload replaces it.
+    """Kill a pod at once. Its workload makes another.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ from netlab.cli.output import paint
 
 
 def doctor(form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None) -> int:
-    """Check whether this machine can run labs, and say how to get what is missing. Exit code 3 when it cannot.
+    """Check whether this machine can run labs. Says how to get what is missing; exit code 3 when it cannot.
 
     \b
     Examples:

@@ -90,7 +90,7 @@ def get(
     show_labels: Annotated[bool, typer.Option("--show-labels", help="Labels as the last column.")] = False,
     lab: LabOption = None,
 ) -> None:
-    """Show objects as kubectl does; hosts, links, routes, rules and conntrack are read from the kernel.
+    """Show objects as kubectl does. Links, routes, rules and conntrack are read from the kernel.
 
     \b
     Examples:

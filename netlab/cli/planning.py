@@ -18,7 +18,7 @@ def plan(
     fabric: Annotated[str | None, typer.Option(metavar="NAME", help="bridge or routed.")] = None,
     diff: Annotated[str | None, typer.Option("--diff", metavar="LAB", help="Only how it differs from a running lab.")] = None,
 ) -> int:
-    """Print everything that `up` would install: links, addresses, routes, neighbours, rules, listeners. Touches nothing.
+    """Print what `up` would install. Links, addresses, routes, neighbours, rules, listeners; touches nothing.
 
     \b
     With --diff: what would change in a running lab; exit code 1 when something would.
@@ -44,7 +44,7 @@ def plan(
 
 
 def schema(kind: Annotated[str, typer.Argument(metavar="topology|scenario")]) -> None:
-    """Print the JSON Schema of topology or scenario files, for editors.
+    """Print the JSON Schema of a kind of file. Editors use it.
 
     \b
     Examples:

@@ -10,6 +10,7 @@ import typer
 from netlab.cli import output
 from netlab.cli.output import LabOption, NamespaceOption, paint
 from netlab.errors import InputError
+from netlab.model import NOTHING
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -96,7 +97,7 @@ def matrix(
     form: Annotated[str, typer.Option("-o", "--output", metavar="table|json|junit")] = "table",
     lab: LabOption = None,
 ) -> int:
-    """Every sender to every destination: what was expected against what was seen.
+    """Probe every pair: expected against seen.
 
     \b
     Examples:
@@ -115,7 +116,7 @@ def matrix(
         case "junit":
             print(junit(results))
         case _:
-            print(matrix_text(results, output.coloured()), end="")
+            print(matrix_text(results, output.coloured(), owners(running)), end="")
     return worst(results)
 
 
@@ -130,6 +131,16 @@ def ends(running: "Lab", text: str | None, services: bool) -> list[str] | None:
     if not found:
         raise InputError(f"no pod has the labels {text!r}; targets are written pod/NAME, node/NAME, host/NAME, svc/NAME")
     return [f"{'pod' if kind == 'pods' else 'svc'}/{meta['namespace']}/{meta['name']}" for kind, meta in found]
+
+
+def owners(running: "Lab") -> dict[str, str]:
+    """Address -> the pod or Service that has it, as people write it."""
+    pods = running.get("pods", None, None)
+    services = running.get("services", None, None)
+    found = {
+        one["status"].get("podIP", ""): f"pod/{one['metadata']['name']}" for one in pods if not one["spec"].get("hostNetwork")
+    }
+    return found | {one["spec"].get("clusterIP", ""): f"svc/{one['metadata']['name']}" for one in services}
 
 
 def worst(results: Sequence[Mapping[str, Any]]) -> int:
@@ -151,8 +162,8 @@ def cell(result: Mapping[str, Any]) -> str:
     return f"{seen if seen == expected else f'{expected}/{seen}'}{mark}"
 
 
-def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool) -> str:
-    """A grid: a row a sender, a column a destination; the columns are numbered and named below when names are long."""
+def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool, names: Mapping[str, str] = NOTHING) -> str:
+    """A grid: a row a sender, a numbered column a destination; below, what the numbers mean and why pairs did not pass."""
     senders = list(dict.fromkeys(one["from"] for one in results))
     ends = list(dict.fromkeys(one["to"] for one in results))
     found = {(one["from"], one["to"]): one for one in results}
@@ -167,11 +178,18 @@ def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool) -> str:
             shown = cell(one) if one else "-"
             row += (paint(shown, COLOUR[one["verdict"]], colour) if one else shown) + " " * (wide - len(shown))
         rows.append(row.rstrip())
-    rows += ["", *(f"  {head:>3}  {end}" for head, end in zip(heads, ends, strict=True)), ""]
+    rows += ["", *(f"  {head:>3}  {named(end, names)}" for head, end in zip(heads, ends, strict=True)), ""]
     tally = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
     rows.append(", ".join(paint(f"{number} {word}", COLOUR[word], colour) for word, number in tally.items() if number))
     rows += [f"  {one['from']} -> {one['to']}: {line}" for one in results if one["verdict"] != "pass" for line in one["why"]]
     return "".join(row + "\n" for row in rows)
+
+
+def named(destination: str, names: Mapping[str, str]) -> str:
+    """A destination with the object that has its address."""
+    address = destination.partition("/")[0]
+    owner = names.get(address) or names.get(address.rpartition(":")[0].strip("[]"))
+    return f"{destination:<24}  {owner}" if owner else destination
 
 
 def junit(results: Sequence[Mapping[str, Any]]) -> str:
@@ -195,7 +213,7 @@ def verify(
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     lab: LabOption = None,
 ) -> int:
-    """Read the kernel back and name every difference from the plan. Exit code 1 when there is drift that was not mended.
+    """Compare the kernel with what was planned. Exit code 1 when there is drift that was not mended.
 
     \b
     Examples:

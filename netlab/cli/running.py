@@ -76,7 +76,9 @@ def untethered(topology: str | None, manifests: Sequence[str], **options: Any) -
     from netlab.lab.inputs import read_inputs
 
     value, objects, _ = read_inputs(topology, manifests, **options)
-    return client.launch(start.spawn_holder(), f"{value.name}-{os.getpid()}", value, objects)
+    lab = client.launch(start.spawn_holder(), f"{value.name}-{os.getpid()}", value, objects)
+    lab.release()
+    return lab
 
 
 def paused(lab: "AnyLab", step: "StepRun") -> None:

@@ -19,7 +19,7 @@ def tcpdump(
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> int:
-    """This machine's tcpdump inside a pod, node or host; all that follows TARGET is tcpdump's.
+    """Run tcpdump inside a pod, node or host. All that follows TARGET is tcpdump's.
 
     \b
     Examples:
@@ -63,7 +63,7 @@ def capture(
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> int:
-    """Record packets of many places at once, in the order in which they passed. Ctrl-C ends it.
+    """Record packets of many places at once. They come in the order in which they passed; Ctrl-C ends it.
 
     \b
     Examples:

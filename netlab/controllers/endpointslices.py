@@ -80,7 +80,7 @@ def _content(cluster: Cluster, service: Service, known: PodIndex) -> Content:
     groups: dict[Group, list[Endpoint]] = {}
     families: tuple[Family, ...] = service.ip_families or ("IPv4",)
     for pod in known.having(service.meta.namespace, service.selector):
-        if pod.phase in ("Succeeded", "Failed") or not pod.addresses:
+        if not pod.addresses:  # not placed yet, or finished: lifecycle has taken its address
             continue
         ports = _ports(service.ports, pod)
         for family in families:

@@ -1,9 +1,10 @@
 """Agents: the lab's own child processes, and the wire between them and the holder.
 
-An agent is forked from the holder and serves requests one at a time: (id, method, arguments) in, (id, ok, answer) out, pickled, over
-a socket pair that only these two hold. The holder is single-threaded and never waits for an agent, except in `call`, which is for
-what must be finished before it goes on (rules in the kernel, listeners open). When an agent dies, its socket closes: that is
-how the holder learns of it. An agent whose holder is gone reads end-of-file and ends; being in the same pid namespace it is gone anyway.
+An agent is forked from the holder and serves requests one at a time: (id, method, arguments) in, (id, ok, answer) out,
+pickled, over a socket pair that only these two hold. The holder is single-threaded and never waits for an agent, except in
+`call`, which is for what must be finished before it goes on (rules in the kernel, listeners open). When an agent dies, its
+socket closes: that is how the holder learns of it. An agent whose holder is gone reads end-of-file and ends; being in the
+same pid namespace it is gone anyway.
 
 Namespaces are handed to agents as paths, `/proc/PID/fd/N`, which the holder keeps open: nothing is passed that could leak.
 """
@@ -16,6 +17,7 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from netlab.errors import KernelError, NetlabError
@@ -56,7 +58,7 @@ def close_other_fds(*kept: int) -> None:
         low = fd + 1
     limit = os.sysconf("SC_OPEN_MAX")
     with contextlib.suppress(OSError):
-        limit = max((int(name) for name in os.listdir("/proc/self/fd")), default=low) + 1
+        limit = max((int(path.name) for path in Path("/proc/self/fd").iterdir()), default=low) + 1
     os.closerange(low, limit)
 
 

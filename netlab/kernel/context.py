@@ -1,8 +1,8 @@
 """Where a program runs: inside which namespaces, with which /etc, host name and environment.
 
-`enter` turns the calling process - a fresh, single-threaded child that is about to run a program - into one that lives in a pod, a
-node or a host. It gets a mount namespace of its own, in which /etc/hosts and its companions are the place's own and the sockets of the
-machine's name-service daemons (nscd, systemd-resolved), which would answer for the machine, are hidden.
+`enter` turns the calling process - a fresh, single-threaded child that is about to run a program - into one that lives in a
+pod, a node or a host. It gets a mount namespace of its own, in which /etc/hosts and its companions are the place's own and
+the sockets of the machine's name-service daemons (nscd, systemd-resolved), which would answer for the machine, are hidden.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class Holder:
             ("mnt", ns.CLONE_NEWNS),
         ):
             theirs, own = Path(f"/proc/{self.pid}/ns/{name}"), Path(f"/proc/self/ns/{name}")
-            if os.readlink(theirs) != os.readlink(own):
+            if theirs.readlink() != own.readlink():
                 fds.append((os.open(theirs, os.O_RDONLY | os.O_CLOEXEC), flag))
         for fd, flag in fds:
             ns.setns(fd, flag)
@@ -113,9 +113,13 @@ def environment(place: Place, base: Mapping[str, str]) -> dict[str, str]:
 def found(program: str, search: str) -> str | None:
     """Where the program is, as a shell looks for it; None when it is nowhere. os.execvpe calls an unreadable directory EACCES."""
     if "/" in program:
-        return program if os.path.exists(program) else None
-    candidates = [os.path.join(directory or ".", program) for directory in search.split(":")]
-    files = [path for path in candidates if os.path.isfile(path)]
+        return program if Path(program).exists() else None
+    files = []
+    for directory in search.split(":"):
+        path = Path(directory or ".") / program
+        with contextlib.suppress(OSError):  # a directory that we may not look into
+            if path.is_file():
+                files.append(str(path))
     return next((path for path in files if os.access(path, os.X_OK)), files[0] if files else None)
 
 

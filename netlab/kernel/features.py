@@ -199,7 +199,7 @@ _PROBES: tuple[_Probe, ...] = (
     ("packet sockets", True, "probes can see packets", "as root: modprobe af_packet", _packets),
     ("IPv6", False, "can be used in labs", "boot without ipv6.disable=1", _ipv6),
     ("SCTP", False, "SCTP sockets work", f"as root: modprobe sctp; {_FULL_KERNEL}", _sctp),
-    ("ipset", False, "the kernel side of ipset answers", "as root: modprobe ip_set", _ipset),
+    ("ipset (kernel)", False, "the kernel side of ipset answers", "as root: modprobe ip_set", _ipset),
     ("IPVS", False, "the ipvs mode can run", f"as root: modprobe ip_vs; {_FULL_KERNEL}", _ip_vs),
     ("br_netfilter", False, "loaded; labs switch it off for their bridges", "as root: modprobe br_netfilter", _br_netfilter),
 )  # fmt: skip

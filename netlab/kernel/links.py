@@ -6,7 +6,7 @@ far end up, its master, other names, changes of links that were there). `revived
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from netlab.errors import KernelError
@@ -17,7 +17,7 @@ from netlab.kernel.session import GONE, Session
 from netlab.ops import Bridge, Identity, Op, Veth
 
 _OPERSTATE_UP = 6
-_COMES_UP_S = 3.0
+_COMES_UP_S = 30.0
 
 
 class Links:
@@ -27,7 +27,7 @@ class Links:
         self._session = session
         self._installed = installed
         self._finish: list[tuple[str, nl.Message, Op]] = []
-        self._coming_up: dict[str, set[str]] = defaultdict(set)
+        self._coming_up: dict[str, dict[str, None]] = defaultdict(dict)
         self.revived: set[str] = set()
 
     def finish(self) -> None:
@@ -35,24 +35,33 @@ class Links:
         for netns, message, op in self._finish:
             self._session.queue(netns, message, op)
 
-    def wait_until_up(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+    def wait_until_up(self) -> None:
         """Return when every veth that should carry packets does.
 
-        The kernel notices a carrier in a work queue (net/core/link_watch.c); until then a bridge port does not forward.
+        A work queue of the kernel deals with carriers that appear, at most some hundred a second (net/core/link_watch.c); until
+        then a port does not forward. Asked about a single link, Linux 6.5 and later do it at once; others are waited for.
         """
-        deadline = clock() + _COMES_UP_S
-        waiting = self._coming_up
-        while True:
-            waiting = {netns: left for netns, names in waiting.items() if (left := names & self._not_up(netns))}
-            if not waiting:
-                return
-            if clock() > deadline:
+        deadline = time.monotonic() + _COMES_UP_S
+        waiting, pause_s = self._coming_up, 0.0005
+        while waiting := {netns: left for netns, names in waiting.items() if (left := self._not_up(netns, names))}:
+            if time.monotonic() > deadline:
                 netns, names = next(iter(waiting.items()))
-                raise KernelError(f"{netns}: {', '.join(sorted(names))}: the link does not come up")
-            sleep(0.0005)
+                raise KernelError(f"{netns}: {', '.join(sorted(names)[:8])}: the link does not come up")
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.05)
 
-    def _not_up(self, netns: str) -> set[str]:
-        return {link.name for link in listing.links(self._session.socket(netns)) if link.operstate != _OPERSTATE_UP}
+    def _comes_up(self, netns: str, device: str, master: str) -> None:
+        """A bridge has a carrier once one of its ports forwards: it is asked about after them."""
+        names = self._coming_up[netns]
+        names[device] = None
+        if master:
+            names.pop(master, None)
+            names[master] = None
+
+    def _not_up(self, netns: str, names: Iterable[str]) -> dict[str, None]:
+        indices = self._session.table(netns).indices
+        found = listing.some_links(self._session.socket(netns), (indices[name] for name in names))
+        return {link.name: None for link in found if link.operstate != _OPERSTATE_UP}
 
     def bridge(self, op: Bridge) -> None:
         table = self._session.table(op.netns)
@@ -76,8 +85,8 @@ class Links:
             self._set(op.netns, listed, _End(op.mac, op.mtu_bytes, op.master, op.up, op.altname), op)
             self._set(op.peer_netns, peer, _End(op.peer_mac, op.mtu_bytes, op.peer_master, op.peer_up), op)
             if op.up and op.peer_up:
-                self._coming_up[op.netns].add(op.device)
-                self._coming_up[op.peer_netns].add(op.peer_device)
+                self._comes_up(op.netns, op.device, op.master)
+                self._comes_up(op.peer_netns, op.peer_device, op.peer_master)
             return
         if listed is not None:
             self._delete(op.netns, op.device, op)
@@ -107,7 +116,7 @@ class Links:
         peer = nl.End(far_table.reserve(far[1]), *far[1:])
         master = table.indices.get(op.master or op.peer_master, 0)
         if end.up and peer.up:
-            self._coming_up[near[0]].add(end.name)  # the other is set up when this one is, and so at once
+            self._comes_up(near[0], end.name, op.master or op.peer_master)  # the far end is set up last, and so at once
         session.queue(near[0], nl.veth(end, peer, session.fds[far[0]], op.mtu_bytes, master), op)
         both = op.master and op.peer_master
         far_master = far_table.indices.get(op.peer_master, 0) if both else None

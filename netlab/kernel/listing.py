@@ -6,7 +6,7 @@ that was opened inside the namespace; takes some 50 us a list, where `ip -j` tak
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
@@ -68,6 +68,11 @@ class Neighbour(NamedTuple):
     mac: str
     state: int
     flags: int
+
+
+def some_links(sock: Socket, indices: Iterable[int]) -> list[Link]:
+    """The links with these indices that there are."""
+    return [_link(body) for body in sock.ask([nl.get_link(index) for index in indices])]
 
 
 def links(sock: Socket) -> list[Link]:

@@ -4,6 +4,8 @@ Decides byte layouts only (rtnetlink(7), linux/rtnetlink.h, if_link.h, veth.h, i
 operations, namespaces or names of a lab. Theory: the kernel works through every message of one sendmsg in order, before sendmsg
 returns, and answers each failed one; so only the last message asks for an acknowledgement, and whatever came before it is an
 error, told apart by sequence number. A new link's index is chosen by us, so nothing has to be read back between messages.
+
+Above 400 lines because the numbers of these headers have no other reader: they are together here, and nowhere else.
 """
 
 import os
@@ -40,6 +42,8 @@ _PADS = (b"", b"\0\0\0", b"\0\0", b"\0")
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
 _BATCH = 128
 """Messages in one sendmsg: were all of them refused, the answers must fit into the default receive buffer (212,992 bytes)."""
+_QUESTIONS = 16
+"""Questions in one sendmsg: an answer is some kilobytes."""
 _ACCEPTS_DUMP_BYTES = 1 << 18
 
 
@@ -107,6 +111,27 @@ class Socket:
                     refused.append(Refused(start + sequence - first, number, text))
                 if sequence == last:
                     return refused
+
+    def ask(self, messages: Sequence[Message]) -> list[bytes]:
+        """The answers to questions that have one answer each; a refused one is left out."""
+        found: list[bytes] = []
+        for start in range(0, len(messages), _QUESTIONS):
+            found += self._ask(messages[start : start + _QUESTIONS])
+        return found
+
+    def _ask(self, messages: Sequence[Message]) -> list[bytes]:
+        first = self._sequence + 1
+        self._sequence += len(messages)
+        parts: list[bytes] = []
+        for sequence, (kind, flags, body) in enumerate(messages, first):
+            parts += (_HEADER.pack(16 + len(body), kind, NLM_F_REQUEST | flags, sequence, 0), body, _PADS[len(body) & 3])
+        self._socket.send(b"".join(parts))
+        answers: dict[int, bytes] = {}
+        while len(answers) < len(messages):
+            for kind, _, sequence, body in split_messages(self._socket.recv(_ACCEPTS_DUMP_BYTES)):
+                if sequence >= first:
+                    answers[sequence] = b"" if kind == NLMSG_ERROR else body
+        return [body for body in answers.values() if body]
 
     def dump(self, message: Message) -> list[tuple[int, bytes]]:
         """Every (message type, body) that the kernel lists. Shape: kernel order. Raises OSError."""
@@ -281,8 +306,14 @@ def del_link_group(group: int) -> Message:
 
 
 def get_links() -> Message:
+    """To be dumped: every link, without its counters."""
+    return get_link(0)
+
+
+def get_link(ifindex: int) -> Message:
+    """One link. Since Linux 6.5 the kernel first takes note of a change of its carrier that it has not dealt with yet."""
     skip_statistics = 8
-    return Message(RTM_GETLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + attr_u32(IFLA_EXT_MASK, skip_statistics))
+    return Message(RTM_GETLINK, 0, IFINFO.pack(0, 0, ifindex, 0, 0) + attr_u32(IFLA_EXT_MASK, skip_statistics))
 
 
 # ---------------------------------------------------------------- addresses, routes, neighbours

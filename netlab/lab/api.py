@@ -13,7 +13,7 @@ This file decides how a request becomes a call and an error a Status; it knows n
 import pickle
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
@@ -79,7 +79,7 @@ class Api:
             case "DELETE", str():
                 found = self._one(kind, namespace, name)
                 policy = request.query.get("propagationPolicy", "Background")
-                cascade = "orphan" if policy == "Orphan" else "background"
+                cascade: Literal["orphan", "background"] = "orphan" if policy == "Orphan" else "background"
                 self._lab.change(controllers.delete(self._lab.now, kind.kind, self._key(kind, namespace, name), cascade))
                 return found, 200
             case _:

@@ -1,6 +1,7 @@
 """Which UDP flows may go on after a change: what kube-proxy's conntrack clean-up asks of each node (row 39 of its behaviour).
 
-Pure: (Cluster) -> Service address and port -> serving endpoints. Services without a serving endpoint are left out, and so are untouched.
+Pure: (Cluster) -> Service address and port -> serving endpoints. Services without a serving endpoint are left out, and so
+are untouched.
 """
 
 from collections.abc import Mapping

@@ -1,12 +1,12 @@
 """Where a running lab can be found: one private directory a lab, with its socket, lock and log.
 
-    BASE/NAME/lock   held (flock) by the holder as long as it lives: whether a lab runs is a question to the kernel, not to a pid file
-    BASE/NAME/api    the API's Unix socket
+    BASE/NAME/lock   held (flock) by the holder as long as it lives: whether a lab runs is a question to the kernel, not to a
+    pid file BASE/NAME/api    the API's Unix socket
     BASE/NAME/log    what the holder and its agents printed
     BASE/NAME/info   JSON written once: pid, version, when it was started
 
-BASE is $XDG_RUNTIME_DIR/netlab where that is a private directory of ours, otherwise /run/netlab (root) or /tmp/netlab-UID. A dead
-lab's directory is swept by the next command. Nothing else of a lab lies outside its own mount namespace.
+BASE is $XDG_RUNTIME_DIR/netlab where that is a private directory of ours, otherwise /run/netlab (root) or /tmp/netlab-UID. A
+dead lab's directory is swept by the next command. Nothing else of a lab lies outside its own mount namespace.
 """
 
 import contextlib

@@ -1,11 +1,13 @@
 """The holder: one process that owns one lab. It holds the namespaces, reconciles, and serves the API; it does nothing else.
 
-A lab is a Cluster (a value) and the Plan made from it. `change` takes a new Cluster, builds its Plan, and gives the difference to the
-kernel: first what is new (namespaces, links, listeners), then the rules, then what is gone, so that no rule ever points at nothing.
-What is installed is remembered, never listed. When an agent dies, the new one is given what the plan says.
+A lab is a Cluster (a value) and the Plan made from it. `change` takes a new Cluster, builds its Plan, and gives the
+difference to the kernel: first what is new (namespaces, links, listeners), then the rules, then what is gone, so that no
+rule ever points at nothing. What is installed is remembered, never listed. When an agent dies, the new one is given what the
+plan says.
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -16,10 +18,10 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from netlab import controllers, discovery, ops, plan
-from netlab.errors import KernelError, NetlabError
+from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.kernel import agent
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
@@ -28,7 +30,7 @@ from netlab.lab.agents import Agents
 from netlab.lab.connections import Serving, serving_udp
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
-from netlab.lab.spec import LabSpec
+from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
 
@@ -56,7 +58,11 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
         lab.readiness.when_settled(lambda: _ready(lab, start))
     except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
-        if not isinstance(error, NetlabError):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            error = MachineError(
+                f"{directory}: {error.strerror}: free some space there, or set XDG_RUNTIME_DIR to another directory"
+            )
+        elif not isinstance(error, NetlabError):
             error = KernelError(f"a bug in netlab: {error!r}\n{traceback.format_exc()}")
         agent.send(start, ("error", error))
         _remove(directory)
@@ -69,15 +75,21 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
 
 
 def _ready(lab: "Lab", start: socket.socket) -> None:
-    """Tell the starter. With a tether the lab ends when the starter does, which closes its end of the socket."""
+    """Tell the starter. The lab ends when the starter does (its end of the socket closes), unless it says `RELEASE` before."""
     try:
         agent.send(start, ("ready", lab.info()))
     except OSError:
-        return lab.loop.stop()
-    if lab.spec.tether:
-        lab.loop.watch(start, lab.loop.stop)
-    else:
+        lab.loop.stop()
+        return
+    lab.loop.watch(start, lambda: _on_tether(lab, start))
+
+
+def _on_tether(lab: "Lab", start: socket.socket) -> None:
+    if start.recv(1) == RELEASE:
+        lab.loop.forget(start)
         start.close()
+    else:
+        lab.loop.stop()
 
 
 def _log_to(path: Path) -> None:
@@ -129,7 +141,7 @@ class Lab:
         self.files.mkdir(exist_ok=True)
         ns.mount("netlab", str(self.files), "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
         self.started = time.time()
-        self.proc_pid = int(os.readlink("/proc/self"))
+        self.proc_pid = int(Path("/proc/self").readlink().name)
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()
         self._serving_udp: Serving | None = None
@@ -210,7 +222,9 @@ class Lab:
             self.agents.loader.call("load", todo)
 
     def _forget_stale_flows(self) -> None:
-        """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet chooses anew."""
+        """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet
+        chooses anew.
+        """
         serving = serving_udp(self.cluster)
         if self._serving_udp is not None and serving != self._serving_udp:
             paths = [self.netns_path(f"node/{name}") for name in self.cluster.nodes]
@@ -242,8 +256,8 @@ class Lab:
     def place(self, target: Ref) -> Place:
         """Where a program for this pod, node or host runs."""
         netns = netns_of(self.cluster, target)
-        if target.kind != "pod":
-            return Place(self.netns_path(netns), "", target.name)
+        if target.kind != "pod":  # iptables-legacy's lock is the machine's otherwise, and only root may open it
+            return Place(self.netns_path(netns), "", target.name, (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),))
         pod = self.cluster.pods[Key(target.namespace, target.name)]
         etc = self.files / str(target)
         environment = tuple(discovery.environment(self.cluster, pod).items())
@@ -259,11 +273,13 @@ class Lab:
     def _on_process(self, op: ops.Process, status: int, final: bool) -> None:
         self.log(f"container {op.container} of {op.pod} ended with {status}" + ("" if final else "; it is started again"))
         if final:
-            phase = "Succeeded" if status == 0 else "Failed"
+            phase: Literal["Succeeded", "Failed"] = "Succeeded" if status == 0 else "Failed"
             self.change(controllers.pod_status(self.now, Key(op.pod.namespace, op.pod.name), phase=phase, ready=False))
 
     def log(self, line: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+        """Print to the lab's log. A full disk costs the line, not the lab."""
+        with contextlib.suppress(OSError):
+            print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
 def _is_link_level(op: ops.Op) -> bool:

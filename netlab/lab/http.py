@@ -1,6 +1,7 @@
 """HTTP/1.1 over the lab's Unix socket: bytes in, requests out; h11 knows the protocol, this file only the sockets.
 
-A handler gets a Request and a `respond` function, which it calls once, now or later; a client that hangs up meanwhile is no error.
+A handler gets a Request and a `respond` function, which it calls once, now or later; a client that hangs up meanwhile is no
+error.
 """
 
 import contextlib
@@ -78,10 +79,12 @@ class _Connection:
         except BlockingIOError:
             return
         except OSError:
-            return self._close()
+            self._close()
+            return
         if not data and self._h11.their_state is not h11.IDLE:
             # The client hung up in the middle, or after its request: nobody is left to answer.
-            return self._close()
+            self._close()
+            return
         try:
             self._h11.receive_data(data)
             self._events()
@@ -144,7 +147,8 @@ class _Connection:
         except BlockingIOError:
             pass
         except OSError:
-            return self._close()
+            self._close()
+            return
         if self._out:
             self._loop.when_writable(self._sock, self._flush)
         elif self._h11.our_state is h11.MUST_CLOSE:

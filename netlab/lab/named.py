@@ -1,8 +1,8 @@
-"""`--named`: the lab's namespaces under /run/netns, so that `ip netns exec` works. Root only, and the one exception to "the host is
-never touched".
+"""`--named`: the lab's namespaces under /run/netns, so that `ip netns exec` works. Root only, and the one exception to "the
+host is never touched".
 
-A watchdog outside the lab publishes the names (`LAB-node-node-170`, `LAB-pod-default-client`), follows pods that come and go, and takes
-every name away when the holder is gone, however it went.
+A watchdog outside the lab publishes the names (`LAB-node-node-170`, `LAB-pod-default-client`), follows pods that come and
+go, and takes every name away when the holder is gone, however it went.
 """
 
 import contextlib

@@ -1,6 +1,8 @@
-"""Probes as the API serves them: resolve, expect, trace, let a worker send and watch, judge, and put it into the contract's words.
+"""Probes as the API serves them: resolve, expect, trace, let a worker send and watch, judge, and put it into the contract's
+words.
 
-The three answers for one flow meet here. What a worker saw is an Observation, and nothing of the plan reaches it but where to look.
+The three answers for one flow meet here. What a worker saw is an Observation, and nothing of the plan reaches it but where
+to look.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +49,9 @@ def probe(lab: Lab, body: Body, later: Later) -> None:
 
 
 def matrix(lab: Lab, body: Body, later: Later) -> None:
-    """{"from": [targets]|None, "to": [targets]|None, "namespace", "timeout_s"} -> probe results, one flow a pair, all side by side."""
+    """{"from": [targets]|None, "to": [targets]|None, "namespace", "timeout_s"} -> probe results, one flow a pair, all side
+    by side.
+    """
     cluster = lab.cluster
     pods = [str(pod.ref) for pod in cluster.pods.values() if pod.phase == "Running" and pod.addresses]
     senders = body.get("from") or pods + [f"node/{name}" for name in cluster.nodes] + _hosts(cluster)

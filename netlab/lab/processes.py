@@ -1,8 +1,8 @@
 """Containers with a command of their own: real programs of this machine in the pod's namespaces, kept running by their policy.
 
-They are children of the holder, which is init of their pid namespace: none outlives the lab. What they print goes to a file of the
-lab's tmpfs, `logs/POD/CONTAINER`, of which `logs` shows the end. Restarts back off as the kubelet's do: 10 s, doubled up to 300 s - but
-the first restart is immediate, because here no image has to be pulled.
+They are children of the holder, which is init of their pid namespace: none outlives the lab. What they print goes to a file
+of the lab's tmpfs, `logs/POD/CONTAINER`, of which `logs` shows the end. Restarts back off as the kubelet's do: 10 s, doubled
+up to 300 s - but the first restart is immediate, because here no image has to be pulled.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """Readiness probes that really run: httpGet and tcpSocket from the pod's node, as the kubelet does, exec in the pod.
 
-Decides when a check runs and what its results mean; a worker runs it. Until a container was ready for the first time it is asked
-again quickly (from 0.1 s on, doubling up to its period), so that a lab settles soon; from then on at its period, as in a cluster.
+Decides when a check runs and what its results mean; a worker runs it. Until a container was ready for the first time it is
+asked again quickly (from 0.1 s on, doubling up to its period), so that a lab settles soon; from then on at its period, as in
+a cluster.
 """
 
 from collections.abc import Callable

@@ -4,14 +4,16 @@ from dataclasses import dataclass
 
 from netlab.model import KubernetesObject, Topology
 
+RELEASE = b"R"
+"""What the starter says when the lab shall outlive it; otherwise the lab ends with its starter."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabSpec:
-    """`directory` is the lab's private directory, already claimed; with `tether` the lab ends when its starter does."""
+    """`directory` is the lab's private directory, already claimed."""
 
     name: str
     directory: str
     version: str
     topology: Topology
     objects: tuple[KubernetesObject, ...] = ()
-    tether: bool = False

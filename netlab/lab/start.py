@@ -1,12 +1,13 @@
 """Start a holder: from the caller's process to init of a new pid namespace, in the order that the kernel demands.
 
-Three forks. The first child leaves the session and closes every descriptor. Ordinary users: a second one makes the user namespace, and the
-first maps its ids (from outside, because newuidmap asks for that). The last is init of the new pid namespace; it makes the mount
-namespace's own /proc and a tmpfs, and takes a network namespace of its own last: one made together with the user namespace has /proc
-files that belong to the host's root, and iptables-legacy-save is then refused.
+Three forks. The first child leaves the session and closes every descriptor. Ordinary users: a second one makes the user
+namespace, and the first maps its ids (from outside, because newuidmap asks for that). The last is init of the new pid
+namespace; it makes the mount namespace's own /proc and a tmpfs, and takes a network namespace of its own last: one made
+together with the user namespace has /proc files that belong to the host's root, and iptables-legacy-save is then refused.
 
-The caller never unshares: `unshare(CLONE_NEWUSER)` fails in a process with threads and would take the caller along. The command line
-forks before it imports anything heavy (`fork_holder`), a program with threads starts a fresh interpreter (`spawn_holder`).
+The caller never unshares: `unshare(CLONE_NEWUSER)` fails in a process with threads and would take the caller along. The
+command line forks before it imports anything heavy (`fork_holder`), a program with threads starts a fresh interpreter
+(`spawn_holder`).
 """
 
 import contextlib
@@ -112,7 +113,7 @@ def become_holder(sock: socket.socket) -> None:
     if pid:
         return
     try:
-        host_pid = int(os.readlink("/proc/self"))  # before /proc becomes the lab's own
+        host_pid = int(Path("/proc/self").readlink().name)  # before /proc becomes the lab's own
         _own_mounts()
         ns.unshare(ns.CLONE_NEWNET)
         _set_dumpable()
@@ -145,17 +146,18 @@ def _unshare(flags: int) -> None:
     except PermissionError:
         if os.geteuid() == 0:
             raise MachineError(
-                "root may not make namespaces here (a container without CAP_SYS_ADMIN?): run netlab as an ordinary user, or give the "
-                "container `--cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt apparmor=unconfined`"
+                "root may not make namespaces here (a container without CAP_SYS_ADMIN?): run netlab as an ordinary user, or give "
+                "the container `--cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt apparmor=unconfined`"
             ) from None
         raise MachineError(
-            "this machine does not let ordinary users make user namespaces: `sysctl kernel.unprivileged_userns_clone=1` (Debian), "
-            "`sysctl kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile with `userns,` (Ubuntu 24.04), or run as "
-            "root; `netlab doctor` says more"
+            "this machine does not let ordinary users make user namespaces: `sysctl kernel.unprivileged_userns_clone=1` "
+            "(Debian), `sysctl kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile with `userns,` "
+            "(Ubuntu 24.04), or run as root; `netlab doctor` says more"
         ) from None
     except OSError as error:
         raise MachineError(
-            f"the kernel gives no more namespaces ({error.strerror}): see /proc/sys/user/max_*_namespaces; `netlab doctor` says more"
+            f"the kernel gives no more namespaces ({error.strerror}): see /proc/sys/user/max_*_namespaces; "
+            "`netlab doctor` says more"
         ) from None
 
 

@@ -36,7 +36,7 @@ _KNOWN_SERVICES = (
     "10.96.0.0/12", "10.43.0.0/16", "10.254.0.0/16", "10.233.0.0/18", "10.152.183.0/24", "10.32.0.0/24", "34.118.224.0/20",
     "172.20.0.0/16", "172.30.0.0/16", "10.100.0.0/16", "10.0.0.0/16",
 )  # fmt: skip
-_WIDEST_LAN = 16
+_WIDEST_LAN = 8
 _LAN_PREFIX = 24
 
 
@@ -58,7 +58,7 @@ def adapt_topology(topology: Topology | None, objects: Sequence[KubernetesObject
     """
     used = _used(objects)
     given = topology if topology is not None else default_topology()
-    nodes = _from_dump(used.nodes, objects) if topology is None else _merged(given.nodes, used.nodes)
+    nodes = _from_dump(used.nodes) if topology is None else _merged(given.nodes, used.nodes)
     from_dump = topology is None and bool(used.nodes)
     if not used.nodes:
         nodes = given.nodes
@@ -72,6 +72,10 @@ def adapt_topology(topology: Topology | None, objects: Sequence[KubernetesObject
     if pod_cidrs != given.cluster.pod_cidrs:
         nodes = tuple(_without_foreign(node, pod_cidrs) for node in nodes)
     cluster = replace(given.cluster, pod_cidrs=pod_cidrs, service_cidrs=service_cidrs)
+    strays = tuple(dict.fromkeys(ip_network(address) for address in used.pods if _stranger(address, pod_cidrs)))
+    if from_dump and strays:
+        # Pods with addresses of the nodes' own network (EKS): kube-proxy has no cluster CIDR there, and nobody is a stranger.
+        cluster = replace(cluster, proxy=replace(cluster.proxy, detect_local="none"))
     networks = (
         _lans(nodes, (*pod_cidrs, *service_cidrs))
         if from_dump
@@ -79,7 +83,7 @@ def adapt_topology(topology: Topology | None, objects: Sequence[KubernetesObject
     )
     nodes = with_pod_cidrs(pod_cidrs, nodes)
     moved = dict(zip((*given.cluster.pod_cidrs, *given.cluster.service_cidrs), (*pod_cidrs, *service_cidrs), strict=False))
-    hosts = _client(networks, nodes, (*service_cidrs, *pod_cidrs)) if from_dump else _rerouted(given.hosts, moved)
+    hosts = _client(networks, nodes, (*service_cidrs, *pod_cidrs, *strays)) if from_dump else _rerouted(given.hosts, moved)
     adapted = replace(
         given, name="dump" if from_dump else given.name, cluster=cluster, networks=networks, nodes=nodes, hosts=hosts
     )
@@ -129,12 +133,16 @@ def _host_address(pod: Pod) -> Address | None:
     return ip_address(text) if text else None
 
 
-def _from_dump(nodes: tuple[NodeSpec, ...], objects: Sequence[KubernetesObject]) -> tuple[NodeSpec, ...]:
+def _from_dump(nodes: tuple[NodeSpec, ...]) -> tuple[NodeSpec, ...]:
     """Nodes written by hand may have no address: they get one of the default network."""
+    without = [node.name for node in nodes if not node.addresses]
     taken = {address for node in nodes for address in node.addresses}
-    free = (address for address in ip_network("192.168.0.0/24").hosts() if address not in taken)
-    next(free, None)
-    return tuple(node if node.addresses else replace(node, addresses=(next(free),)) for node in nodes)
+    hosts: Iterable[Address] = islice(ip_network("192.168.0.0/24").hosts(), 1, None)
+    free = (address for address in hosts if address not in taken)
+    given = dict(zip(without, free, strict=False))
+    if len(given) < len(without):
+        raise InputError(f"{len(without)} Nodes without an InternalIP are more than 192.168.0.0/24 has room for; give a topology")
+    return tuple(replace(node, addresses=node.addresses or (given[node.name],)) for node in nodes)
 
 
 def _merged(given: Sequence[NodeSpec], added: Sequence[NodeSpec]) -> tuple[NodeSpec, ...]:
@@ -232,28 +240,32 @@ def _around(addresses: Sequence[Address], longest: int) -> Network:
 def _pod_cidrs(
     default: Sequence[Network], used: _Used, services: Sequence[Network], nodes: Sequence[Address]
 ) -> tuple[Network, ...]:
+    """One network a family around podCIDRs and pods; around podCIDRs alone where pods lie among the nodes (clouds)."""
     edges = [edge for cidr in used.pod_cidrs for edge in (cidr.network_address, cidr.broadcast_address)]
     found = []
-    for version, addresses in _families(default, edges or used.pods).items():
-        kept = next((network for network in default if network.version == version), None)
-        if kept is not None and all(address in kept for address in addresses):
-            found.append(kept)
-            continue
-        known = [ip_network(text) for text in _KNOWN_PODS]
-        wide = 16 if version == 4 else 56
-        tight = _around(addresses, addresses[0].max_prefixlen)
-        candidates = [
-            *(network for network in known if network.version == version),
-            _around(addresses, wide),
-            _around(addresses, 24),
-            tight,
-        ]
-        fits = [network for network in candidates if all(address in network for address in addresses)]
-        clear = [
-            net for net in fits if not any(net.overlaps(other) for other in services) and not any(node in net for node in nodes)
-        ]
-        found.append(next(iter(clear), tight))
+    for version, addresses in _families(default, (*edges, *used.pods)).items():
+        kept = [network for network in default if network.version == version]
+        own = [edge for edge in edges if edge.version == version]
+        busy = [network for network in services if network.version == version]
+        for wanted in (addresses, own):
+            clear = [net for net in _candidates(kept, wanted, version) if _is_clear(net, busy, nodes)]
+            if clear:
+                break
+        else:
+            clear = [_around(own, own[0].max_prefixlen)] if own else kept
+        found += clear[:1]
     return tuple(found)
+
+
+def _candidates(kept: Sequence[Network], addresses: Sequence[Address], version: int) -> list[Network]:
+    """Networks that hold all the addresses, the likeliest first."""
+    usual = [*kept, *(ip_network(text) for text in _KNOWN_PODS if version == 4)]
+    around = [_around(addresses, prefix) for prefix in ((16, 24) if version == 4 else (56, 64)) if addresses]
+    return [network for network in (*usual, *around) if all(address in network for address in addresses)]
+
+
+def _is_clear(network: Network, services: Sequence[Network], nodes: Sequence[Address]) -> bool:
+    return not any(network.overlaps(other) for other in services) and not any(node in network for node in nodes)
 
 
 def _without_foreign(node: NodeSpec, cidrs: Sequence[Network]) -> NodeSpec:
@@ -263,7 +275,7 @@ def _without_foreign(node: NodeSpec, cidrs: Sequence[Network]) -> NodeSpec:
 
 
 def _lans(nodes: Sequence[NodeSpec], inner: Sequence[Network]) -> tuple[Lan, ...]:
-    """One network around all nodes if it is no wider than a /16 and free of pods and Services, else one around each group."""
+    """One network around all nodes if it is no wider than a /8 and free of pods and Services, else one around each group."""
     primary = [node.addresses[0] for node in nodes]
     version = primary[0].version
     same = [address for address in primary if address.version == version]

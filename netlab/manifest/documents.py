@@ -19,6 +19,7 @@ from netlab.manifest.source import LIMIT_BYTES, Source
 
 LIMIT_DEPTH = 100
 LIMIT_NODES = 3_000_000
+"""5,000 objects of a cluster with all their managedFields are some 2,200,000."""
 LIMIT_EXPANSION = 500_000
 """Nodes that aliases may stand for, all together: hand-written files need a few hundred."""
 
@@ -124,9 +125,9 @@ def _feed(text: str, take: Callable[[Any], None]) -> None:
     """Gives `take` every event of the text; the first YAML mistake ends it."""
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-    next_event, end = loader.get_event, yaml.StreamEndEvent
+    end = yaml.StreamEndEvent
     try:
+        next_event = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text).get_event
         while type(event := next_event()) is not end:
             take(event)
     except yaml.MarkedYAMLError as error:
@@ -138,8 +139,6 @@ def _feed(text: str, take: Callable[[Any], None]) -> None:
         raise _Wrong(f"not YAML: {error.reason}", *_place(data, error.position or 0)) from None
     except yaml.YAMLError as error:
         raise _Wrong(f"not YAML: {error}", 1, 1) from None
-    finally:
-        loader.dispose()
 
 
 def _syntax(error: Any, text: str, line: int, column: int) -> str:
@@ -155,7 +154,7 @@ def _syntax(error: Any, text: str, line: int, column: int) -> str:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Everything built is kept and nothing of it is circular: the collector would only look at it again and again (a third of the time)."""
+    """All that is built is kept, nothing of it circular: the collector would look at it again and again, a third of the time."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -291,6 +290,8 @@ class _Builder:
             raise _wrong("a mapping key must be a plain word; is this a template ({{ }}) that was not rendered?", event)
         if len(self.stack) >= LIMIT_DEPTH:
             raise _wrong(f"nested deeper than {LIMIT_DEPTH} levels", event)
+        if self.nodes > LIMIT_NODES:
+            raise _wrong(f"more than {LIMIT_NODES} values", event)
         if self.marks is not None:
             self.mark(event)
             self.marks.entries[id(new)] = {}

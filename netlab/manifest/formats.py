@@ -163,6 +163,8 @@ def ip(value: Any) -> str:
     if error := string(value):
         return error
     try:
+        if "%" in value:
+            raise ValueError
         ip_address(value)
     except ValueError:
         hint = "; leave the prefix length out" if "/" in value and not network(value) else ""
@@ -196,7 +198,7 @@ def network(value: Any) -> str:
     if error := string(value):
         return error
     try:
-        if "/" not in value:
+        if "/" not in value or not value.strip().rpartition("/")[2].isdigit() or "%" in value:
             raise ValueError
         ip_network(value.strip(), strict=False)
     except ValueError:

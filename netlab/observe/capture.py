@@ -57,7 +57,7 @@ class Wanted:
     format: Format = "pcapng"
     comment: str = ""
     names_fd: int | None = None
-    """Where a line `NUMBER NAME` is written before the first sll2 packet of each interface."""
+    """Where the name of its interface is written, one line for each sll2 packet (that format has only numbers)."""
 
 
 @dataclass(slots=True)
@@ -90,10 +90,9 @@ class _Writer:
             case "pcap":
                 self._write(pcap.pcap_record(frame.time_ns, data, length))
             case "sll2":
-                new = name not in self.numbers
                 number = FIRST_SLL2_NUMBER + self.numbers.setdefault(name, len(self.numbers))
-                if new and self.wanted.names_fd is not None:
-                    os.write(self.wanted.names_fd, f"{number} {name}\n".encode())
+                if self.wanted.names_fd is not None:
+                    os.write(self.wanted.names_fd, f"{name}\n".encode())
                 self._write(pcap.pcap_record(frame.time_ns, pcap.sll2(data, number, frame.pkttype), length + 6))
         self.packets += 1
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from netlab.errors import InputError, MachineError
 
@@ -22,6 +23,7 @@ _OURS = frozenset({"B", "i", "I", "j", "p", "Q", "s", "y", "Z", "immediate"})
 _NO_CAPTURE = frozenset({"D", "L", "J", "d", "r", "V", "h"})
 _NO_CAPTURE_LONG = frozenset({"list-interfaces", "list-data-link-types", "list-time-stamp-types", "help", "version"})
 
+Direction = Literal["in", "out", "inout"]
 Instruction = tuple[int, int, int, int]
 
 
@@ -34,7 +36,7 @@ class Split:
 
     interface: str = ""
     expression: str = ""
-    direction: str = "inout"
+    direction: Direction = "inout"
     snap_bytes: int = 262_144
     count: int | None = None
     shown: tuple[str, ...] = ()
@@ -118,10 +120,12 @@ def _number(option: str, text: str, limit: int) -> int:
     return int(text)
 
 
-def _direction(text: str) -> str:
-    if text not in ("in", "out", "inout"):
-        raise InputError(f"tcpdump: -Q takes in, out or inout, got {text!r}")
-    return text
+def _direction(text: str) -> Direction:
+    match text:
+        case "in" | "out" | "inout":
+            return text
+        case _:
+            raise InputError(f"tcpdump: -Q takes in, out or inout, got {text!r}")
 
 
 def program() -> str:

@@ -84,7 +84,7 @@ def _answer_trail(trail: Sequence[Sighting]) -> str:
 def _last_seen(flow: Sent, trail: Sequence[Sighting]) -> str:
     requests = [sighting for sighting in trail if sighting[6].kind is Kind.REQUEST]
     if not requests:
-        return f"was never seen to leave {flow.batch.label}"
+        return f"never seen to leave {flow.batch.label}"
     last = requests[-1]
     seen = last[6]
     now = _address(seen.destination, seen.destination_port)

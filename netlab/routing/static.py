@@ -1,9 +1,10 @@
 """Routing `static`: every route is written down, as the field's articles do with `ip route add`.
 
-Decides: the routes of router, nodes and hosts. A node reaches another's podCIDR through that node's address in a LAN that both
-are in; addresses of a host that lie in no LAN are reached through the node that is the host's own gateway, if it has one.
-Nodes that share no LAN do not reach each other's pods, because the router knows no pod network. The router silently drops
-what it does not know, as a real network does: what no rule handles then ends in silence, not in "network is unreachable".
+Decides: the routes of router, nodes and hosts. A node reaches another's podCIDR through that node's address in a LAN that
+both are in; addresses of a host that lie in no LAN are reached through the node that is the host's own gateway, if it has
+one. Nodes that share no LAN do not reach each other's pods, because the router knows no pod network. The router silently
+drops what it does not know, as a real network does: what no rule handles then ends in silence, not in "network is
+unreachable".
 """
 
 from collections.abc import Iterator
@@ -63,8 +64,8 @@ def _routes(cluster: Cluster) -> Iterator[Route]:
 
 
 def _way_in(spec: HostSpec, nodes: list[_Machine]) -> Ref | None:
-    """The node through which all routes of a host lead. What the host sends from an address of no LAN is answered that way, too: the
-    node that rewrote a packet must see the answer, or the client is answered by a stranger."""
+    """The node through which all routes of a host lead. What the host sends from an address of no LAN is answered that way,
+    too: the node that rewrote a packet must see the answer, or the client is answered by a stranger."""
     gateways = {gateway for _, gateway in spec.routes}
     for node in nodes:
         if gateways and gateways <= {address for one in node.attachments for address in one.addresses}:
