@@ -59,8 +59,12 @@ def overridden(topology: Topology, proxy: str | None, fabric: str | None) -> Top
     cluster = topology.cluster
     choices: list[tuple[str, tuple[str, ...], str]] = []
     if proxy is not None:  # imported only where it is asked for: both bring all rule types along
+        from netlab.proxy import modes
+
         choices.append((proxy, modes(), "proxy mode"))
     if fabric is not None:
+        from netlab.fabric import fabrics
+
         choices.append((fabric, fabrics(), "fabric"))
     for value, known, what in choices:
         if value not in known:
