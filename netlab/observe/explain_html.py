@@ -48,7 +48,8 @@ li.place{background:var(--box);font-weight:600;cursor:default;display:block}li[a
 li time{color:var(--soft);text-align:right;font-variant-numeric:tabular-nums}.owner{color:var(--acc)}
 section{padding:0 18px 14px}dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;margin:0}
  dt{font-weight:600}dd{margin:0}
-#trail{fill:none;stroke:var(--acc);stroke-width:4;stroke-linejoin:round;opacity:.75}#trail.back{stroke-dasharray:9 6}
+#trail{fill:none;stroke:var(--acc);stroke-width:4;stroke-linejoin:round;opacity:.75}#gone{fill:none;stroke:var(--acc);stroke-width:3;opacity:.3}
+#trail.back{stroke-dasharray:9 6}
 #packet{transition:transform .28s ease}#packet circle{fill:#E69F00;stroke:#1b1f24;stroke-width:2}
 @media(prefers-reduced-motion:reduce){#packet{transition:none}}
 .here{stroke:#E69F00 !important;stroke-width:3 !important}
@@ -60,7 +61,8 @@ const $=id=>document.getElementById(id),items=[...document.querySelectorAll('li[
 function show(n){i=Math.max(0,Math.min(S.length-1,n));const s=S[i];
  $('packet').style.transform=`translate(${s.x}px,${s.y}px)`;
  const from=s.back?S.findIndex(o=>o.back):0;const pts=S.slice(from,i+1);
- $('trail').setAttribute('d',pts.map((p,k)=>(k?'L':'M')+p.x+' '+p.y).join(''));
+ const path=l=>l.map((p,k)=>(k?'L':'M')+p.x+' '+p.y).join('');
+ $('trail').setAttribute('d',path(pts));$('gone').setAttribute('d',path(S.slice(0,from)));
  $('trail').classList.toggle('back',s.back);
  document.querySelectorAll('.here').forEach(e=>e.classList.remove('here'));
  document.querySelectorAll('svg [data-netns]').forEach(e=>{if(e.dataset.netns===s.netns)e.classList.add('here')});
@@ -89,7 +91,7 @@ def page(document: Mapping[str, Any], cluster: Cluster) -> str:
     """The whole page. `cluster` gives the drawing."""
     layout, title = _drawing(document, cluster)
     steps = _steps(document, layout)
-    picture = graph_svg.document(layout, title, '<path id="trail" d=""/>', '<g id="packet"><circle r="9"/></g>')
+    picture = graph_svg.document(layout, title, '<path id="gone" d=""/><path id="trail" d=""/>', '<g id="packet"><circle r="9"/></g>')
     head = f"{escape(document['from'])} → {escape(document['to'])}"
     data = json.dumps([{key: value for key, value in step.items() if key != "line"} for step in steps]).replace("<", "\\u003c")
     return f"""<!doctype html>
@@ -210,7 +212,9 @@ def _point(event: Mapping[str, Any], layout: Layout) -> tuple[float, float]:
         if event["event"] in ("sent", "received"):
             return spot.centre[0], spot.y + 48
         return spot.x + spot.w * 0.72, spot.y + 26
-    return spot.centre
+    if netns.startswith("pod/"):
+        return spot.x + spot.w * 0.66, spot.y + spot.h * 0.7
+    return spot.x + spot.w * 0.8, spot.y + 16
 
 
 PAD = 20.0
