@@ -6,7 +6,7 @@ know packets' meaning and the plan.
 Theory. A packet is traced while its nftrace bit is set, which a rule of a table of our own does, ahead of everything else; the
 bit does not outlive the namespace (skb_scrub_packet), so each namespace has such a table. The kernel then multicasts a message
 for every base chain's rule that held, and for every policy; a socket that has joined the group before the packet is sent misses
-none (no program to wait for, no text to parse). iptables-nft's rules are nftables rules to the kernel, so they are told as well, by
+none (no program to wait for, no text to parse). iptables-nft's rules are nftables rules to the kernel, and are told as well, by
 handle. The table has the flag `owner`: it belongs to the netlink socket that made it, and the kernel removes it when that closes,
 even if this process is killed.
 """

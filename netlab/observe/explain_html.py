@@ -91,7 +91,9 @@ def page(document: Mapping[str, Any], cluster: Cluster) -> str:
     """The whole page. `cluster` gives the drawing."""
     layout, title = _drawing(document, cluster)
     steps = _steps(document, layout)
-    picture = graph_svg.document(layout, title, '<path id="gone" d=""/><path id="trail" d=""/>', '<g id="packet"><circle r="9"/></g>')
+    picture = graph_svg.document(
+        layout, title, '<path id="gone" d=""/><path id="trail" d=""/>', '<g id="packet"><circle r="9"/></g>'
+    )
     head = f"{escape(document['from'])} → {escape(document['to'])}"
     data = json.dumps([{key: value for key, value in step.items() if key != "line"} for step in steps]).replace("<", "\\u003c")
     return f"""<!doctype html>

@@ -82,7 +82,8 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
     agreed = (
         paint("the offline trace agrees", "green") if document["trace_agrees"] else paint("the offline trace disagrees", "red")
     )
-    told = f", kernel trace of {', '.join(document['traced'])}" if document["traced"] else ""
+    met = dict.fromkeys(event["netns"] for event in document["hops"] if event["netns"] in document["traced"])
+    told = f", kernel trace of {', '.join(met)}" if met else ""
     verdict = paint(document["verdict"].upper(), VERDICT[document["verdict"]], "bold")
     yield f"  {verdict}  {agreed}; rests on packet sockets{told}, routes, conntrack"
     for line in document["disagreements"]:

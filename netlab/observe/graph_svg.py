@@ -10,8 +10,8 @@ from html import escape
 
 from netlab.observe.graph import Graph, LanBar, Machine, PodBox, ServiceRow
 
-POD_W, POD_H, GAP, PAD = 168, 38, 10, 14
-MACHINE_W = 200
+POD_W, POD_H, GAP, PAD = 186, 38, 10, 14
+MACHINE_W = 216
 PAGE_W = 1180
 ROW_H = 44
 STYLE = """
@@ -154,7 +154,7 @@ def _machine(layout: Layout, machine: Machine, spot: Spot) -> None:
     if len(machine.addresses) > 4:
         lines[3] = f"{machine.addresses[3]} and {len(machine.addresses) - 4} more"
     for number, line in enumerate(lines):
-        layout.text(spot.x + 10, spot.y + 35 + 15 * number, line, "soft", 34)
+        layout.text(spot.x + 10, spot.y + 35 + 15 * number, line, "soft", 33)
 
 
 def _columns(node: Machine) -> int:
@@ -216,7 +216,7 @@ def _pod(layout: Layout, pod: PodBox, spot: Spot) -> None:
     from netlab.observe.graph import PALETTE, letter
 
     shown = pod.services[:3]
-    room = 24 - 3 * len(shown) - (2 if len(pod.services) > 3 else 0)
+    room = int((spot.w - 18 - 19 * len(shown)) / 7.4)
     name = f"{pod.count} x {pod.name}" if pod.count > 1 else pod.name
     layout.text(spot.x + 8, spot.y + 16, name, "", max(room, 8))
     below = pod.address if pod.ready else f"{pod.address}  not ready"
