@@ -24,7 +24,10 @@ def explain(
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> int:
-    """Send one packet and tell where it went, which rules it met, what they did, and why it died if it did.
+    """Send one packet and tell its story.
+
+    Every interface that it crossed, the rules that it met and for whom they are there, routes, NAT, the answer's way back; and,
+    if it died, by what, and what would have let it live.
 
     \b
     Examples:

@@ -18,7 +18,9 @@ def graph(
     ] = 16,
     lab: LabOption = None,
 ) -> None:
-    """Draw the lab: networks, router, hosts, nodes with their bridge and pods, Services with endpoints and policies.
+    """Draw the lab.
+
+    Networks, router and hosts, nodes with their bridge and pods, Services with their endpoints and policies.
 
     \b
     Examples:

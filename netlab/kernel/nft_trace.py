@@ -23,6 +23,7 @@ from netlab.kernel.libnftables import Nftables
 from netlab.kernel.namespaces import entered
 
 TABLE = "netlab-explain"
+"""How the names of tracing tables begin; each run has one of its own, so that several may be under way."""
 _GROUP_TRACE = 9
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _NFTABLES = 10 << 8
@@ -64,7 +65,7 @@ class Told(NamedTuple):
 class Trace:
     """Listens to one namespace and has packets traced there that one of `matches` describes. Use: start, send, read, close."""
 
-    def __init__(self, fd: int, matches: Sequence[str], late_matches: Sequence[str] = ()) -> None:
+    def __init__(self, fd: int, run: int, matches: Sequence[str], late_matches: Sequence[str] = ()) -> None:
         """Raises KernelError, MachineError. When this returns, every packet that matches is told."""
         with entered(fd):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nl.NETLINK_NETFILTER)
@@ -76,7 +77,7 @@ class Trace:
             except BaseException:
                 self._socket.close()
                 raise
-        error, _ = self._rules.run(table_text(matches, late_matches))
+        error, _ = self._rules.run(table_text(run, matches, late_matches))
         if error:
             self.close()
             raise KernelError(f"the kernel takes no tracing rule: {' '.join(error.split())[:300]}")
@@ -94,7 +95,7 @@ class Trace:
             except OSError as error:  # ENOBUFS
                 raise KernelError(f"the kernel's trace is incomplete: {os.strerror(error.errno or 0)}") from None
             for kind, _, _, body in nl.split_messages(data):
-                if kind == _TRACE and (told := parsed(body)).table != TABLE:
+                if kind == _TRACE and not (told := parsed(body)).table.startswith(TABLE):
                     yield told
 
     def chain_text(self, table: str, chain: str) -> list[str]:
@@ -110,12 +111,12 @@ class Trace:
             self._rules.close()
 
 
-def table_text(matches: Sequence[str], late_matches: Sequence[str] = ()) -> str:
+def table_text(run: int, matches: Sequence[str], late_matches: Sequence[str] = ()) -> str:
     """The tracing table: packets that come in and packets that are made here, before any other rule sees them.
 
     `late_matches` ask conntrack, which has nothing to say before its own hook (-200).
     """
-    out = [f"table ip {TABLE} {{ flags owner;"]
+    out = [f"table ip {TABLE}-{run} {{ flags owner;"]
     for hook in ("prerouting", "output"):
         for name, priority, rules in ((hook, -350, matches), (f"{hook}-late", -199, late_matches)):
             if rules:

@@ -140,7 +140,7 @@ class _Following:
                 self.notes.append("libnftables.so.1 is missing, so the kernel's trace cannot be asked: apt install libnftables1")
                 break
             try:
-                place.trace = nft_trace.Trace(place.fd, *telling.matches(self.errand.flow.protocol, self.run))
+                place.trace = nft_trace.Trace(place.fd, self.run, *telling.matches(self.errand.flow.protocol, self.run))
                 found.append(place.name)
             except NetlabError as error:
                 self.blind.append(f"{place.name}: {error}")

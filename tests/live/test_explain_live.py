@@ -106,6 +106,16 @@ def test_nothing_is_left_behind(lab: Lab) -> None:
     assert lab.verify().drift == []
 
 
+def test_several_packets_are_explained_at_once(lab: Lab) -> None:
+    found: list[dict[str, Any]] = []
+    threads = [threading.Thread(target=lambda: found.append(lab.explain("pod/client", "svc/kubia"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(one["verdict"], one["trace_agrees"]) for one in found] == [("pass", True)] * 4, found
+
+
 # ---------------------------------------------------------------- other witnesses
 
 
