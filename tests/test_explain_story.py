@@ -116,6 +116,15 @@ def test_an_answer_from_a_stranger_is_none() -> None:
     assert story.tell(wrong, plan, made.CLIENT).outcome == "dropped"
 
 
+def test_an_answer_to_a_borrowed_address_counts_where_it_gets_to() -> None:
+    _, plan, seen = made.delivered()
+    _netns, part, packet = seen.accepted[1]
+    elsewhere = replace(seen, accepted=(seen.accepted[0], ("pod/default/owner", part, packet)))
+    assert story.tell(elsewhere, plan, made.CLIENT, source_is_own=False).outcome == "delivered"
+    lost = replace(seen, accepted=seen.accepted[:1], sightings=seen.sightings[:-1])
+    assert story.tell(lost, plan, made.CLIENT, source_is_own=False).outcome == "dropped"
+
+
 @pytest.mark.parametrize(
     ("destination", "wanted"), [("10.244.0.9", "10.244.0.0/24"), ("10.244.7.9", "10.244.0.0/16"), ("8.8.8.8", "default")]
 )

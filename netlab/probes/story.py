@@ -80,9 +80,13 @@ def _outcome(seen: Witnessed, sender: str, source_is_own: bool) -> str:
             return "rejected"
         if (packet.src, packet.sport) == asked or not seen.flow.port:
             return "delivered" if part == "reply" else "rejected"
-    # An answer to somebody else's address is not accepted; that it comes back is as much as can be had.
-    if not source_is_own and any(one.part == "reply" and one.netns == sender and not one.foreign for one in seen.sightings):
-        return "delivered"
+    if not source_is_own:  # the answer goes to whoever has the address: that it gets there is as much as can be had
+        taken = {part for _, part, packet in seen.accepted if part != "request" and packet.dst == str(seen.flow.source)}
+        back = any(one.part == "reply" and one.netns == sender and not one.foreign for one in seen.sightings)
+        if back or "reply" in taken:
+            return "delivered"
+        if taken:
+            return "rejected"
     if seen.refused and "discarded" not in seen.refused:
         return "rejected"
     return "dropped"
