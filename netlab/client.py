@@ -270,6 +270,21 @@ class Lab:
         """Every pair of senders and destinations (default: all pods, nodes and hosts, and all pods and Services)."""
         return [ProbeResult.of(result) for result in self.verb("matrix", **{"from": senders, "to": to, **options})]
 
+    def explain(
+        self,
+        sender: str,
+        to: str,
+        protocol: str | None = None,
+        source: str | None = None,
+        source_port: int | None = None,
+        timeout_s: float | None = None,
+        namespace: str = "default",
+    ) -> dict[str, Any]:
+        """Send one packet and tell its story: the document of docs/explain.md. Raises InputError for unknown targets."""
+        body = {"from": sender, "to": to, "protocol": protocol, "source": source, "source_port": source_port,
+                "timeout_s": timeout_s, "namespace": namespace}  # fmt: skip
+        return dict(self.verb("explain", **body))
+
     def verify(self, repair: bool = False) -> Report:
         """Read the kernel back and compare it with the plan."""
         return Report(**self.verb("verify", repair=repair))

@@ -187,6 +187,10 @@ def sections(item: pytest.Item, running: Running) -> list[tuple[str, str]]:
     told = [_told(one) for one in running.results]
     if told:
         found.append(("netlab probes", "\n".join(told)))
+    failed = next((one for one in running.results if getattr(one, "verdict", "") == "fail"), None)
+    if failed is not None:
+        with contextlib.suppress(Exception):  # as below
+            found.append(("netlab explain", _explained(running.lab, failed)))
     with contextlib.suppress(Exception):  # the test has failed already; what cannot be told of a broken lab must not hide that
         drift = running.lab.verify().drift
         found.append(("netlab verify", "\n".join(drift) or "the kernel holds what was planned"))
@@ -194,6 +198,15 @@ def sections(item: pytest.Item, running: Running) -> list[tuple[str, str]]:
         with contextlib.suppress(Exception):
             found += [(title, str(path)) for path in keep(item, running)]
     return found
+
+
+def _explained(lab: "Lab", result: Any) -> str:
+    """The story of one packet of the first probe that failed."""
+    from netlab.observe import explain_text
+
+    to, _, protocol = str(result.to).rpartition("/")
+    known = protocol in ("tcp", "udp", "sctp", "icmp")
+    return explain_text.text(lab.explain(str(result.sender), to if known else str(result.to), protocol if known else None))
 
 
 def _plan(item: pytest.Item, running: Running) -> list[Path]:

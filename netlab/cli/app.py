@@ -29,6 +29,8 @@ VERBS: dict[str, str] = {
     "logs": "lab",
     "probe": "probing",
     "matrix": "probing",
+    "explain": "explaining",
+    "graph": "graphing",
     "plan": "planning",
     "verify": "probing",
     "capture": "watching",

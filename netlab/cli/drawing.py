@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from netlab.model import Address, Cluster, Lan
+from netlab.observe import graph
 
 WIDTH = 110
 """Columns of the page; boxes that do not fit go to the next row."""
@@ -19,18 +20,20 @@ class Member:
     addresses: tuple[Address, ...]
 
 
-def draw(cluster: Cluster, width: int = WIDTH) -> str:
+def draw(cluster: Cluster, width: int = WIDTH, collapse: int | None = None, services: bool = True) -> str:
     """Each network as a double line, hosts above it and nodes below. What is on two networks is drawn at the first, and named
     under the others."""
     drawn: set[str] = set()
     parts = []
     for lan in cluster.topology.networks:
-        here = [one for one in (*hosts(cluster), *nodes(cluster)) if any(address in lan.cidr for address in one.addresses)]
+        here = [
+            one for one in (*hosts(cluster), *nodes(cluster, collapse)) if any(address in lan.cidr for address in one.addresses)
+        ]
         again = [one for one in here if one.name in drawn]
         new = [one for one in here if one.name not in drawn]
         drawn |= {one.name for one in new}
         parts.append(network(lan, new, again, width))
-    return "\n".join(part for part in [*parts, services(cluster)] if part)
+    return "\n".join(part for part in [*parts, service_lines(cluster) if services else ""] if part)
 
 
 def hosts(cluster: Cluster) -> Iterator[Member]:
@@ -38,7 +41,21 @@ def hosts(cluster: Cluster) -> Iterator[Member]:
         yield Member(f"host/{one.name}", tuple(f"{to} via {gateway}" for to, gateway in one.routes), one.addresses)
 
 
-def nodes(cluster: Cluster) -> Iterator[Member]:
+def nodes(cluster: Cluster, collapse: int | None = None) -> Iterator[Member]:
+    """With `collapse`, more pods than that on one node are shown by their owner."""
+    if collapse is not None:
+        for machine in graph.graph(cluster, collapse).nodes:
+            lines = [machine.bridge]
+            for pod in machine.pods:
+                count = f"{pod.count} x " if pod.count > 1 else ""
+                tags = " ".join(graph.letter(number) for number in pod.services)
+                lines.append(
+                    f"  {pod.address}  {count}{pod.name}{'' if pod.ready else ' (not ready)'}{f'  [{tags}]' if tags else ''}"
+                )
+            yield Member(
+                machine.netns, tuple(lines if machine.pods else [*lines, "  (none)"]), cluster.nodes[machine.name].addresses
+            )
+        return
     for node in cluster.nodes.values():
         pods = sorted((pod for pod in cluster.pods.values() if pod.node == node.meta.name), key=lambda pod: pod.addresses)
         lines = [f"pods {', '.join(map(str, node.pod_cidrs))}"]
@@ -100,7 +117,7 @@ def beside(boxes: Sequence[list[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
-def services(cluster: Cluster) -> str:
+def service_lines(cluster: Cluster) -> str:
     """A line a Service: its addresses and ports."""
     lines = []
     for service in cluster.services.values():

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 
 from netlab.errors import NetlabError
+from netlab.kernel import nft_trace
 from netlab.kernel import rule_listing as listing
 from netlab.kernel.namespaces import new_netns
 from netlab.kernel.rule_listing import Blocks
@@ -125,7 +126,7 @@ def _extra_tables(netns: str, fd: int, rulesets: Sequence[Rules]) -> Iterator[Dr
     for family, name in listing.nft_tables(fd):
         if family in ("ip", "ip6") and name in listing.IPTABLES_TABLES:
             suspects.add(family)  # made by iptables, perhaps by nothing more than a look
-        elif (family, name) not in planned:
+        elif (family, name) not in planned and not name.startswith(nft_trace.TABLE):  # an `explain` under way
             yield f"nftables: table {family} {name} is not planned", ("table", netns, family, name)
     for family, program in _FAMILIES:
         for backend, present in (("nft", family in suspects), ("legacy", bool(listing.legacy_tables(fd, family)))):

@@ -7,6 +7,7 @@ from typing import Any
 
 from netlab.model import Observation
 from netlab.probes.values import ProbeRequest, Watched
+from netlab.probes.witnessed import Errand, Witnessed
 
 
 class Worker:
@@ -16,7 +17,7 @@ class Worker:
         self._prober: Any = None
 
     def methods(self) -> Mapping[str, Callable[..., Any]]:
-        return {"probe": self.probe, "probe_many": self.probe_many}
+        return {"probe": self.probe, "probe_many": self.probe_many, "explain": self.explain}
 
     def probe(self, request: ProbeRequest) -> Any:
         """An Observation; for a request with `http`, an HttpResult around one."""
@@ -41,6 +42,12 @@ class Worker:
         through = iter(relayed.probe_all(self.prober(), [request for request in asked if request.relayed]))
         found = (next(through if request.relayed else plain) for request in asked)
         return [one if isinstance(one, Observation) else one.observation for one in found]
+
+    def explain(self, errand: Errand) -> Witnessed:
+        """One packet, followed; needs no prober, and so no scapy."""
+        from netlab.probes import witness
+
+        return witness.follow(errand)
 
     def prober(self) -> Any:
         if self._prober is None:

@@ -1,0 +1,124 @@
+"""`explain` as the API serves it: one packet, what the oracle and the offline trace say of it, what was witnessed, the story.
+
+The document is described in docs/explain.md; its names are stable.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from ipaddress import ip_address
+from typing import Any
+
+from netlab.expect import expect
+from netlab.judge import judge
+from netlab.lab import probing
+from netlab.lab.holder import Lab
+from netlab.lab.probing import Body, Later, Question
+from netlab.lab.receiving import name_of, receivers
+from netlab.model import Judgement, Observation, OutcomeKind
+from netlab.observe.remedies import Death, remedies
+from netlab.probes import agreement, story, story_parts
+from netlab.probes.planned_rules import PlannedRules
+from netlab.probes.witnessed import Errand, Witnessed
+from netlab.targets import addresses_of, netns_of
+from netlab.trace import Tracer
+
+TIMEOUT_S = 0.3
+
+
+def explain(lab: Lab, body: Body, later: Later) -> None:
+    """{"from", "to", "protocol", "source", "source_port", "timeout_s", "namespace"} -> the packet's story."""
+    question = probing.ask(lab, {**body, "count": 1, "timeout_s": body.get("timeout_s") or TIMEOUT_S})
+    sender = netns_of(lab.cluster, question.sender)
+    cluster, plan = lab.cluster, lab.plan
+    places = {netns: lab.netns_path(netns) for netns in lab.kernel.fds}
+
+    def seen(ok: bool, answer: Any) -> None:
+        later(ok, document(cluster, plan, question, sender, answer) if ok else answer)
+
+    lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s))
+
+
+def document(cluster: Any, plan: Any, question: Question, sender: str, seen: Witnessed) -> dict[str, Any]:
+    """What `explain` answers."""
+    names = receivers(cluster)
+    own = question.flow.source in addresses_of(cluster, question.sender) or question.flow.source.is_loopback
+    told = story.tell(seen, plan, sender, own)
+    traced = Tracer(plan).trace(question.flow, sender)
+    planned = PlannedRules(plan)
+    agreed = agreement.compare(traced, told, seen, planned)
+    observation = observed(told, seen, names)
+    exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in expect(cluster, question.flow).backends}
+    verdict = judge(question.expected, question.traced, observation, source=question.flow.source, names=exact)
+    judgement = verdict.judgement
+    if agreed.differences and judgement is Judgement.PASS:
+        judgement = Judgement.FAIL
+    end = told.hops[-1]
+    why = [told.where] if told.where else []
+    death = None
+    if told.outcome != "delivered":
+        death = Death(
+            end["netns"], told.outcome, told.culprit is not None, end.get("planned", True) is not False,
+            end["event"] == "delivered", ip_address(end["packet"]["dst"]), end["packet"]["dport"],
+            agreed.path is not None and agreed.path.why.endswith(" is down"),
+        )  # fmt: skip
+        if told.culprit is None and end["event"] != "delivered" and agreed.path is not None and agreed.path.why:
+            why.append(f"the offline trace: {agreed.path.why}")
+    advice = list(remedies(cluster, question.flow, death)) if death is not None else []
+    choice = told.choice
+    if choice is not None:
+        choice = choice | {"odds": odds(traced.weights, end, choice["backends"]), "chosen": receiver(end, names)}
+    return {
+        "from": str(question.sender),
+        "to": question.destination.label,
+        "proxy": cluster.topology.cluster.proxy.mode,
+        "verdict": str(judgement),
+        "outcome": told.outcome,
+        "arrived_at": receiver(end, names) if end["event"] == "delivered" else None,
+        "packet": story_parts.shown(replace(question.flow, source_port=seen.flow.source_port)),
+        "hops": told.hops,
+        "nat": told.nat,
+        "conntrack": {netns: list(rows) for netns, rows in seen.conntrack.items() if rows},
+        "choice": choice,
+        "reply": told.reply,
+        "why": [*why, *(line for line in verdict.why if line not in why and judgement is not Judgement.PASS)],
+        "remedies": advice,
+        "expected": probing.expectation(question.expected, names),
+        "trace_agrees": not agreed.differences,
+        "disagreements": list(agreed.differences),
+        "traced": list(seen.traced),
+        "notes": list(seen.notes),
+        "names": {str(address): name for (address, _), name in names.items()},
+    }
+
+
+def receiver(end: Mapping[str, Any], names: Mapping[Any, str]) -> str:
+    address, port = ip_address(end["packet"]["dst"]), end["packet"]["dport"]
+    return name_of(address, port, names)
+
+
+def odds(weights: Mapping[Any, Fraction], end: Mapping[str, Any], count: int) -> str:
+    """The plan's exact probability of this endpoint; where the trace does not know it, one in so many."""
+    for backend, weight in weights.items():
+        if str(backend.address) == end["packet"]["dst"] and backend.port == end["packet"]["dport"]:
+            return str(weight)
+    return str(Fraction(1, count))
+
+
+def observed(told: story.Story, seen: Witnessed, names: Mapping[Any, str]) -> Observation:
+    """The one packet as a probe would report it."""
+    kind = OutcomeKind(told.outcome)
+    end = told.hops[-1]
+    backends: dict[str, int] = {}
+    sources: dict[str, int] = {}
+    arrivals: dict[Any, int] = {}
+    if end["event"] == "delivered":
+        packet = end["packet"]
+        backends[receiver(end, names)] = 1
+        sources[packet["src"]] = 1
+        arrivals[ip_address(packet["dst"]), packet["dport"], ip_address(packet["src"])] = 1
+    left = bool(seen.sightings) or bool(seen.rules) or bool(seen.refused)
+    return Observation(
+        1, int(kind is OutcomeKind.DELIVERED), int(kind is OutcomeKind.REJECTED), int(kind is OutcomeKind.DROPPED),
+        backends, sources, arrivals, (told.where,) if told.where else (), seen.blind, left and not seen.blind,
+    )  # fmt: skip

@@ -1,0 +1,250 @@
+"""The lab drawn as SVG: hosts above their LAN, the LAN as a bar, nodes below it with their bridge and pods, Services beneath.
+
+Decides places and sizes. Pure; the style sheet has a light and a dark scheme. `Layout.places` says where each namespace is drawn,
+for whoever moves something over the picture (explain_html.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from netlab.observe.graph import Graph, LanBar, Machine, PodBox, ServiceRow
+
+POD_W, POD_H, GAP, PAD = 186, 38, 10, 14
+MACHINE_W = 216
+PAGE_W = 1180
+ROW_H = 44
+STYLE = """
+:root{color-scheme:light dark}
+.nl{--bg:#fff;--ink:#1b1f24;--soft:#57606a;--line:#8c959f;--box:#f6f8fa;--node:#eaf2fb;--lan:#0072B2;--pod:#fff;
+ --bad:#D55E00;font:13px system-ui,sans-serif}
+@media (prefers-color-scheme:dark){.nl{--bg:#0d1117;--ink:#e6edf3;--soft:#9da7b3;--line:#6e7681;--box:#161b22;
+ --node:#12202f;--lan:#56B4E9;--pod:#0d1117;--bad:#ff9b57}}
+.nl .page{fill:var(--bg)}.nl text{fill:var(--ink)}.nl .soft{fill:var(--soft);font-size:11px}.nl .name{font-weight:600}
+.nl .box{fill:var(--box);stroke:var(--line)}.nl .node{fill:var(--node);stroke:var(--line)}.nl .pod{fill:var(--pod);
+ stroke:var(--line)}
+.nl .unready{stroke:var(--bad);stroke-dasharray:4 3}.nl .lan{fill:var(--lan)}.nl .bridge{fill:var(--line)}
+ .nl .wire{stroke:var(--line);stroke-width:2;fill:none}
+.nl .on{stroke:var(--lan);stroke-width:3}.nl .lan text,.nl text.inv{fill:var(--bg);font-weight:600}
+ .nl text.tag{fill:#fff;font-size:10px;font-weight:700}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a namespace is drawn."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return self.x + self.w / 2, self.y + self.h / 2
+
+
+@dataclass(slots=True)
+class Layout:
+    """The drawing: shapes, the words above them, its size, and the places of namespaces."""
+
+    shapes: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    places: dict[str, Spot] = field(default_factory=dict)
+    width: float = PAGE_W
+    height: float = 0
+
+    def rect(self, kind: str, spot: Spot, netns: str = "", radius: int = 6) -> None:
+        mark = f' data-netns="{escape(netns, quote=True)}"' if netns else ""
+        self.shapes.append(
+            f'<rect class="{kind}" x="{spot.x:g}" y="{spot.y:g}" width="{spot.w:g}" height="{spot.h:g}" rx="{radius}"{mark}/>'
+        )
+        if netns:
+            self.places[netns] = spot
+
+    def text(self, x: float, y: float, words: str, kind: str = "", most: int = 60) -> None:
+        shown = words if len(words) <= most else words[: most - 1] + "…"
+        title = f"<title>{escape(words)}</title>" if shown != words else ""
+        self.words.append(f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(shown)}{title}</text>')
+
+    def wire(self, x1: float, y1: float, x2: float, y2: float) -> None:
+        self.shapes.append(f'<path class="wire" d="M{x1:g} {y1:g}L{x2:g} {y2:g}"/>')
+
+
+def svg(graph: Graph, services: bool = True) -> str:
+    """A whole SVG document."""
+    layout = draw(graph, services)
+    return document(layout, graph.title)
+
+
+def document(layout: Layout, title: str, between: str = "", above: str = "") -> str:
+    """`between` goes over the shapes and under the words."""
+    size = f'viewBox="0 0 {layout.width:g} {layout.height:g}" width="{layout.width:g}" height="{layout.height:g}"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="nl" role="img" {size}><title>{escape(title)}</title>'
+        f'<style>{STYLE}</style><rect class="page" width="100%" height="100%"/>'
+        f"{''.join(layout.shapes)}{between}{''.join(layout.words)}{above}</svg>\n"
+    )
+
+
+def draw(graph: Graph, services: bool = True) -> Layout:
+    """Places for everything. What is on two LANs is drawn below the first; its other wires reach up from the second."""
+    layout = Layout()
+    layout.text(PAD, 22, graph.title, "name", 140)
+    y = 36.0
+    drawn: set[str] = set()
+    bars: dict[str, Spot] = {}
+    row = sum(_node_width(node) + 4 * GAP for node in graph.nodes) + 2 * PAD
+    widest = max((_node_width(node) + 2 * PAD for node in graph.nodes), default=0)
+    least = PAGE_W if services and graph.services else 700
+    layout.width = max(widest, min(max(row, least), PAGE_W))
+    for lan in graph.lans:
+        y = _lan(layout, graph, lan, y, drawn, bars)
+    for lan in graph.lans:  # second legs
+        for machine in (*graph.hosts, *graph.nodes):
+            if lan.name in machine.lans[1:]:
+                spot, bar = layout.places[machine.netns], bars[lan.name]
+                x = spot.x + spot.w - 16
+                layout.wire(x, min(spot.y + spot.h, bar.y), x, max(spot.y, bar.y + bar.h) if bar.y < spot.y else bar.y)
+    if graph.down:
+        layout.text(PAD, y + 16, f"set down: {', '.join(graph.down)}", "soft", 160)
+        y += 26
+    if services and graph.services:
+        y = _services(layout, graph.services, y + 8)
+    layout.height = y + PAD
+    return layout
+
+
+def _lan(layout: Layout, graph: Graph, lan: LanBar, y: float, drawn: set[str], bars: dict[str, Spot]) -> float:
+    hosts = [one for one in graph.hosts if one.lans[:1] == (lan.name,)]
+    nodes = [one for one in graph.nodes if one.lans[:1] == (lan.name,)]
+    if lan.router:
+        hosts = [*hosts, Machine("router", "router/router", (lan.router,), (lan.name,), ("blackhole default",))]
+    top, bottom = y, y
+    x = float(PAD)
+    wires = []
+    for host in hosts:
+        if host.netns in drawn and host.netns != "router/router":
+            continue
+        if host.netns in drawn:
+            continue
+        if x + MACHINE_W > layout.width - PAD:
+            x, top = float(PAD), bottom + GAP
+        spot = Spot(x, top, MACHINE_W, 30 + 15 * (len(host.addresses[:4]) + len(host.notes[:3])))
+        _machine(layout, host, spot)
+        wires.append(spot)
+        drawn.add(host.netns)
+        bottom = max(bottom, spot.y + spot.h)
+        x += MACHINE_W + 2 * GAP
+    bar = Spot(PAD - 9, bottom + 22, layout.width - 2 * PAD + 9, 24)
+    bars[lan.name] = bar
+    for spot in wires:
+        layout.wire(spot.centre[0], spot.y + spot.h, spot.centre[0], bar.y)
+    layout.rect("lan", bar, lan.netns)
+    if "router/router" in layout.places and lan.router and layout.places["router/router"] not in wires:
+        layout.text(bar.x + bar.w - 220, bar.y + 16, f"router {lan.router}", "inv")
+    layout.text(bar.x + 10, bar.y + 16, f"{lan.name}  {lan.cidr}", "inv")
+    return _nodes(layout, nodes, bar)
+
+
+def _machine(layout: Layout, machine: Machine, spot: Spot) -> None:
+    layout.rect("box", spot, machine.netns)
+    layout.text(spot.x + 10, spot.y + 19, machine.netns, "name", 28)
+    lines = [*machine.addresses[:4], *machine.notes[:3]]
+    if len(machine.addresses) > 4:
+        lines[3] = f"{machine.addresses[3]} and {len(machine.addresses) - 4} more"
+    for number, line in enumerate(lines):
+        layout.text(spot.x + 10, spot.y + 35 + 15 * number, line, "soft", 33)
+
+
+def _columns(node: Machine) -> int:
+    count = len(node.pods)
+    return 1 if count <= 3 else 2 if count <= 8 else 3
+
+
+def _node_width(node: Machine) -> float:
+    return _columns(node) * (POD_W + GAP) + 2 * PAD - GAP
+
+
+def _node_height(node: Machine) -> float:
+    rows = -(-len(node.pods) // _columns(node))
+    return 78 + rows * (POD_H + GAP) + (15 if not node.pods else 0)
+
+
+def _nodes(layout: Layout, nodes: Sequence[Machine], bar: Spot) -> float:
+    x, y, tallest = float(PAD), bar.y + bar.h + 26, 0.0
+    trunk = bar.y + bar.h
+    free = layout.width - 2 * PAD - sum(_node_width(node) for node in nodes)
+    apart = min(90.0, free / len(nodes)) if nodes and free > 2 * GAP * len(nodes) else 2.0 * GAP
+    for node in nodes:
+        w, h = _node_width(node), _node_height(node)
+        if x + w > layout.width - PAD and x > PAD:
+            x, y, tallest = float(PAD), y + tallest + 26, 0.0
+        spot = Spot(x, y, w, h)
+        layout.wire(spot.x + 22, trunk if y == bar.y + bar.h + 26 else y - 14, spot.x + 22, spot.y)
+        if y != bar.y + bar.h + 26:
+            layout.wire(PAD - 7, y - 14, spot.x + 22, y - 14)
+            layout.wire(PAD - 7, trunk, PAD - 7, y - 14)
+        _node(layout, node, spot)
+        tallest = max(tallest, h)
+        x += w + apart
+    return y + tallest + 18 if nodes else bar.y + bar.h + 18
+
+
+def _node(layout: Layout, node: Machine, spot: Spot) -> None:
+    layout.rect("node", spot, node.netns)
+    count = f"  {node.pod_count} pods" if node.pod_count != len(node.pods) else ""
+    layout.text(spot.x + PAD, spot.y + 19, f"{node.netns}{count}", "name", int(spot.w / 7))
+    layout.text(spot.x + PAD, spot.y + 35, ", ".join((*node.addresses, *node.notes)), "soft", int(spot.w / 6))
+    bridge = Spot(spot.x + PAD, spot.y + 46, spot.w - 2 * PAD, 5)
+    layout.rect("bridge", bridge, "", 2)
+    layout.text(bridge.x, bridge.y + 18, node.bridge, "soft", int(spot.w / 6))
+    columns = _columns(node)
+    for number, pod in enumerate(node.pods):
+        x = spot.x + PAD + (number % columns) * (POD_W + GAP)
+        y = spot.y + 74 + (number // columns) * (POD_H + GAP)
+        _pod(layout, pod, Spot(x, y, POD_W, POD_H))
+    if not node.pods:
+        layout.text(spot.x + PAD, spot.y + 84, "no pods", "soft")
+
+
+def _pod(layout: Layout, pod: PodBox, spot: Spot) -> None:
+    kind = "pod" if pod.ready else "pod unready"
+    if pod.count > 1:
+        layout.rect(kind, Spot(spot.x + 4, spot.y + 4, spot.w, spot.h))
+    layout.rect(kind, spot, pod.netns)
+    from netlab.observe.graph import PALETTE, letter
+
+    shown = pod.services[:3]
+    room = int((spot.w - 18 - 19 * len(shown)) / 7.4)
+    name = f"{pod.count} x {pod.name}" if pod.count > 1 else pod.name
+    layout.text(spot.x + 8, spot.y + 16, name, "", max(room, 8))
+    below = pod.address if pod.ready else f"{pod.address}  not ready"
+    if pod.count > 1 and not pod.ready:
+        below = f"{pod.ready_count} of {pod.count} ready"
+    layout.text(spot.x + 8, spot.y + 31, below, "soft", 28)
+    for place, number in enumerate(reversed(shown)):
+        _tag(layout, spot.x + spot.w - 14 - 19 * place, spot.y + 12, PALETTE[number % len(PALETTE)], letter(number))
+
+
+def _tag(layout: Layout, x: float, y: float, colour: str, mark: str) -> None:
+    layout.shapes.append(f'<circle cx="{x:g}" cy="{y:g}" r="8.5" fill="{colour}"/>')
+    layout.words.append(f'<text class="tag" text-anchor="middle" x="{x:g}" y="{y + 3.5:g}">{mark}</text>')
+
+
+def _services(layout: Layout, services: Sequence[ServiceRow], y: float) -> float:
+    layout.text(PAD, y + 10, "Services; their endpoints carry the letter", "soft")
+    y += 20
+    for service in services:
+        spot = Spot(PAD, y, layout.width - 2 * PAD, ROW_H - 6)
+        layout.rect("box", spot, f"svc/{service.name}")
+        _tag(layout, PAD + 18, y + 19, service.colour, service.letter)
+        layout.text(PAD + 36, y + 16, service.name, "name", 34)
+        layout.text(PAD + 36, y + 31, service.type, "soft")
+        layout.text(PAD + 300, y + 16, ", ".join(service.addresses), "", 36)
+        layout.text(PAD + 300, y + 31, ", ".join(service.ports), "soft", 44)
+        where = f" on {', '.join(service.nodes)}" if service.nodes else ""
+        layout.text(PAD + 580, y + 16, f"{service.ready} of {service.endpoints} endpoints ready{where}", "", 80)
+        layout.text(PAD + 580, y + 31, ", ".join(service.policies), "soft", 90)
+        y += ROW_H
+    return y

@@ -1,0 +1,393 @@
+"""A packet's story, told from what was witnessed: events in order, address translation, the end, and who made which rule.
+
+Pure. Decides the order of events within a namespace, how it ended, and on what each statement rests. Refuses to judge (lab does),
+and to guess: where nothing was seen, it says so.
+
+Theory. Sightings carry time stamps, trace messages do not; but those of one namespace are in the kernel's order, and name the
+hook. So a rule of prerouting, input, forward or postrouting stands behind the sighting of the packet coming in through the device
+that it names, one of output before the packet's leaving. Its `at` is the stamp of the sighting beside it. Routing decides between
+prerouting (or output) and what follows; translation shows in the packet before and after.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from netlab.ops import Veth
+from netlab.plan import Plan
+from netlab.probes.planned_rules import Known, PlannedRules
+from netlab.probes.story_parts import (
+    BEFORE_ROUTING,
+    SIGHTING,
+    TRACE,
+    Event,
+    Stay,
+    as_json,
+    best_route,
+    decisive,
+    event_of,
+    past,
+    replace_destination,
+    route_words,
+    stamp_of,
+)
+from netlab.probes.witnessed import RuleMet, Shown, Sighting, Witnessed
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What `explain` reports but for verdict and reasons. `end`: the last event; `culprit`: the rule that ended the packet."""
+
+    hops: list[Event]
+    reply: list[Event]
+    stays: list[Stay]
+    outcome: str
+    culprit: RuleMet | None
+    culprit_known: Known | None
+    nat: dict[str, Any] | None
+    choice: dict[str, Any] | None
+    where: str
+    """In a sentence where it ended, and by what."""
+
+
+def tell(seen: Witnessed, plan: Plan, sender: str, source_is_own: bool = True) -> Story:
+    """The story of a packet that `sender` (a namespace) sent."""
+    planned = PlannedRules(plan)
+    teller = _Teller(seen, planned, plan, sender)
+    stays = teller.stays(("request",))
+    back = teller.stays(("reply", "refusal", "icmp-error"))
+    culprit = next((rule for stay in stays for rule in stay.rules if rule.verdict == "drop"), None)
+    outcome = _outcome(seen, sender, source_is_own)
+    hops = [event for stay in stays for event in teller.events(stay, back=False)]
+    reply = [event for stay in back for event in teller.events(stay, back=True)]
+    known = planned.find(culprit) if culprit else None
+    if culprit is not None:
+        hops.append(teller.ended(next(stay for stay in stays if culprit in stay.rules), culprit, known))
+    elif not any(one["event"] == "delivered" for one in hops):
+        hops.append(teller.lost(stays, outcome))
+    if seen.refused and culprit is None:
+        hops[-1]["text"] = f"{sender} did not send it: {seen.refused}"
+    where = "" if outcome == "delivered" else _where(hops, reply, outcome)
+    return Story(hops, reply, stays, outcome, culprit, known, teller.nat(stays), teller.choice(stays), where)
+
+
+def _outcome(seen: Witnessed, sender: str, source_is_own: bool) -> str:
+    """What the client saw of it."""
+    answers = [(part, packet) for netns, part, packet in seen.accepted if netns == sender and part != "request"]
+    asked = (str(seen.flow.destination), seen.flow.port)
+    for part, packet in answers:
+        if part == "icmp-error":
+            return "rejected"
+        if (packet.src, packet.sport) == asked or not seen.flow.port:
+            return "delivered" if part == "reply" else "rejected"
+    if not source_is_own:  # the answer goes to whoever has the address: that it gets there is as much as can be had
+        taken = {part for _, part, packet in seen.accepted if part != "request" and packet.dst == str(seen.flow.source)}
+        back = any(one.part == "reply" and one.netns == sender and not one.foreign for one in seen.sightings)
+        if back or "reply" in taken:
+            return "delivered"
+        if taken:
+            return "rejected"
+    if seen.refused and "discarded" not in seen.refused:
+        return "rejected"
+    return "dropped"
+
+
+def _where(hops: Sequence[Event], reply: Sequence[Event], outcome: str) -> str:
+    last = hops[-1]
+    if last["event"] != "delivered":
+        return str(last["text"])
+    if outcome == "rejected":
+        return f"it arrived in {last['netns']}, where nobody listens on port {last['packet']['dport']}: the answer is a refusal"
+    if not reply:
+        return f"it arrived in {last['netns']}, which sent no answer"
+    return f"it arrived in {last['netns']}, but the answer was last seen {_place(reply[-1])}"
+
+
+def _place(event: Event) -> str:
+    device = f" on {event['device']}" if event["device"] else ""
+    return f"{'leaving' if event['direction'] == 'out' else 'in'} {event['netns']}{device}"
+
+
+class _Teller:
+    def __init__(self, seen: Witnessed, planned: PlannedRules, plan: Plan, sender: str) -> None:
+        self._seen, self._planned, self._sender = seen, planned, sender
+        self._peers: dict[tuple[str, str], tuple[str, str]] = {}
+        for op in plan.ops.values():
+            if isinstance(op, Veth):
+                near, far = (op.netns, op.device), (op.peer_netns, op.peer_device)
+                self._peers |= {near: far, far: near}
+
+    # ---------------------------------------------------------------- order
+
+    def stays(self, parts: tuple[str, ...]) -> list[Stay]:
+        """The way in one direction, namespace by namespace."""
+        waiting: dict[str, list[RuleMet]] = {}
+        for rule in self._seen.rules:
+            if rule.part in parts:
+                waiting.setdefault(rule.netns, []).append(rule)
+        accepted = {netns: packet for netns, part, packet in self._seen.accepted if part in parts}
+        stays: list[Stay] = []
+        for one in self._own(parts):
+            stay = stays[-1] if stays and self._goes_on(stays[-1], one) else None
+            if stay is None:
+                stay = Stay(one.netns)
+                stays.append(stay)
+            queue = waiting.get(one.netns, [])
+            if one.leaving:
+                while queue and queue[0].hook in ("output", "postrouting"):
+                    stay.rules.append(queue.pop(0))
+                stay.departures.append(one)
+            else:
+                stay.arrivals.append(one)
+                self._take(stay, queue, one.device)
+        self._leftovers(stays, waiting)
+        if "request" in parts:
+            if not stays or stays[0].netns != self._sender:
+                stays.insert(0, Stay(self._sender))
+            flow = self._seen.flow
+            if not stays[0].arrivals or stays[0].arrivals[0].device == "lo":
+                stays[0].sent = Shown(str(flow.source), str(flow.destination), flow.source_port, flow.port, str(flow.protocol))
+                if not flow.port:
+                    stays[0].sent = stays[0].sent._replace(sport=0)
+        for netns, packet in accepted.items():
+            there = [stay for stay in stays if stay.netns == netns]
+            if not there:
+                stays.append(Stay(netns))
+                there = stays[-1:]
+            there[-1].accepted = packet
+        return stays
+
+    def _own(self, parts: tuple[str, ...]) -> list[Sighting]:
+        """Sightings without what a switch flooded to machines that ignored it."""
+        mine = [one for one in self._seen.sightings if one.part in parts]
+        ignored: set[int] = set()
+        for number, one in enumerate(mine):
+            if one.foreign and not one.port:
+                ignored.add(number)
+                sent = self._peers.get((one.netns, one.device))
+                behind = [at for at in range(number) if mine[at].leaving and (mine[at].netns, mine[at].device) == sent]
+                ignored |= set(behind[-1:])
+        return [one for number, one in enumerate(mine) if number not in ignored]
+
+    def _goes_on(self, stay: Stay, one: Sighting) -> bool:
+        """Whether the sighting belongs to the same stay: out of lo, and in again, is one."""
+        if stay.netns != one.netns:
+            return False
+        return one.leaving or not stay.departures or one.device == "lo"
+
+    def _take(self, stay: Stay, queue: list[RuleMet], device: str) -> None:
+        """The rules that follow the packet's coming in through the device."""
+        through = bool(stay.rules and stay.rules[-1].hook != "output" and stay.rules[-1].hook != "postrouting")
+        while queue and queue[0].hook != "output":
+            if queue[0].hook == "prerouting" and (queue[0].in_device != device or (through and past(stay))):
+                return
+            stay.rules.append(queue.pop(0))
+
+    def _leftovers(self, stays: list[Stay], waiting: Mapping[str, list[RuleMet]]) -> None:
+        """Rules of packets that no packet socket saw: those that the sender's own output ended."""
+        for netns, rules in waiting.items():
+            if not rules:
+                continue
+            there = next((stay for stay in reversed(stays) if stay.netns == netns), None)
+            if there is None:
+                there = Stay(netns)
+                stays.insert(0, there)
+            there.rules += rules
+            rules.clear()
+
+    # ---------------------------------------------------------------- events
+
+    def events(self, stay: Stay, back: bool) -> list[Event]:
+        """The stay's events in order."""
+        out: list[Event] = [self._sighting(one) for one in stay.arrivals if one.device != "lo"]
+        looped = [one for one in stay.arrivals if one.device == "lo"]
+        stamp = stamp_of(stay)
+        before = [rule for rule in stay.rules if rule.hook in BEFORE_ROUTING]
+        out += self._rules(before, stamp)
+        entered, left = stay.entered, stay.left
+        if entered is not None and left is not None and (entered.dst, entered.dport) != (left.dst, left.dport):
+            middle = replace_destination(entered, left)
+            out.append(self._nat(stay, stamp, entered, middle, "destination", back))
+        if (route := self._route(stay, stamp)) is not None:
+            out.append(route)
+        out += self._rules([rule for rule in stay.rules if rule.hook not in BEFORE_ROUTING], stamp)
+        if entered is not None and left is not None and (entered.src, entered.sport) != (left.src, left.sport):
+            out.append(self._nat(stay, stamp, replace_destination(entered, left), left, "source", back))
+        out += [self._sighting(one) for one in [*(d for d in stay.departures), *looped]]
+        if stay.accepted is not None:
+            out.append(self._accepted(stay, out[-1]["at"] if out else stamp, back))
+        return out
+
+    def _sighting(self, one: Sighting) -> Event:
+        word = "leaves" if one.leaving else "enters"
+        return event_of(
+            one.at, one.netns, one.device, "out" if one.leaving else "in", one.packet, "sent" if one.leaving else "received",
+            f"{word} {one.netns} through {one.device}", [SIGHTING.format(one.device)], part=one.part,
+        )  # fmt: skip
+
+    def _rules(self, rules: Sequence[RuleMet], stamp: int) -> list[Event]:
+        matters_too = decisive(rules, [self._matters(rule) for rule in rules])
+        return [self._rule(rule, stamp, matters, self.owner(rules, number)) for number, (rule, matters) in
+                enumerate(zip(rules, matters_too, strict=True))]  # fmt: skip
+
+    def owner(self, rules: Sequence[RuleMet], number: int) -> str | None:
+        """For which object the rule is there, or, where it serves all, for which one it was called."""
+        rule, known = rules[number], self._planned.find(rules[number])
+        if known is None or known.owner is not None:
+            return str(known.owner) if known is not None else None
+        for before in range(number - 1, -1, -1):
+            caller = rules[before]
+            if (caller.run, caller.part) != (rule.run, rule.part):
+                return None
+            if caller.verdict in ("jump", "goto") and caller.target == rule.chain:
+                return self.owner(rules, before)
+        return None
+
+    def _matters(self, rule: RuleMet) -> bool:
+        """Whether it did something by itself: not jumping, returning, accepting or the policy."""
+        known = self._planned.find(rule)
+        if rule.verdict == "drop":
+            return True
+        return known.effect or known.choice > 0 or known.remembered if known is not None else rule.position >= 0
+
+    def _rule(self, rule: RuleMet, stamp: int, matters: bool, owner: str | None) -> Event:
+        known = self._planned.find(rule)
+        if rule.position < 0:
+            text = f"{rule.chain}: no more rules, the chain's policy is {rule.verdict}"
+        elif known is None:
+            target = f" {rule.target}" if rule.target else ""
+            text = f"{rule.chain}: a rule that is not netlab's ({rule.verdict}{target})"
+        else:
+            text = f"{rule.chain}: {known.did or rule.verdict}"
+        event = event_of(
+            stamp, rule.netns, rule.in_device, "in" if rule.hook in ("prerouting", "input") else "out", rule.packet, "rule",
+            text, [TRACE.format(rule.netns)], part=rule.part,
+        )  # fmt: skip
+        event |= {
+            "hook": rule.hook, "table": rule.table, "chain": rule.chain, "rule": rule.text or None, "owner": owner,
+            "position": rule.position if rule.position >= 0 else None, "handle": rule.handle or None, "verdict": rule.verdict,
+            "did": known.did if known is not None else rule.verdict, "decisive": matters,
+            "planned": known is not None or rule.position < 0,
+        }  # fmt: skip
+        return event
+
+    def _nat(self, stay: Stay, stamp: int, was: Shown, now: Shown, half: str, back: bool) -> Event:
+        """`half`: destination or source. Of an answer, conntrack puts back what it had rewritten."""
+        old, new = (f"{was.dst}:{was.dport}", f"{now.dst}:{now.dport}") if half == "destination" else (
+            f"{was.src}:{was.sport}", f"{now.src}:{now.sport}")  # fmt: skip
+        word = "puts back" if back else "rewrites"
+        evidence = ["the packet before and after"]
+        if self._seen.conntrack.get(stay.netns):
+            evidence.append(f"conntrack entry of {stay.netns}")
+        text = f"{word} the {half}: {old} -> {new}"
+        event = event_of(stamp, stay.netns, "", "", now, "nat", text, evidence, part="")
+        return event | {"half": half, "before": as_json(was), "after": as_json(now), "undone": back}
+
+    def _route(self, stay: Stay, stamp: int) -> Event | None:
+        """The kernel's route for where the packet goes after any rewriting; None where no route is asked for."""
+        goal = stay.left
+        asked = stay.departures or stay.accepted is not None or any(rule.hook in BEFORE_ROUTING for rule in stay.rules)
+        asked = asked or bool(stay.arrivals) or bool(stay.rules)
+        if goal is None or stay.netns.startswith("lan/") or not asked:
+            return None
+        if any(rule.verdict == "drop" and rule.hook in ("prerouting",) for rule in stay.rules):
+            return None
+        inward = any(rule.hook == "input" for rule in stay.rules)
+        if stay.accepted is not None or inward:
+            text = f"{goal.dst} is an address of {stay.netns}"
+            why = "it met the input hook" if inward else f"the stack of {stay.netns} accepted it"
+            return event_of(stamp, stay.netns, "", "", goal, "route", text, [why], part="") | {"route": f"local {goal.dst}"}
+        row = best_route(self._seen.routes.get(stay.netns, ()), goal.dst)
+        if row is None:
+            return event_of(
+                stamp, stay.netns, "", "", goal, "route", f"no route to {goal.dst}", [f"route table of {stay.netns}"], part=""
+            ) | {"route": ""}
+        words = route_words(row)
+        hop = str(row.get("gateway") or goal.dst)
+        evidence = [f"route table of {stay.netns}"]
+        neighbour = next((one for one in self._seen.neighbours.get(stay.netns, ()) if one["dst"] == hop), None)
+        text = f"route {words}"
+        if neighbour is not None and "lladdr" in neighbour:
+            text += f"; {hop} is {neighbour['lladdr']}"
+            evidence.append("neighbour table")
+        return event_of(stamp, stay.netns, str(row.get("dev", "")), "", goal, "route", text, evidence, part="") | {"route": words}
+
+    def _accepted(self, stay: Stay, stamp: int, back: bool) -> Event:
+        assert stay.accepted is not None
+        text = f"{stay.netns} takes the answer" if back else f"{stay.netns} takes the packet"
+        evidence = [f"raw socket in {stay.netns}: its stack accepted the packet, after every rewriting"]
+        return event_of(stamp, stay.netns, "", "in", stay.accepted, "delivered", text, evidence, part="")
+
+    def ended(self, stay: Stay, culprit: RuleMet, known: Known | None) -> Event:
+        """The end by a rule."""
+        owner = self.owner(stay.rules, stay.rules.index(culprit))
+        rejects = "reject" in culprit.text.lower() or (known is not None and "rejected" in known.did)
+        word = "rejected" if rejects else "dropped"
+        by = f"rule {culprit.position + 1} of {culprit.chain}" if culprit.position >= 0 else f"the policy of {culprit.chain}"
+        made = f", for {owner}" if owner else ""
+        text = f"{word} in {culprit.netns} at hook {culprit.hook} by {by} (table {culprit.table}){made}"
+        return self._rule(culprit, stamp_of(stay), True, owner) | {"event": word, "text": text}
+
+    def lost(self, stays: Sequence[Stay], outcome: str) -> Event:
+        """The end without a rule: no route, a blackhole, a dead link, or nothing that was seen."""
+        last = stays[-1] if stays else Stay(self._sender)
+        packet = last.left or Shown(str(self._seen.flow.source), str(self._seen.flow.destination), 0, self._seen.flow.port, "")
+        stamps = [one.at for one in (*last.arrivals, *last.departures)]
+        evidence = [f"no packet socket saw it after {last.netns}"]
+        if last.departures:
+            device = last.departures[-1].device
+            far = self._peers.get((last.netns, device))
+            to = f" to {far[1]} of {far[0]}" if far else ""
+            text = f"lost behind {last.netns}: it left through {device}, and nothing came in{to}"
+        else:
+            text, more = self._no_way(last, packet)
+            evidence += more
+        word = "rejected" if outcome == "rejected" and self._seen.refused else "dropped"
+        return event_of(max(stamps, default=0), last.netns, "", "", packet, word, text, evidence, part="request")
+
+    def _no_way(self, last: Stay, packet: Shown) -> tuple[str, list[str]]:
+        if last.netns.startswith("lan/"):
+            return f"lost in the switch {last.netns}: it has no port that leads on to {packet.dst}", []
+        row = best_route(self._seen.routes.get(last.netns, ()), packet.dst)
+        table = [f"route table of {last.netns}"]
+        if row is None:
+            return f"{last.netns} has no route to {packet.dst}", table
+        if row.get("type") in ("blackhole", "unreachable", "prohibit"):
+            return f"dropped in {last.netns}: its route for {packet.dst} is `{route_words(row)}`", table
+        hop = str(row.get("gateway") or packet.dst)
+        found = next((one for one in self._seen.neighbours.get(last.netns, ()) if one["dst"] == hop), None)
+        states = found["state"] if found is not None else []
+        if {"FAILED", "INCOMPLETE"} & set(states):
+            why = f"{last.netns} found nobody who has {hop} behind {row.get('dev')}: no answer to its ARP request"
+            return why, [f"neighbour table of {last.netns}: {hop} is {' '.join(states)}"]
+        return f"{last.netns} took it in and did not pass it on: it has no rule that says so, nor is it its own address", []
+
+    # ---------------------------------------------------------------- summaries
+
+    def nat(self, stays: Sequence[Stay]) -> dict[str, Any] | None:
+        """The rewriting as a whole: where, before and after; None when nothing was rewritten."""
+        changed = [stay for stay in stays if stay.entered and stay.left and stay.entered != stay.left]
+        if not changed:
+            return None
+        first, last = changed[0].entered, changed[-1].left
+        assert first is not None and last is not None
+        kinds = [
+            *(["dnat"] if (first.dst, first.dport) != (last.dst, last.dport) else []),
+            *(["snat"] if (first.src, first.sport) != (last.src, last.sport) else []),
+        ]
+        return {"at": [stay.netns for stay in changed], "kinds": kinds, "before": as_json(first), "after": as_json(last)}
+
+    def choice(self, stays: Sequence[Stay]) -> dict[str, Any] | None:
+        """Between how many endpoints a rule chose, and which rule; odds are added by who knows the plan's."""
+        for stay in stays:
+            for rule in stay.rules:
+                known = self._planned.find(rule)
+                if known is not None and known.choice:
+                    how = "remembered client (session affinity)" if known.remembered else "at random"
+                    if known.choice == 1 and not known.remembered:
+                        how = "the only endpoint"
+                    return {
+                        "backends": known.choice, "how": how, "at": rule.netns, "chain": rule.chain, "rule": rule.text or None,
+                        "owner": str(known.owner) if known.owner else None,
+                    }  # fmt: skip
+        return None

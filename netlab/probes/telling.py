@@ -1,0 +1,109 @@
+"""The kernel's nftables trace of one namespace, turned into rules: passes told apart, handles looked up, texts read.
+
+Decides which packets are traced, and how a rule is shown. Refuses to know the plan.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Interface
+
+from netlab.kernel import netlink as nl
+from netlab.kernel import nft_trace, rule_listing
+from netlab.kernel.namespaces import entered
+from netlab.model import Protocol
+from netlab.probes import filters
+from netlab.probes.witnessed import RuleMet, Shown
+
+Seen = Callable[[bytes], tuple[str, Shown] | None]
+"""Which part of the story a packet's bytes are, and how it looks; None for a stranger's."""
+
+
+class Told(Interface):
+    """A namespace and what its trace has told."""
+
+    name: str
+    fd: int
+    trace: nft_trace.Trace | None
+    told: list[nft_trace.Told]
+
+    def device(self, index: int) -> str: ...
+
+
+def matches(protocol: Protocol, run: int) -> tuple[list[str], list[str]]:
+    """nft matches of the packet and its answers: by the token, at the same offsets as probes/filters; late ones ask conntrack."""
+    text = filters.run_text(run)
+    match protocol:
+        case Protocol.TCP:
+            own = [f"meta l4proto tcp @th,32,16 {run}", f"meta l4proto tcp @th,64,16 {run}"]
+            quoted = f"@th,256,16 {run}"
+        case Protocol.SCTP:
+            own = [f"meta l4proto sctp @th,128,16 {run}", f"meta l4proto sctp @th,32,16 {run}"]
+            quoted = f"@th,352,16 {run}"
+        case Protocol.UDP:
+            own = [f"meta l4proto udp @th,64,32 {filters.MAGIC} @th,96,32 {text}"]
+            quoted = f"@th,288,32 {filters.MAGIC} @th,320,32 {text}"
+        case Protocol.ICMP:
+            own = [f"meta l4proto icmp @th,64,32 {filters.MAGIC} @th,96,32 {text}"]
+            quoted = f"@th,288,32 {filters.MAGIC} @th,320,32 {text}"
+    errors = f"icmp type {{ destination-unreachable, redirect, time-exceeded }} {quoted}"
+    late = ["meta l4proto udp ct direction reply"] if protocol is Protocol.UDP else []
+    return [*own, errors], late
+
+
+class Telling:
+    """Turns one namespace's trace messages into rules: passes told apart, handles looked up, texts read."""
+
+    def __init__(self, place: Told, seen: Seen) -> None:
+        self._place, self._seen = place, seen
+        self._texts: dict[tuple[str, str], list[str]] = {}
+        self._handles: dict[tuple[str, str], list[int]] = {}
+        self._saved: dict[str, list[str]] | None = None
+
+    def rules(self) -> list[RuleMet]:
+        with entered(self._place.fd):
+            sock = nl.Socket(nl.NETLINK_NETFILTER)
+        with sock:
+            bases = nft_trace.base_chains(sock)
+            found: list[RuleMet] = []
+            passes: dict[int, tuple[int, Any, str, str, str]] = {}
+            for told in self._place.told:
+                if told.packet:
+                    hook = bases.get((told.table, told.chain), ("", 0))[0]
+                    devices = self._place.device(told.iif), self._place.device(told.oif)
+                    passes[told.number] = (len(found), self._seen(told.packet), hook, *devices)
+                run, seen, hook, iif, oif = passes.get(told.number, (0, None, "", "", ""))
+                if seen is None or (told.kind == "rule" and not told.handle) or told.kind == "return":
+                    continue
+                part, packet = seen
+                position, count, text = self._rule(sock, told) if told.kind == "rule" else (-1, 0, "")
+                found.append(
+                    RuleMet(
+                        self._place.name, part, run, hook, told.table, told.chain, position, count, told.verdict, told.target,
+                        packet, iif, oif, text, told.handle,
+                    )
+                )  # fmt: skip
+        return found
+
+    def _rule(self, sock: nl.Socket, told: nft_trace.Told) -> tuple[int, int, str]:
+        """Position in its chain, the chain's length, and text."""
+        key = told.table, told.chain
+        if key not in self._handles:
+            self._handles[key] = nft_trace.handles(sock, *key)
+            self._texts[key] = self._text(*key)
+        known, texts = self._handles[key], self._texts[key]
+        position = known.index(told.handle) if told.handle in known else -1
+        return position, len(known), texts[position] if 0 <= position < len(texts) else ""
+
+    def _text(self, table: str, chain: str) -> list[str]:
+        if table not in rule_listing.IPTABLES_TABLES:
+            assert self._place.trace is not None
+            return self._place.trace.chain_text(table, chain)
+        if self._saved is None:
+            self._saved = {}
+            current = ""
+            for line in rule_listing.save(self._place.fd, "iptables", "nft").splitlines():
+                if line.startswith("*"):
+                    current = line[1:]
+                elif line.startswith("-A "):
+                    self._saved.setdefault(f"{current} {line.split(' ', 2)[1]}", []).append(line)
+        return self._saved.get(f"{table} {chain}", [])

@@ -1,0 +1,358 @@
+"""Following one packet: sends it, and collects what every interface, every rule and every table of the lab knows of it.
+
+Decides what is watched and when the story is over. What it means is told by story.py. Refuses to know the plan.
+
+Order of things: a packet socket on all interfaces of every namespace, the kernel's nftables trace in each that has rules, the
+sockets that show what a stack accepts; all are bound before the packet leaves, so that nothing has to be waited for. It carries
+the token of probes/packets.py, by which it is known whatever NAT does; answers in UDP, which carry none, are known by their
+addresses. The end is the answer that the sender accepts, a rule's drop, or silence until the deadline.
+"""
+
+import errno
+import os
+import random
+import select
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cmp_to_key
+from ipaddress import IPv4Address
+from typing import Any
+
+from netlab.errors import InputError, KernelError, NetlabError
+from netlab.kernel import libnftables, listing, nft_trace, observe, packet_sockets, rule_listing
+from netlab.kernel import netlink as nl
+from netlab.kernel.namespaces import entered
+from netlab.kernel.packet_sockets import OUTGOING, Delivered, Frame, Tap
+from netlab.model import Protocol
+from netlab.probes import filters, packets, plain, telling
+from netlab.probes.packets import NUMBERS, Kind, Seen
+from netlab.probes.witnessed import Errand, RuleMet, Shown, Sighting, Witnessed
+
+PARTS = {Kind.REQUEST: "request", Kind.REPLY: "reply", Kind.REFUSAL: "refusal", Kind.ICMP_ERROR: "icmp-error"}
+PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP"}
+FOREIGN = 3
+INDEX = 7
+AFTER_DROP_S = 0.02
+"""How long an ICMP error may take after a rule has ended the packet: it is sent from within the rule."""
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """One namespace under watch."""
+
+    name: str
+    fd: int
+    links: dict[int, listing.Link] = field(default_factory=dict)
+    tap: Tap | None = None
+    accepted: list[Delivered] = field(default_factory=list)
+    trace: nft_trace.Trace | None = None
+    told: list[nft_trace.Told] = field(default_factory=list)
+
+    def device(self, index: int) -> str:
+        return self.links[index].name if index in self.links else f"if{index}" if index else ""
+
+
+def follow(errand: Errand) -> Witnessed:
+    """Send the packet and say what was seen of it. Raises InputError for what cannot be sent, KernelError."""
+    flow = errand.flow
+    if not isinstance(flow.source, IPv4Address) or not isinstance(flow.destination, IPv4Address):
+        raise InputError(f"explain {flow.source} to {flow.destination}: IPv6 packets are not built yet")
+    with ExitStack() as stack:
+        return _Following(errand, random.randrange(1, 0xFFFF)).go(stack)
+
+
+@dataclass(slots=True)
+class _Following:
+    errand: Errand
+    run: int
+    places: dict[str, _Place] = field(default_factory=dict)
+    frames: list[tuple[_Place, Frame]] = field(default_factory=list)
+    taken: list[tuple[_Place, bytes]] = field(default_factory=list)
+    blind: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    requests: set[Shown] = field(default_factory=set)
+
+    def go(self, stack: ExitStack) -> Witnessed:
+        errand = self.errand
+        flow = replace(errand.flow, source_port=errand.flow.source_port or random.randrange(10_000, 30_000))
+        for name, path in errand.places.items():
+            self.places[name] = _Place(name, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            stack.callback(os.close, self.places[name].fd)
+        sender = self.places[errand.sender]
+        # Any namespace will do (the switch is the machine's), but one without rules, whose counters would move.
+        quiet = next((place for place in self.places.values() if place.name.startswith("lan/")), sender)
+        stack.enter_context(_stamps(quiet.fd))
+        stack.callback(self._close)
+        for place in self.places.values():
+            self._open(place, place is sender)
+        traced = self._trace()
+        refused = self._send(sender, flow, stack)
+        self._wait(sender, refused)
+        self._read()
+        sightings = self._sightings()
+        rules = self._rules()
+        accepted = self._accepted()
+        met = {one.netns for one in sightings} | {one.netns for one in rules} | {errand.sender}
+        routes, neighbours, tracked = self._tables(met)
+        return Witnessed(
+            flow,
+            sightings,
+            rules,
+            accepted,
+            traced,
+            routes,
+            neighbours,
+            tracked,
+            refused,
+            tuple(dict.fromkeys(self.blind)),
+            tuple(self.notes),
+        )
+
+    # ---------------------------------------------------------------- before
+
+    def _open(self, place: _Place, sender: bool) -> None:
+        udp = self.errand.flow.protocol is Protocol.UDP
+        program = filters.token_filter(self.run, any_udp=udp)
+        wanted = {self.errand.flow.protocol} | ({Protocol.ICMP} if sender else set())
+        try:
+            with entered(place.fd):
+                place.tap = packet_sockets.tap(program)
+                place.accepted = [packet_sockets.delivered(NUMBERS[protocol], program) for protocol in sorted(wanted)]
+                with nl.Socket() as sock:
+                    place.links = {link.ifindex: link for link in listing.links(sock)}
+        except (OSError, NetlabError) as error:
+            self.blind.append(f"{place.name} cannot be watched: {error}")
+
+    def _trace(self) -> tuple[str, ...]:
+        """Have the kernel tell of the packet wherever there are rules."""
+        found: list[str] = []
+        untold: list[str] = []
+        for place in self.places.values():
+            legacy = rule_listing.legacy_tables(place.fd, "ip")
+            if legacy:
+                untold.append(place.name)
+            if not rule_listing.nft_tables(place.fd):
+                continue
+            if not libnftables.available():
+                self.notes.append("libnftables.so.1 is missing, so the kernel's trace cannot be asked: apt install libnftables1")
+                break
+            try:
+                place.trace = nft_trace.Trace(place.fd, self.run, *telling.matches(self.errand.flow.protocol, self.run))
+                found.append(place.name)
+            except NetlabError as error:
+                self.blind.append(f"{place.name}: {error}")
+        if untold:
+            self.notes.append(
+                f"rules of iptables-legacy in {', '.join(untold)}, of which the kernel has no "
+                "trace: which rule did what is the offline trace's word, the rest rests on packets, routes and conntrack"
+            )
+        return tuple(found)
+
+    def _send(self, sender: _Place, flow: Any, stack: ExitStack) -> str:
+        """Send it; in words why the sender's kernel refused to ('' if it did not)."""
+        packet = plain.packet(self.run, flow, INDEX)
+        self.requests.add(Shown(str(flow.source), str(flow.destination), flow.source_port, flow.port, str(flow.protocol)))
+        with entered(sender.fd):
+            injector = stack.enter_context(packet_sockets.injector())
+            if flow.protocol is Protocol.UDP:  # else the sender's kernel answers the answer with an ICMP error
+                holding = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                with suppress(OSError):
+                    holding.bind((str(flow.source), flow.source_port))
+        try:
+            injector.sendto(packet, (str(flow.destination), 0))
+        except OSError as error:
+            words = os.strerror(error.errno or 0)
+            return f"{words} (its own rules discarded it)" if error.errno == errno.EPERM else words
+        return ""
+
+    # ---------------------------------------------------------------- under way
+
+    def _wait(self, sender: _Place, refused: str) -> None:
+        """Until the sender accepts an answer, a rule has ended it, or the time is over."""
+        deadline = time.monotonic() + (AFTER_DROP_S if refused else self.errand.timeout_s)
+        ended = False
+        with select.epoll() as poller:
+            for place in self.places.values():
+                fds = [*(raw.fileno() for raw in place.accepted), *([place.trace.fileno()] if place.trace else [])]
+                for fd in fds:
+                    poller.register(fd, select.EPOLLIN)
+            while (left := deadline - time.monotonic()) > 0:
+                poller.poll(left)
+                self._read()
+                if any(place is sender and self._part(data) not in ("", "request") for place, data in self.taken):
+                    return
+                if not ended and self._dropped():
+                    ended, deadline = True, min(deadline, time.monotonic() + AFTER_DROP_S)
+
+    def _dropped(self) -> bool:
+        for place in self.places.values():
+            numbers = {one.number for one in place.told if one.packet and self._part(one.packet) == "request"}
+            if any(one.verdict == "drop" and one.number in numbers for one in place.told):
+                return True
+        return False
+
+    def _read(self) -> None:
+        for place in self.places.values():
+            if place.trace is not None:
+                try:
+                    place.told += place.trace.told()
+                except KernelError as error:
+                    self.blind.append(f"{place.name}: {error}")
+            for raw in place.accepted:
+                self.taken += ((place, data) for data in raw.new())
+            if place.tap is not None:
+                self.frames += ((place, frame) for frame in place.tap.new())
+
+    # ---------------------------------------------------------------- what it was
+
+    def _seen(self, data: bytes) -> tuple[str, Shown] | None:
+        """Which part of the story these bytes are, and how the packet looks."""
+        seen = packets.seen(data, self.run)
+        if seen is not None:
+            if seen.number != INDEX:
+                return None
+            shown = _shown(seen, data)
+            if seen.kind is Kind.REQUEST:
+                self.requests.add(shown)
+            return PARTS[seen.kind], shown
+        if len(data) >= 28 and data[9] == 1 and data[(data[0] & 15) * 4] in (3, 5, 11) and len(data) <= 40:
+            return PARTS[Kind.ICMP_ERROR], _plain_shown(data)  # the trace shows too little of it for the token; it is our own
+        if len(data) >= 28 and data[9] == 17:
+            shown = _plain_shown(data)
+            back = Shown(shown.dst, shown.src, shown.dport, shown.sport, shown.proto)
+            if back in self.requests:
+                return PARTS[Kind.REPLY], shown
+        return None
+
+    def _part(self, data: bytes) -> str:
+        found = self._seen(data)
+        return found[0] if found else ""
+
+    def _sightings(self) -> tuple[Sighting, ...]:
+        found = []
+        # By time, so that an answer in UDP comes after the request whose addresses it turns round.
+        for place, frame in sorted(self.frames, key=lambda pair: pair[1].time_ns):
+            told = self._seen(frame.data)
+            if told is None:
+                continue
+            link = next((link for link in place.links.values() if link.name == frame.device), None)
+            found.append(
+                Sighting(
+                    frame.time_ns, place.name, frame.device, frame.pkttype == OUTGOING, *told, frame.pkttype == FOREIGN,
+                    link is not None and link.kind == "bridge", link is not None and bool(link.master),
+                )
+            )  # fmt: skip
+        return tuple(sorted(found, key=cmp_to_key(order)))
+
+    def _accepted(self) -> tuple[tuple[str, str, Shown], ...]:
+        told = ((place.name, self._seen(data)) for place, data in self.taken)
+        return tuple(dict.fromkeys((name, *found) for name, found in told if found is not None))
+
+    def _rules(self) -> tuple[RuleMet, ...]:
+        found: list[RuleMet] = []
+        for place in self.places.values():
+            if place.trace is not None and place.told:
+                found += telling.Telling(place, self._seen).rules()
+        return tuple(found)
+
+    def _tables(self, met: set[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Routes, neighbours and this packet's conntrack entries of the namespaces that it met."""
+        routes: dict[str, Any] = {}
+        neighbours: dict[str, Any] = {}
+        tracked: dict[str, Any] = {}
+        tuples = {(one.src, one.dst, one.sport, one.dport) for one in self.requests}
+        for name in met:
+            fd = self.places[name].fd
+            try:
+                routes[name] = tuple(observe.read(fd, "routes"))
+                neighbours[name] = tuple(observe.read(fd, "neighbours"))
+                if self.places[name].trace is None and not rule_listing.legacy_tables(fd, "ip"):
+                    continue
+                rows = observe.read(fd, "conntrack")
+            except (OSError, NetlabError) as error:
+                self.blind.append(f"{name}: {error}")
+                continue
+            tracked[name] = tuple(row for row in rows if _original(row) in tuples)
+        return routes, neighbours, tracked
+
+    def _close(self) -> None:
+        """Side by side: closing waits for the kernel's grace periods."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        traces = [place.trace for place in self.places.values() if place.trace is not None]
+        with ThreadPoolExecutor(max(1, min(8, len(traces)))) as pool:
+            done = [pool.submit(trace.close) for trace in traces]
+            packet_sockets.close_taps([place.tap for place in self.places.values() if place.tap is not None])
+            for one in done:
+                one.result()
+        for place in self.places.values():
+            for raw in place.accepted:
+                raw.close()
+
+
+def order(one: Sighting, other: Sighting) -> int:
+    """By time; where one packet has one stamp at several interfaces: in by the port, then the bridge, out by the bridge, then the
+    port; out of one namespace before into the next."""
+    if one.at != other.at:
+        return -1 if one.at < other.at else 1
+    if one.netns != other.netns:
+        return (not one.leaving) - (not other.leaving)
+    return _rank(one) - _rank(other)
+
+
+def _rank(one: Sighting) -> int:
+    return (3 if one.port else 2) if one.leaving else (0 if one.port else 1)
+
+
+def _shown(seen: Seen, data: bytes) -> Shown:
+    return Shown(
+        str(IPv4Address(seen.source)), str(IPv4Address(seen.destination)), seen.source_port, seen.destination_port,
+        PROTOCOLS.get(data[9], str(data[9])),
+    )  # fmt: skip
+
+
+def _plain_shown(data: bytes) -> Shown:
+    start = (data[0] & 15) * 4
+    ports = (0, 0) if data[9] == 1 else (int.from_bytes(data[start : start + 2]), int.from_bytes(data[start + 2 : start + 4]))
+    addresses = str(IPv4Address(data[12:16])), str(IPv4Address(data[16:20]))
+    return Shown(*addresses, *ports, PROTOCOLS.get(data[9], str(data[9])))
+
+
+def _original(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
+    if row["protocol"] == "icmp":
+        return row["src"], row["dst"], 0, 0
+    return row["src"], row["dst"], row["sport"], row["dport"]
+
+
+@contextmanager
+def _stamps(fd: int) -> Iterator[None]:
+    """Inside, packets are stamped when they arrive, not when they are read: asked for, and proved with a datagram to itself.
+
+    The kernel switches stamping on through a work queue (net_enable_timestamp), so that the first ones may come too late.
+    """
+    with entered(fd):
+        holding = packet_sockets.stamped_time()
+        own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with holding, own:
+        own.setsockopt(socket.SOL_SOCKET, 35, 1)
+        with suppress(OSError):
+            own.bind(("127.0.0.1", 0))
+            own.settimeout(0.05)
+            for _ in range(50):
+                own.sendto(b"", own.getsockname())
+                sent = time.time_ns()
+                select.select([], [], [], 0.0005)
+                _, ancillary, _, _ = own.recvmsg(16, 64)
+                if ancillary and _nanoseconds(ancillary[0][2]) <= sent:
+                    break
+        yield
+
+
+def _nanoseconds(data: bytes) -> int:
+    import struct
+
+    seconds, nanoseconds = struct.unpack("=qq", data[:16])
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
