@@ -11,7 +11,7 @@ from types import ModuleType
 from netlab.errors import InputError
 from netlab.model import Cluster
 from netlab.ops import Op
-from netlab.proxy.service_ports import service_ports_by_family
+from netlab.proxy.port_blocks import port_blocks
 
 
 def modes() -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     module = _modules().get(mode)
     if module is None:
         raise InputError(f"cluster.proxy.mode: {mode!r} is not a proxy mode; there are {', '.join(modes())}")
-    ports = service_ports_by_family(cluster)
+    ports = port_blocks(cluster).ports
     return tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
 
 

@@ -24,6 +24,7 @@ from netlab.ruleset import (
     DestinationLocal,
     DestinationPort,
     Dnat,
+    DnatLookup,
     DnatRandom,
     Drop,
     Family,
@@ -190,7 +191,7 @@ def _statement(statement: Statement, family: Family) -> str:
             return "-j MASQUERADE --random-fully"
         case RememberSource(name):
             return f"-m recent --set --name {name} {_RECENT[family]}"
-        case DnatRandom() | GotoRandom() | UpdateSet() | Lookup():
+        case DnatRandom() | DnatLookup() | GotoRandom() | UpdateSet() | Lookup():
             raise AssertionError(f"not an iptables statement: {statement}")
         case _:
             assert_never(statement)

@@ -1,0 +1,162 @@
+"""Mode `nftables`, `layout: maps`: a Service is some elements of sets and maps that all Services share, and never a chain.
+
+Decides those sets and maps, and the few chains that ask them; which elements one Service has is in nftables_elements.py. Refuses
+to know how rules are written. What it does to a packet is what the layout with chains does (nftables.py); only session
+affinity keeps its chains there, because it has to remember clients an endpoint.
+
+Theory. The map service-ips says what KIND of frontend an address is: `external` (masquerade), `external-local` (short cuts
+first), or a chain of its own (affinity); ClusterIPs are not in it. Then chain `endpoints` has one rule for each number N of
+endpoints in use: rewrite to what the map endpoints-N has under address, protocol, port and a random number below N.
+all-endpoints-N is asked instead by what takes a short cut. Node ports have the same again, keyed without the address.
+
+Elements are put together block by block (port_blocks.py), and a block's work is kept: after one changed endpoint, 31 Services
+are looked at again and not 10,000.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+from netlab.model import Cluster, Node
+from netlab.proxy.nftables_chains import (
+    ADDRESS_KEY,
+    COMMENT,
+    PORT_KEY,
+    TABLE,
+    base_chains,
+    closing_chains,
+    dispatch,
+    endpoint_checks,
+    shared_sets,
+)
+from netlab.proxy.nftables_elements import (
+    ALL_ENDPOINTS,
+    COMMENTS,
+    ENDPOINTS,
+    EXTERNAL,
+    EXTERNAL_LOCAL,
+    NODE_PORT,
+    BlockElements,
+    View,
+    block_elements,
+    data_map,
+    first_come,
+)
+from netlab.proxy.port_blocks import port_blocks
+from netlab.proxy.service_ports import PortsByFamily
+from netlab.proxy.settings import MASQUERADE_MARK, Policy, settings
+from netlab.ruleset import (
+    Chain,
+    DataMap,
+    DnatLookup,
+    Drop,
+    Family,
+    Field,
+    Goto,
+    InSet,
+    Key,
+    MapDef,
+    OrMark,
+    Rule,
+    SetDef,
+    SourceLocal,
+    Table,
+)
+
+SOURCE_KEY = (*ADDRESS_KEY, Field.SADDR)
+_MAPS = (
+    ("no-endpoint-services", ADDRESS_KEY, "vmap to drop or reject packets to services with no endpoints"),
+    ("no-endpoint-nodeports", PORT_KEY, "vmap to drop or reject packets to service nodeports with no endpoints"),
+    ("service-ips", ADDRESS_KEY, "what is special about ExternalIPs, LoadBalancer IPs and ClusterIPs"),
+    ("service-nodeports", PORT_KEY, "NodePort traffic"),
+)
+
+
+def table(cluster: Cluster, node: Node, family: Family, ports: PortsByFamily) -> Table:
+    """Table kube-proxy of the node in this family. `ports` is not needed: the blocks of the cluster are."""
+    del ports
+    set_ = settings(cluster, node, family, primary_by_default=True)
+    view = View(node.meta.name, node.zone, set_.policy, set_.node_ip)
+    blocks = [block_elements(block, view) for block in port_blocks(cluster).by_family[family]]
+    if not _apart(tuple(block.claimed for block in blocks)):
+        blocks = [first_come(blocks)]
+    where = sorted({name for block in blocks for name in block.elements}, key=_by_number)
+    data = tuple(made for name in where if (made := data_map(name, _joined(blocks, name))) is not None)
+    chains = (
+        *base_chains(),
+        *endpoint_checks(set_),
+        Chain("firewall-check", _firewall()),
+        Chain("services", (*dispatch(set_), Rule((), (Goto(ENDPOINTS),)))),
+        *_kinds(set_.policy, data, ""),
+        *_kinds(set_.policy, data, NODE_PORT),
+        *closing_chains(set_),
+        *(one for block in blocks for one in block.chains),
+    )
+    sets = (
+        *shared_sets(_once(blocks, "cluster-ips"), _once(blocks, "hairpin-connections"), set_),
+        SetDef("firewall-ips", ADDRESS_KEY, _joined(blocks, "firewall-ips"), None, "subject to LoadBalancerSourceRanges"),
+        SetDef("firewall-sources", SOURCE_KEY, _joined(blocks, "firewall-sources"), None, "sources they allow", interval=True),
+        *(one for block in blocks for one in block.affinity_sets),
+    )
+    maps = tuple(_map(name, fields, comment, blocks) for name, fields, comment in _MAPS)
+    return Table(family, TABLE, chains, sets, maps, COMMENT, data)
+
+
+# ---------------------------------------------------------------- chains
+
+
+def _firewall() -> tuple[Rule, ...]:
+    return (Rule((InSet("firewall-ips", ADDRESS_KEY), InSet("firewall-sources", SOURCE_KEY, negate=True)), (Drop(),)),)
+
+
+def _kinds(policy: Policy, data: tuple[DataMap, ...], prefix: str) -> tuple[Chain, ...]:
+    """What becomes of the kinds of frontend; with `prefix` of those that are node ports."""
+    endpoints, everywhere = Goto(prefix + ENDPOINTS), Goto(prefix + ALL_ENDPOINTS)
+    mark = (OrMark(MASQUERADE_MARK),)
+    local: list[Rule] = []
+    if policy.local is not None:
+        local.append(Rule((policy.local,), (everywhere,), "short-circuit pod traffic"))
+    # The load-balancer IP may be an address of the node: its own traffic would then keep that address as its source.
+    local.append(Rule((SourceLocal(),), mark, "masquerade local traffic"))
+    local.append(Rule((SourceLocal(),), (everywhere,), "short-circuit local traffic"))
+    return (
+        Chain(prefix + EXTERNAL, (Rule((), mark, "masquerade"), Rule((), (endpoints,)))),
+        Chain(prefix + EXTERNAL_LOCAL, (*local, Rule((), (endpoints,)))),
+        Chain(prefix + ENDPOINTS, _balance(data, prefix + ENDPOINTS)),
+        Chain(prefix + ALL_ENDPOINTS, _balance(data, prefix + ALL_ENDPOINTS)),
+    )
+
+
+def _balance(data: tuple[DataMap, ...], chain_name: str) -> tuple[Rule, ...]:
+    """One rule for each number of endpoints in use; a frontend is in one map at most."""
+    mine = (one for one in data if one.name == f"{chain_name}-{one.modulus}")
+    return tuple(Rule((), (DnatLookup(one.name, one.fields, one.modulus),)) for one in mine)
+
+
+# ---------------------------------------------------------------- elements of all blocks together
+
+
+def _map(name: str, fields: tuple[Field, ...], comment: str, blocks: Sequence[BlockElements]) -> MapDef:
+    return MapDef(name, fields, _joined(blocks, name), comment, _joined(blocks, name + COMMENTS))
+
+
+def _by_number(name: str) -> tuple[str, int]:
+    stem, _, number = name.rpartition("-")
+    return (stem, int(number)) if number.isdigit() else (name, 0)
+
+
+def _joined(blocks: Sequence[BlockElements], name: str) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(block.elements.get(name, ()) for block in blocks))
+
+
+def _once(blocks: Sequence[BlockElements], name: str) -> tuple[Key, ...]:
+    """The same where several services may bring the same element."""
+    every = _joined(blocks, name)
+    return every if _apart(tuple(block.keys[name] for block in blocks)) else tuple(dict.fromkeys(every))
+
+
+@lru_cache(maxsize=256)
+def _apart(sets: tuple[frozenset[Any], ...]) -> bool:
+    """No two of them have an element in common."""
+    return len(frozenset().union(*sets)) == sum(map(len, sets))
