@@ -1,4 +1,4 @@
-"""Mode nftables, `layout: maps`, in the kernel: the verdict table, a selection of the cases, and changes from one state to another.
+"""Mode nftables, `layout: maps`, in the kernel: the verdict table, a selection of the cases, changes from one state to another.
 
 Judged by the same words as the other modes (test_spec.py). The selection has one case of each kind of element.
 """
