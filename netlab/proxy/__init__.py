@@ -4,6 +4,7 @@ A mode is a module of this package with NAME and `plan(cluster, node, ports=None
 Nothing here knows how rules are written down (rendering/) or loaded (kernel/).
 """
 
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -28,10 +29,12 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     module = _modules().get(mode)
     if module is None:
         raise InputError(f"cluster.proxy.mode: {mode!r} is not a proxy mode; there are {', '.join(modes())}")
-    ports = port_blocks(cluster).ports
+    flat = mode == "nftables" and cluster.topology.cluster.proxy.layout == "maps"
+    ports = None if flat else port_blocks(cluster).ports
     return tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
 
 
+@cache
 def _modules() -> dict[str, ModuleType]:
     found = (import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__))
     return {module.NAME: module for module in found if hasattr(module, "NAME")}

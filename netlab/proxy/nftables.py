@@ -28,7 +28,7 @@ from netlab.proxy.nftables_chains import (
     shared_sets,
 )
 from netlab.proxy.nftables_service import Element, ServiceParts, service_parts
-from netlab.proxy.service_ports import PortsByFamily, choose, service_ports_by_family
+from netlab.proxy.service_ports import PortsByFamily, choose, families, service_ports_by_family
 from netlab.proxy.settings import settings
 from netlab.ruleset import Chain, Family, Field, Key, Lookup, MapDef, Rule, Table
 from netlab.ruleset import Ruleset as RulesetValue
@@ -41,9 +41,11 @@ def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tu
 
     `ports` is what service_ports_by_family gives; passing it saves working it out again for every node.
     """
-    ports = service_ports_by_family(cluster) if ports is None else ports
-    table = nftables_maps.table if cluster.topology.cluster.proxy.layout == "maps" else _table
-    tables = tuple(table(cluster, node, family, ports) for family in ports)
+    if cluster.topology.cluster.proxy.layout == "maps":
+        tables = tuple(nftables_maps.table(cluster, node, family) for family in families(cluster))
+    else:
+        ports = service_ports_by_family(cluster) if ports is None else ports
+        tables = tuple(_table(cluster, node, family, ports) for family in ports)
     netns = f"node/{node.meta.name}"
     # NodePorts on localhost are never served here; the kernel would inherit this from the machine.
     localnet = Sysctl(netns, "net/ipv4/conf/all/route_localnet", "0")

@@ -4,9 +4,9 @@ Pure, and kept under the block and the node's view of it: nothing is worked out 
 those of the other layout (nftables_service.py).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_network
 from typing import Any, Literal, NamedTuple
 
@@ -71,7 +71,12 @@ class BlockElements:
     affinity_sets: tuple[SetDef, ...] = ()
 
 
-@lru_cache(maxsize=1 << 13)
+@lru_cache(maxsize=64)
+def elements_for(view: View) -> Callable[[PortBlock], BlockElements]:
+    """block_elements for this view. Asked again for the same block, which is compared by identity, it has the answer at hand."""
+    return lru_cache(maxsize=1 << 11)(partial(block_elements, view=view))
+
+
 def block_elements(block: PortBlock, view: View) -> BlockElements:
     """The elements of the block's Services on a node that has this view."""
     claims: dict[Claimed, Claim] = {}

@@ -14,6 +14,7 @@ are looked at again and not 10,000.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -37,14 +38,14 @@ from netlab.proxy.nftables_elements import (
     EXTERNAL,
     EXTERNAL_LOCAL,
     NODE_PORT,
+    UNIQUE,
     BlockElements,
     View,
-    block_elements,
     data_map,
+    elements_for,
     first_come,
 )
 from netlab.proxy.port_blocks import port_blocks
-from netlab.proxy.service_ports import PortsByFamily
 from netlab.proxy.settings import MASQUERADE_MARK, Policy, settings
 from netlab.ruleset import (
     Chain,
@@ -55,7 +56,6 @@ from netlab.ruleset import (
     Field,
     Goto,
     InSet,
-    Key,
     MapDef,
     OrMark,
     Rule,
@@ -73,16 +73,20 @@ _MAPS = (
 )
 
 
-def table(cluster: Cluster, node: Node, family: Family, ports: PortsByFamily) -> Table:
-    """Table kube-proxy of the node in this family. `ports` is not needed: the blocks of the cluster are."""
-    del ports
+def table(cluster: Cluster, node: Node, family: Family) -> Table:
+    """Table kube-proxy of the node in this family."""
     set_ = settings(cluster, node, family, primary_by_default=True)
     view = View(node.meta.name, node.zone, set_.policy, set_.node_ip)
-    blocks = [block_elements(block, view) for block in port_blocks(cluster).by_family[family]]
-    if not _apart(tuple(block.claimed for block in blocks)):
+    blocks = list(map(elements_for(view), port_blocks(cluster).by_family[family]))
+    kept = _kept(view, family)
+    every: dict[str, tuple[Any, ...]]
+    if not kept.apart("claimed", [block.claimed for block in blocks]):
         blocks = [first_come(blocks)]
-    where = sorted({name for block in blocks for name in block.elements}, key=_by_number)
-    data = tuple(made for name in where if (made := data_map(name, _joined(blocks, name))) is not None)
+    every = {
+        name: kept.once(name, blocks) if name in UNIQUE else kept.joined(name, blocks)
+        for name in sorted({name for block in blocks for name in block.elements}, key=_by_number)
+    }
+    data = tuple(made for name, elements in every.items() if (made := data_map(name, elements)) is not None)
     chains = (
         *base_chains(),
         *endpoint_checks(set_),
@@ -94,12 +98,14 @@ def table(cluster: Cluster, node: Node, family: Family, ports: PortsByFamily) ->
         *(one for block in blocks for one in block.chains),
     )
     sets = (
-        *shared_sets(_once(blocks, "cluster-ips"), _once(blocks, "hairpin-connections"), set_),
-        SetDef("firewall-ips", ADDRESS_KEY, _joined(blocks, "firewall-ips"), None, "subject to LoadBalancerSourceRanges"),
-        SetDef("firewall-sources", SOURCE_KEY, _joined(blocks, "firewall-sources"), None, "sources they allow", interval=True),
+        *shared_sets(every.get("cluster-ips", ()), every.get("hairpin-connections", ()), set_),
+        SetDef("firewall-ips", ADDRESS_KEY, every.get("firewall-ips", ()), None, "subject to LoadBalancerSourceRanges"),
+        SetDef("firewall-sources", SOURCE_KEY, every.get("firewall-sources", ()), None, "sources they allow", interval=True),
         *(one for block in blocks for one in block.affinity_sets),
     )
-    maps = tuple(_map(name, fields, comment, blocks) for name, fields, comment in _MAPS)
+    maps = tuple(
+        MapDef(name, fields, every.get(name, ()), comment, every.get(name + COMMENTS, ())) for name, fields, comment in _MAPS
+    )
     return Table(family, TABLE, chains, sets, maps, COMMENT, data)
 
 
@@ -137,26 +143,40 @@ def _balance(data: tuple[DataMap, ...], chain_name: str) -> tuple[Rule, ...]:
 # ---------------------------------------------------------------- elements of all blocks together
 
 
-def _map(name: str, fields: tuple[Field, ...], comment: str, blocks: Sequence[BlockElements]) -> MapDef:
-    return MapDef(name, fields, _joined(blocks, name), comment, _joined(blocks, name + COMMENTS))
-
-
 def _by_number(name: str) -> tuple[str, int]:
     stem, _, number = name.rpartition("-")
     return (stem, int(number)) if number.isdigit() else (name, 0)
 
 
-def _joined(blocks: Sequence[BlockElements], name: str) -> tuple[Any, ...]:
-    return tuple(chain.from_iterable(block.elements.get(name, ()) for block in blocks))
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What was put together for the last cluster, each with the pieces it was made of: the same pieces make the same."""
+
+    whole: dict[str, tuple[list[Any], tuple[Any, ...]]] = field(default_factory=dict)
+    disjoint: dict[str, tuple[list[frozenset[Any]], bool]] = field(default_factory=dict)
+
+    def joined(self, name: str, blocks: Sequence[BlockElements]) -> tuple[Any, ...]:
+        """The elements of all blocks."""
+        pieces = [block.elements[name] for block in blocks if name in block.elements]
+        known = self.whole.get(name)
+        if known is None or known[0] != pieces:
+            self.whole[name] = known = (pieces, tuple(chain.from_iterable(pieces)))
+        return known[1]
+
+    def once(self, name: str, blocks: Sequence[BlockElements]) -> tuple[Any, ...]:
+        """The same where several services may bring the same element."""
+        every = self.joined(name, blocks)
+        return every if self.apart(name, [block.keys[name] for block in blocks]) else tuple(dict.fromkeys(every))
+
+    def apart(self, name: str, sets: list[frozenset[Any]]) -> bool:
+        """No two of them have an element in common."""
+        known = self.disjoint.get(name)
+        if known is None or known[0] != sets:
+            self.disjoint[name] = known = (sets, len(frozenset().union(*sets)) == sum(map(len, sets)))
+        return known[1]
 
 
-def _once(blocks: Sequence[BlockElements], name: str) -> tuple[Key, ...]:
-    """The same where several services may bring the same element."""
-    every = _joined(blocks, name)
-    return every if _apart(tuple(block.keys[name] for block in blocks)) else tuple(dict.fromkeys(every))
-
-
-@lru_cache(maxsize=256)
-def _apart(sets: tuple[frozenset[Any], ...]) -> bool:
-    """No two of them have an element in common."""
-    return len(frozenset().union(*sets)) == sum(map(len, sets))
+@lru_cache(maxsize=64)
+def _kept(view: View, family: Family) -> _Kept:
+    del view, family  # they are the key
+    return _Kept()

@@ -158,7 +158,10 @@ def choose_at(port: PortEndpoints, name: str, zone: str) -> tuple[Chosen, tuple[
         reachable = [endpoint for endpoint in known if id(endpoint) in used]
     anywhere = bool(cluster) or (front.uses_local and bool(ready or leaving))
     here = [endpoint for endpoint in reachable if endpoint.node == name]
-    return Chosen(_targets(cluster), _targets(local), _targets(reachable), anywhere), _targets(here)
+    of_cluster = _targets(cluster)
+    return Chosen(of_cluster, _targets(local), of_cluster if reachable is cluster else _targets(reachable), anywhere), _targets(
+        here
+    )
 
 
 def _near(ready: list[ServiceEndpoint], name: str, zone: str) -> list[ServiceEndpoint]:
@@ -175,7 +178,7 @@ def _near(ready: list[ServiceEndpoint], name: str, zone: str) -> list[ServiceEnd
 
 
 def _targets(chosen: list[ServiceEndpoint]) -> tuple[Target, ...]:
-    return tuple(Target(endpoint.address, endpoint.port) for endpoint in chosen)
+    return tuple([Target(endpoint.address, endpoint.port) for endpoint in chosen]) if chosen else ()
 
 
 def _frontend(service: Service, port: ServicePort, cluster_ip: Address, family: endpoints.Family) -> Frontend:
