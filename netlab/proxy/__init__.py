@@ -29,8 +29,7 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     module = _modules().get(mode)
     if module is None:
         raise InputError(f"cluster.proxy.mode: {mode!r} is not a proxy mode; there are {', '.join(modes())}")
-    flat = mode == "nftables" and cluster.topology.cluster.proxy.layout == "maps"
-    ports = None if flat else port_blocks(cluster).ports
+    ports = port_blocks(cluster).ports
     return tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
 
 

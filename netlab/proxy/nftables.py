@@ -13,6 +13,9 @@ One departure: detectLocal by interface matches the name (iifname) where kube-pr
 and fails to load while the interface does not exist.
 """
 
+from collections.abc import Callable
+from functools import lru_cache
+
 from netlab.model import Cluster, Node
 from netlab.ops import Op, Ruleset, Sysctl
 from netlab.proxy import nftables_maps
@@ -28,8 +31,9 @@ from netlab.proxy.nftables_chains import (
     shared_sets,
 )
 from netlab.proxy.nftables_service import Element, ServiceParts, service_parts
-from netlab.proxy.service_ports import PortsByFamily, choose, families, service_ports_by_family
-from netlab.proxy.settings import settings
+from netlab.proxy.port_blocks import PortBlock, port_blocks
+from netlab.proxy.service_ports import PortsByFamily, choose_at, families
+from netlab.proxy.settings import View, settings, view
 from netlab.ruleset import Chain, Family, Field, Key, Lookup, MapDef, Rule, Table
 from netlab.ruleset import Ruleset as RulesetValue
 
@@ -39,27 +43,22 @@ NAME = "nftables"
 def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tuple[Op, ...]:
     """The node's Ruleset: table kube-proxy in each family.
 
-    `ports` is what service_ports_by_family gives; passing it saves working it out again for every node.
+    `ports` is for modes that have no use for blocks of ports.
     """
-    if cluster.topology.cluster.proxy.layout == "maps":
-        tables = tuple(nftables_maps.table(cluster, node, family) for family in families(cluster))
-    else:
-        ports = service_ports_by_family(cluster) if ports is None else ports
-        tables = tuple(_table(cluster, node, family, ports) for family in ports)
+    del ports
+    table = nftables_maps.table if cluster.topology.cluster.proxy.layout == "maps" else _table
+    tables = tuple(table(cluster, node, family) for family in families(cluster))
     netns = f"node/{node.meta.name}"
     # NodePorts on localhost are never served here; the kernel would inherit this from the machine.
     localnet = Sysctl(netns, "net/ipv4/conf/all/route_localnet", "0")
     return (localnet, Ruleset(netns, RulesetValue("nftables", tables)))
 
 
-def _table(cluster: Cluster, node: Node, family: Family, ports: PortsByFamily) -> Table:
+def _table(cluster: Cluster, node: Node, family: Family) -> Table:
     set_ = settings(cluster, node, family, primary_by_default=True)
-    services: list[ServiceParts] = []
-    hairpins: dict[Key, None] = {}
-    for port in ports[family]:
-        chosen, here = choose(port, node)
-        services.append(service_parts(port.front, chosen, set_.policy, set_.allows_node(port.front.source_ranges)))
-        hairpins.update(dict.fromkeys((t.address, t.address, port.front.protocol, t.port) for t in here))
+    blocks = list(map(_parts_for(view(node, set_)), port_blocks(cluster).by_family[family]))
+    services = [service for parts, _ in blocks for service in parts]
+    hairpins = dict.fromkeys(hairpin for _, here in blocks for hairpin in here)
     firewall = Chain("firewall-check", (Rule((), (Lookup("firewall-ips", ADDRESS_KEY),)),))
     chains = (
         *base_chains(),
@@ -72,6 +71,22 @@ def _table(cluster: Cluster, node: Node, family: Family, ports: PortsByFamily) -
     cluster_ips = tuple(dict.fromkeys(service.cluster_ip for service in services))
     sets = (*shared_sets(cluster_ips, tuple(hairpins), set_), *(one for service in services for one in service.affinity_sets))
     return Table(family, TABLE, chains, sets, _maps(services), COMMENT)
+
+
+@lru_cache(maxsize=64)
+def _parts_for(seen: View) -> Callable[[PortBlock], tuple[tuple[ServiceParts, ...], tuple[Key, ...]]]:
+    """The parts of a block's ports on a node that has this view, and its hairpins. Asked again for the same block, they are
+    at hand.
+    """
+
+    def parts(block: PortBlock) -> tuple[tuple[ServiceParts, ...], tuple[Key, ...]]:
+        chosen = [(port.front, *choose_at(port, seen.node, seen.zone)) for port in block.ports]
+        return (
+            tuple(service_parts(front, one, seen.policy, seen.allowed(front.source_ranges)) for front, one, _ in chosen),
+            tuple((t.address, t.address, front.protocol, t.port) for front, _, here in chosen for t in here),
+        )
+
+    return lru_cache(maxsize=1 << 12)(parts)
 
 
 def _maps(services: list[ServiceParts]) -> tuple[MapDef, ...]:

@@ -15,7 +15,7 @@ from netlab.proxy.nftables_chains import ADDRESS_KEY, PORT_KEY
 from netlab.proxy.nftables_service import COMMENT_MAX, ServiceParts, disjoint, service_parts
 from netlab.proxy.port_blocks import PortBlock
 from netlab.proxy.service_ports import Chosen, Frontend, PortEndpoints, Target, choose_at
-from netlab.proxy.settings import Policy
+from netlab.proxy.settings import View
 from netlab.ruleset import Chain, DataMap, Drop, Goto, Key, SetDef, Verdict
 
 ENDPOINTS, ALL_ENDPOINTS, EXTERNAL, EXTERNAL_LOCAL = "endpoints", "all-endpoints", "external", "external-local"
@@ -24,15 +24,6 @@ NODE_PORT = "nodeport-"
 COMMENTS = " comments"
 """Under a map's name and this, BlockElements has the texts of its elements."""
 UNIQUE = ("cluster-ips", "hairpin-connections")
-
-
-class View(NamedTuple):
-    """What of a node, and of its settings, the elements of a Service depend on."""
-
-    node: str
-    zone: str
-    policy: Policy
-    node_ip: Address | None
 
 
 class Part(NamedTuple):
@@ -210,8 +201,7 @@ class _Service:
     def allowed(self, view: View) -> tuple[Network, ...]:
         """The source ranges; where one holds the node's own address, the load-balancer IPs themselves may be sources too."""
         front = self.front
-        inside = view.node_ip is not None and any(view.node_ip in network for network in front.source_ranges)
-        own = tuple(ip_network(ip) for ip in front.load_balancer_ips) if inside else ()
+        own = tuple(ip_network(ip) for ip in front.load_balancer_ips) if view.allowed(front.source_ranges) else ()
         return disjoint((*front.source_ranges, *own))
 
     def firewall(self, address: Address, allowed: tuple[Network, ...]) -> Claim:

@@ -40,13 +40,12 @@ from netlab.proxy.nftables_elements import (
     NODE_PORT,
     UNIQUE,
     BlockElements,
-    View,
     data_map,
     elements_for,
     first_come,
 )
 from netlab.proxy.port_blocks import port_blocks
-from netlab.proxy.settings import MASQUERADE_MARK, Policy, settings
+from netlab.proxy.settings import MASQUERADE_MARK, Policy, View, settings, view
 from netlab.ruleset import (
     Chain,
     DataMap,
@@ -76,9 +75,9 @@ _MAPS = (
 def table(cluster: Cluster, node: Node, family: Family) -> Table:
     """Table kube-proxy of the node in this family."""
     set_ = settings(cluster, node, family, primary_by_default=True)
-    view = View(node.meta.name, node.zone, set_.policy, set_.node_ip)
-    blocks = list(map(elements_for(view), port_blocks(cluster).by_family[family]))
-    kept = _kept(view, family)
+    seen = view(node, set_)
+    blocks = list(map(elements_for(seen), port_blocks(cluster).by_family[family]))
+    kept = _kept(seen, family)
     every: dict[str, tuple[Any, ...]]
     if not kept.apart("claimed", [block.claimed for block in blocks]):
         blocks = [first_come(blocks)]
@@ -177,6 +176,6 @@ class _Kept:
 
 
 @lru_cache(maxsize=64)
-def _kept(view: View, family: Family) -> _Kept:
-    del view, family  # they are the key
+def _kept(seen: View, family: Family) -> _Kept:
+    del seen, family  # they are the key
     return _Kept()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from netlab.model import Network
+from netlab.rendering.alike import unlike
 from netlab.ruleset import (
     Accept,
     Chain,
@@ -82,10 +83,11 @@ def lines(ruleset: Ruleset, family: Family = "ip") -> dict[str, tuple[str, ...]]
 
 
 def _table(table: Table, old: Table | None) -> str:
-    before = {chain.name: chain for chain in old.chains} if old is not None else {}
-    # `is` first: planners reuse the chains that stayed the same, and one plan has thousands of them.
-    changed = [chain for chain in table.chains if (was := before.get(chain.name)) is not chain and was != chain]
-    now = {chain.name for chain in table.chains}
+    # Planners reuse the chains that stayed the same, and one plan has thousands of them.
+    old_chains, chains = unlike(old.chains if old is not None else (), table.chains)
+    before = {chain.name: chain for chain in old_chains}
+    changed = [chain for chain in chains if (was := before.get(chain.name)) is not chain and was != chain]
+    now = {chain.name for chain in chains}
     gone = [chain for name, chain in before.items() if name not in now]
     if not changed and not gone:
         return ""

@@ -11,9 +11,10 @@ fails with EBUSY: whoever loads a difference then loads the whole text instead. 
 """
 
 from dataclasses import replace
-from typing import assert_never
+from typing import Any, assert_never, cast
 
 from netlab.model import Network, Protocol
+from netlab.rendering.alike import unlike
 from netlab.ruleset import (
     Accept,
     Base,
@@ -61,7 +62,6 @@ from netlab.ruleset import (
 )
 
 _TYPES = {Field.L4PROTO: "inet_proto", Field.DPORT: "inet_service"}
-_BLOCK = 256
 Item = SetDef | MapDef | DataMap
 
 
@@ -256,29 +256,12 @@ def _element_changes(item: Item, was: Item | None) -> tuple[list[str], list[str]
 
 
 def _unlike(was: Item, item: Item) -> tuple[Item, Item]:
-    """Both without the elements that they begin and end with alike: of 20,000 elements then few have to be written out.
-
-    Comparing stops at nothing: elements of services that did not change are the very same objects.
-    """
+    """Both without the elements that they begin and end with alike: of 20,000 elements then few have to be written out."""
     if isinstance(was, MapDef) and (was.element_comments or (isinstance(item, MapDef) and item.element_comments)):
         return was, item
-    old, new = was.elements, item.elements
-    start = _alike_until(old, new)
-    end = _alike_until(old[: start - 1 if start else None : -1], new[: start - 1 if start else None : -1])
-    return (
-        replace(was, elements=old[start : len(old) - end]),  # type: ignore[arg-type]  # elements of its own kind
-        replace(item, elements=new[start : len(new) - end]),  # type: ignore[arg-type]
-    )
-
-
-def _alike_until(one: tuple[object, ...], other: tuple[object, ...]) -> int:
-    """How many elements both begin with: block by block, which C compares, then one by one."""
-    start, least = 0, min(len(one), len(other))
-    while start < least and one[start : start + _BLOCK] == other[start : start + _BLOCK]:
-        start += _BLOCK
-    while start < least and one[start] == other[start]:
-        start += 1
-    return min(start, least)
+    one, other = cast("Any", was), cast("Any", item)  # of one kind, so that their elements are
+    old, new = unlike(one.elements, other.elements)
+    return replace(one, elements=old), replace(other, elements=new)
 
 
 def _block(properties: list[str]) -> str:
