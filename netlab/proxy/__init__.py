@@ -12,7 +12,7 @@ from types import ModuleType
 from netlab.errors import InputError
 from netlab.model import Cluster
 from netlab.ops import Op
-from netlab.proxy.port_blocks import port_blocks
+from netlab.proxy.port_blocks import blocks_of
 
 
 def modes() -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     module = _modules().get(mode)
     if module is None:
         raise InputError(f"cluster.proxy.mode: {mode!r} is not a proxy mode; there are {', '.join(modes())}")
-    ports = port_blocks(cluster).ports
+    ports = blocks_of(cluster).ports
     return tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
 
 

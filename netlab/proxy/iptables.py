@@ -18,7 +18,7 @@ from itertools import chain
 from netlab.model import Cluster, Node
 from netlab.ops import Op, Ruleset, Sysctl
 from netlab.proxy.iptables_service import ServiceRules, host, service_rules
-from netlab.proxy.port_blocks import PortBlock, port_blocks
+from netlab.proxy.port_blocks import PortBlock, blocks_of
 from netlab.proxy.service_ports import PortsByFamily, choose_at, families
 from netlab.proxy.settings import MASQUERADE_MARK, Settings, View, localhost, settings, view
 from netlab.ruleset import (
@@ -73,7 +73,7 @@ def _localhost_node_ports(cluster: Cluster, set_: Settings) -> bool:
 def _tables(cluster: Cluster, node: Node, family: Family) -> tuple[Table, ...]:
     set_ = settings(cluster, node, family, primary_by_default=False)
     localhost_ok = _localhost_node_ports(cluster, set_)
-    blocks = map(_rules_for(view(node, set_)), port_blocks(cluster).by_family[family])
+    blocks = map(_rules_for(view(node, set_)), blocks_of(cluster).by_family[family])
     services = list(chain.from_iterable(blocks))
     liberal = cluster.topology.cluster.proxy.conntrack_tcp_be_liberal
     return (_filter(family, services, localhost_ok, liberal), _nat(family, services, set_, localhost_ok))

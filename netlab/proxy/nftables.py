@@ -31,7 +31,7 @@ from netlab.proxy.nftables_chains import (
     shared_sets,
 )
 from netlab.proxy.nftables_service import Element, ServiceParts, service_parts
-from netlab.proxy.port_blocks import PortBlock, port_blocks
+from netlab.proxy.port_blocks import PortBlock, blocks_of
 from netlab.proxy.service_ports import PortsByFamily, choose_at, families
 from netlab.proxy.settings import View, settings, view
 from netlab.ruleset import Chain, Family, Field, Key, Lookup, MapDef, Rule, Table
@@ -56,7 +56,7 @@ def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tu
 
 def _table(cluster: Cluster, node: Node, family: Family) -> Table:
     set_ = settings(cluster, node, family, primary_by_default=True)
-    blocks = list(map(_parts_for(view(node, set_)), port_blocks(cluster).by_family[family]))
+    blocks = list(map(_parts_for(view(node, set_)), blocks_of(cluster).by_family[family]))
     services = [service for parts, _ in blocks for service in parts]
     hairpins = dict.fromkeys(hairpin for _, here in blocks for hairpin in here)
     firewall = Chain("firewall-check", (Rule((), (Lookup("firewall-ips", ADDRESS_KEY),)),))

@@ -44,7 +44,7 @@ from netlab.proxy.nftables_elements import (
     elements_for,
     first_come,
 )
-from netlab.proxy.port_blocks import port_blocks
+from netlab.proxy.port_blocks import blocks_of
 from netlab.proxy.settings import MASQUERADE_MARK, Policy, View, settings, view
 from netlab.ruleset import (
     Chain,
@@ -76,7 +76,7 @@ def table(cluster: Cluster, node: Node, family: Family) -> Table:
     """Table kube-proxy of the node in this family."""
     set_ = settings(cluster, node, family, primary_by_default=True)
     seen = view(node, set_)
-    blocks = list(map(elements_for(seen), port_blocks(cluster).by_family[family]))
+    blocks = list(map(elements_for(seen), blocks_of(cluster).by_family[family]))
     kept = _kept(seen, family)
     every: dict[str, tuple[Any, ...]]
     if not kept.apart("claimed", [block.claimed for block in blocks]):

@@ -61,7 +61,7 @@ def _memory() -> _Memory:
     return _Memory()
 
 
-def port_blocks(cluster: Cluster) -> Blocks:
+def blocks_of(cluster: Cluster) -> Blocks:
     """The blocks of this cluster, those that are as they were for the last one being the very same."""
     memory = _memory()
     last = memory.last

@@ -62,8 +62,8 @@ def probe(runs: RunsOption = 10, form: FormOption = None) -> None:
     measured("probe", runs, form)
 
 
-@app.command()
-def services(
+@app.command("services")
+def services_(  # the module keeps the name
     runs: RunsOption = 5,
     most: Annotated[int, typer.Option("--most", min=10, metavar="N", help="No more Services than this.")] = 10_000,
     form: FormOption = None,
