@@ -4,14 +4,17 @@ Where packets land is tested with all other modes (test_proxy_behaviour.py, test
 """
 
 import random
+import re
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from netlab import proxy
+from netlab import controllers, proxy
 from netlab.cli.bench import services as bench
+from netlab.lab.inputs import read_inputs
 from netlab.model import Cluster, Endpoint, EndpointSlice, Key, Meta, ServicePort, ServiceType
 from netlab.ops import Ruleset as RulesetOp
 from netlab.proxy import nftables, port_blocks
@@ -37,6 +40,7 @@ from tests.proxy_walk import outcome, packet
 
 MAPS: dict[str, Any] = {"mode": "nftables", "layout": "maps"}
 COUNT = 100
+ROOT = Path(__file__).parents[1]
 
 
 def rules(given: Cluster) -> Ruleset:
@@ -63,7 +67,7 @@ def test_one_changed_endpoint_is_one_element() -> None:
     assert text.count(" . tcp . 80 . ") == 2
 
 
-CLAIMS = {
+CLAIMS: dict[str, tuple[dict[str, Any], str, str, int]] = {
     "one load-balancer IP and port": ({"vips": ("203.0.113.200",)}, OUTSIDE, "203.0.113.200", 80),
     "one external IP and port": ({"external_ips": ("192.0.2.33",)}, POD, "192.0.2.33", 80),
     "the ClusterIP of another": ({"external_ips": ("10.96.0.10",)}, POD, "10.96.0.10", 80),
@@ -196,3 +200,16 @@ def test_unlike_cuts_both_ends_and_nothing_else(old: str, new: str, padding: int
     assert before == (*before[:start], *one, *before[start + len(one) :])
     assert after == (*before[:start], *other, *before[start + len(one) :])
     assert len(one) <= len(old) and len(other) <= len(new)
+
+
+def test_the_page_shows_the_real_rules() -> None:
+    """Each block of docs/mode-nftables.md is, line by line, what the plan of its lab has on node-170."""
+    topology, objects, _ = read_inputs(str(ROOT / "topologies" / "flat-maps.yaml"), [str(ROOT / "manifests" / "kubia.yaml")])
+    given = controllers.initial(topology, objects)
+    shown = rendering.text(ruleset(nftables.plan(given, given.nodes["node-170"])))
+    planned = "\n".join(line.strip() for line in shown.splitlines())
+    (page,) = re.findall(r"^```nft\n(.*?)^```", (ROOT / "docs" / "mode-nftables.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.split(r"(?<=^\})\n", page, flags=re.MULTILINE)
+    assert len(blocks) > 5
+    for block in filter(None, blocks):
+        assert "\n".join(line.strip() for line in block.splitlines()) in planned, block

@@ -2,7 +2,8 @@
 
 Rows: the plan made from nothing; load (rules written out and put into an empty kernel); change (one endpoint becomes another:
 planned, written out and in the kernel); the first packet of a connection through the first and the last Service, until it is
-answered. Beside them `nft -f` of the very same texts.
+answered. Beside them `nft -f` of the very same texts. Load and change have their CPU time in the note: other work on the machine
+makes the wait longer, but hardly that.
 
 Each mode and size is measured by this module run again in namespaces of its own (`python -m netlab.cli.bench.services MODE COUNT
 RUNS`): a client, the node and a namespace that answers for every endpoint.
@@ -10,7 +11,9 @@ RUNS`): a client, the node and a namespace that answers for every endpoint.
 
 import json
 import os
+import resource
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -35,6 +38,8 @@ CONNECTIONS = 200
 FIRST_SERVICE, FIRST_ENDPOINT, CLIENT = IPv4Address("10.64.0.1"), IPv4Address("10.128.0.1"), IPv4Address("10.255.0.2")
 ENDPOINTS, PODS = IPv4Network("10.128.0.0/10"), IPv4Network("10.128.0.0/9")
 NODE = "node/node-0"
+CPU = ", CPU"
+"""What was measured has, under its name and this, the CPU time of this process and of those that it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,13 @@ def rows(runs: int, counts: Sequence[int] = COUNTS) -> Sequence[Row]:
                 words = (done.stderr.strip().splitlines() or ["failed"])[-1]
                 found.append(Row(f"{way.name}, {count}", note=f"not measured: {words}"))
                 continue
-            for what, seconds in json.loads(done.stdout.splitlines()[-1]).items():
-                found.append(_row(way, count, what, tuple(seconds), least))
+            measured = json.loads(done.stdout.splitlines()[-1])
+            cpu = {what.removesuffix(CPU): statistics.median(seconds) for what, seconds in measured.items() if what.endswith(CPU)}
+            for what, seconds in measured.items():
+                if not what.endswith(CPU):
+                    row = _row(way, count, what, tuple(seconds), least)
+                    note = f"{span(cpu[what])} of CPU; {row.note}" if what in cpu else row.note
+                    found.append(replace(row, note=note.removesuffix("; ")))
     return found
 
 
@@ -141,7 +151,7 @@ def inside(key: str, count: int, runs: int) -> Mapping[str, Sequence[float]]:
     kernel.apply((), _wires())
     _answer_for_all(kernel.fds["pods"])
     node = kernel.fds[NODE]
-    seconds: dict[str, list[float]] = {"plan": [], "load": [], "change": []}
+    seconds: dict[str, list[float]] = {what: [] for what in ("plan", "load", "load" + CPU, "change", "change" + CPU)}
     ruleset(cluster(way, 1))  # what is imported late is imported now
     now = cluster(way, count)
     began = time.perf_counter()
@@ -152,25 +162,33 @@ def inside(key: str, count: int, runs: int) -> Mapping[str, Sequence[float]]:
     for _ in range(runs if count < 1_000 or way.layout == "maps" or way.backend == "legacy" else 1):
         loader.load(node, "node", empty, None)
         loader.forget("node")
+        spent = _cpu()
         seconds["load"].append(timed(lambda: loader.load(node, "node", rules, None)))
+        seconds["load" + CPU].append(_cpu() - spent)
     if way.mode == "nftables":
         text = nftables.text(rules)
         seconds["nft -f load"] = [_program(kernel.fds["other"], text) for _ in seconds["load"]]
         seconds["nft -f change"] = []
     for number in range(2 + 5 * runs):
         now = changed(now, number)
-        before, began = rules, time.perf_counter()
+        before, began, spent = rules, time.perf_counter(), _cpu()
         rules = ruleset(now)
         loader.load(node, "node", rules, before)
-        took = time.perf_counter() - began
+        took, spent = time.perf_counter() - began, _cpu() - spent
         peer = _program(kernel.fds["other"], nftables.text(rules, before)) if way.mode == "nftables" else 0.0
         if number > 1:  # the first ones find the caches of libnftables and of the planner empty
             seconds["change"].append(took)
+            seconds["change" + CPU].append(spent)
             if way.mode == "nftables":
                 seconds["nft -f change"].append(peer)
     services = list(now.services.values())
     seconds["first Service"], seconds["last Service"] = _latency(kernel, services[0], services[-1])
     return seconds
+
+
+def _cpu() -> float:
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
 
 
 def _wires() -> "list[Op]":
