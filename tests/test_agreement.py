@@ -17,7 +17,7 @@ from tests import spec
 CASES = (*spec.load_cases(), *spec.load_verdicts())
 FABRICS = ("bridge", "routed")
 ASKED = [case for case in CASES if case.packets]
-SINGLE = [case for case in CASES if case.single and not spec.live_problem(case)]
+SINGLE = [case for case in CASES if case.single]
 
 
 def cluster_of(case: spec.Case, mode: str, fabric: str) -> Cluster:

@@ -42,6 +42,7 @@ def labs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator
     made = Labs()
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:xdist")  # they take most of a second to load
     monkeypatch.setattr(client, "up", made.up)
+    monkeypatch.setattr(evidence, "capture", lambda lab, replay, path: path)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     yield made
     assert all(lab.is_down for lab in made.labs), "a lab was left running"

@@ -183,6 +183,9 @@ def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | Non
 
 def _way_back(lab: Lab, place: Ref, packet: Packet, trail: Trail, fate: OutcomeKind | None) -> str:
     """'' when the answer reaches the client as an answer to what it sent; else why not."""
+    own = trail.first.source
+    if not own.is_loopback and own not in _addresses(lab, trail.sender):
+        return ""  # the answer to a foreign source goes to whoever has that address: all that can be known is that it leaves
     source, destination = packet.destination, packet.source
     pending, passed = list(trail.rewrites), set[Ref]()
     for hops in range(MAX_HOPS):

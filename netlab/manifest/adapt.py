@@ -137,7 +137,8 @@ def _from_dump(nodes: tuple[NodeSpec, ...]) -> tuple[NodeSpec, ...]:
     """Nodes written by hand may have no address: they get one of the default network."""
     without = [node.name for node in nodes if not node.addresses]
     taken = {address for node in nodes for address in node.addresses}
-    free = (address for address in islice(ip_network("192.168.0.0/24").hosts(), 1, None) if address not in taken)
+    hosts: Iterable[Address] = islice(ip_network("192.168.0.0/24").hosts(), 1, None)
+    free = (address for address in hosts if address not in taken)
     given = dict(zip(without, free, strict=False))
     if len(given) < len(without):
         raise InputError(f"{len(without)} Nodes without an InternalIP are more than 192.168.0.0/24 has room for; give a topology")

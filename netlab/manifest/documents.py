@@ -18,7 +18,8 @@ from netlab.manifest.scalars import NotFinite, key_text, number, resolve
 from netlab.manifest.source import LIMIT_BYTES, Source
 
 LIMIT_DEPTH = 100
-LIMIT_NODES = 6_000_000
+LIMIT_NODES = 3_000_000
+"""5,000 objects of a cluster with all their managedFields are some 2,200,000."""
 LIMIT_EXPANSION = 500_000
 """Nodes that aliases may stand for, all together: hand-written files need a few hundred."""
 
@@ -289,6 +290,8 @@ class _Builder:
             raise _wrong("a mapping key must be a plain word; is this a template ({{ }}) that was not rendered?", event)
         if len(self.stack) >= LIMIT_DEPTH:
             raise _wrong(f"nested deeper than {LIMIT_DEPTH} levels", event)
+        if self.nodes > LIMIT_NODES:
+            raise _wrong(f"more than {LIMIT_NODES} values", event)
         if self.marks is not None:
             self.mark(event)
             self.marks.entries[id(new)] = {}

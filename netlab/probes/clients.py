@@ -22,7 +22,8 @@ from netlab.model import FrozenDict, OutcomeKind, Protocol
 from netlab.probes import filters, packets, watching
 from netlab.probes.flows import Batch, Sent
 from netlab.probes.packets import OWN_TEST, Kind, Seen, Template
-from netlab.probes.prober import Prober, watched_of
+from netlab.probes.prober import Prober
+from netlab.probes.rounds import watched_of
 from netlab.probes.values import HttpRequest, HttpResponse, ProbeRequest, name_of
 from netlab.probes.watching import Eye
 

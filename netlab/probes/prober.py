@@ -1,44 +1,31 @@
 """The prober: sends the packets of many flows side by side, watches where they arrive, and says what it saw.
 
-Decides the order of things: eyes open first, then each proves itself with a packet of its own, then the flows leave in small
-groups, and the wait ends when every flow has its answer or the time is over. Deliveries thus take milliseconds and only silence
-takes the whole timeout. Flows that got no answer are sent once more, a few of each kind, with every interface tapped (too dear
-for every probe, see packet_sockets): that tells where such packets are lost, and counts for nothing else. Refuses to judge.
+Decides which flows go together, and what silence is worth: flows that got no answer are sent once more, a few of each kind, with
+every interface tapped (too dear for every probe, see packet_sockets). That tells where such packets are lost, and counts for
+nothing else. How one round goes stands in rounds.py. Refuses to judge.
 """
 
-import errno
 import os
-import select
-import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address
 from random import Random
 from typing import Any
 
-from netlab.errors import InputError, NetlabError
+from netlab.errors import InputError
 from netlab.kernel import packet_sockets
-from netlab.kernel.namespaces import entered
-from netlab.kernel.packet_sockets import OUTGOING
-from netlab.model import Flow, FrozenDict, Observation, OutcomeKind, Protocol
-from netlab.probes import evidence, filters, packets, watching
-from netlab.probes.flows import Batch, Sent, observation
-from netlab.probes.packets import OWN_TEST, Kind
-from netlab.probes.values import ProbeRequest, Watched
-from netlab.probes.watching import Eye
+from netlab.model import FrozenDict, Observation, Protocol
+from netlab.probes import packets
+from netlab.probes.rounds import Chunk, Round
+from netlab.probes.values import ProbeRequest
 
 FLOWS_AT_ONCE = 2048
-GROUP = 64
 TRACED, TRACED_EACH, TRACE_S = 48, 4, 0.2
 """At most so many requests, and so many flows of each, are sent again to find out where they get lost; how long that waits."""
 FIRST_PORT, PORTS = 10_000, 20_000
 """Source ports: below the kernel's own choice (32768 and up) and below NodePorts (30000 and up)."""
-HELD_UDP_PORTS = 512
-_NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES)
-ReplyKey = tuple[str, bytes, int, bytes, int]
 
 
 def warm() -> None:
@@ -84,8 +71,8 @@ class Prober:
                 observations[number] = replace(seen, evidence=tuple(dict.fromkeys(told)), control=control)
         return tuple(observations)
 
-    def _run(self, tapped: bool = False) -> "_Run":
-        return _Run(self.open_netns, self.clock, self.token(), self.ports, tapped)
+    def _run(self, tapped: bool = False) -> Round:
+        return Round(self.open_netns, self.clock, self.token(), self.ports, tapped)
 
     def token(self) -> int:
         """A random number for one round of packets."""
@@ -98,9 +85,6 @@ class Prober:
             start = self._random.randrange(PORTS)
         self._next_port[netns] = (start + count) % PORTS
         return [FIRST_PORT + (start + number) % PORTS for number in range(count)]
-
-
-Chunk = list[tuple[int, ProbeRequest, int]]
 
 
 def check(request: ProbeRequest) -> None:
@@ -128,327 +112,6 @@ def _chunks(requests: Sequence[ProbeRequest]) -> Iterable[Chunk]:
                 chunk, room = [], FLOWS_AT_ONCE
     if chunk:
         yield chunk
-
-
-@dataclass(slots=True)
-class _Run:
-    """One round of sending and watching."""
-
-    open_netns: Callable[[str], int]
-    clock: Callable[[], float]
-    run: int
-    ports: Callable[[str, int], list[int]]
-    tapped: bool = False
-    flows: list[Sent] = field(default_factory=list)
-    eyes: dict[str, Eye] = field(default_factory=dict)
-    injectors: dict[str, socket.socket] = field(default_factory=dict)
-    held: list[socket.socket] = field(default_factory=list)
-    replies: dict[ReplyKey, list[Sent]] = field(default_factory=dict)
-    trails: dict[int, list[evidence.Sighting]] = field(default_factory=dict)
-    local: dict[tuple[str, IPv4Address], bool] = field(default_factory=dict)
-    pending: int = 0
-    has_sctp: bool = True
-    poller: select.epoll = field(default_factory=select.epoll)
-    by_fd: dict[int, tuple[Eye, packet_sockets.Delivered]] = field(default_factory=dict)
-
-    def go(self, chunk: Chunk) -> list[Observation]:
-        """Send the flows of each entry, watch, and count."""
-        with self._watching(chunk) as tests:
-            batches = [self._prepare(request, count) for _, request, count in chunk]
-            self._transfer()
-            self._drain_all()
-            notes, blind = self._prove(tests)
-            if self.tapped:
-                self._read_taps()
-            for eye in self.eyes.values():
-                blind += [f"{eye.label}: {problem}" for problem in (*eye.problems, *watching.lost(eye))]
-            self._end_foreign()
-            return [self._observation(batch, control, tuple(blind), tuple(notes)) for batch, control in batches]
-
-    def trace(self, chunk: Chunk) -> list[tuple[tuple[str, ...], bool]]:
-        """For each entry: sentences about where its flows were last seen, and whether they were seen to leave the sender."""
-        with self._watching(chunk):
-            batches = [self._prepare(request, count)[0] for _, request, count in chunk]
-            self._transfer()
-            self._drain_all()
-            self._read_taps()
-            self._end_foreign()
-            return [
-                (
-                    evidence.trail_sentences(batch.flows, self.trails),
-                    all(flow.left or flow.arrivals or flow.outcome for flow in batch.flows),
-                )
-                for batch in batches
-            ]
-
-    @contextmanager
-    def _watching(self, chunk: Chunk) -> Iterator[list[watching.OwnTest]]:
-        """Every eye open and tested; everything that was opened is closed in the end."""
-        protocols = tuple(dict.fromkeys(flow.protocol for _, request, _ in chunk for flow in _flows_of(request)))
-        tests = [packets.own_test(self.run, protocol) for protocol in protocols]
-        self.has_sctp = Protocol.SCTP not in protocols or _kernel_has_sctp()
-        self._learn_local(chunk)
-        self.tapped |= not all(self.local.values())
-        plan = watching.Plan(
-            program=filters.token_filter(self.run),
-            udp_program=filters.token_filter(self.run, any_udp=True),
-            protocols=protocols,
-            senders=frozenset(request.netns for _, request, _ in chunk),
-            tapped=self.tapped,
-        )
-        with watching.eyes(self.open_netns, watched_of([request for _, request, _ in chunk]), plan) as self.eyes, self.poller:
-            try:
-                for eye in self.eyes.values():
-                    self.by_fd.update({raw.fileno(): (eye, raw) for raw in eye.raw})
-                for fd in self.by_fd:
-                    self.poller.register(fd, select.EPOLLIN)
-                for eye in self.eyes.values():
-                    watching.send_own_tests(eye, tests, eye.address)
-                yield tests
-            finally:
-                for sock in (*self.injectors.values(), *self.held):
-                    sock.close()
-
-    def _learn_local(self, chunk: Chunk) -> None:
-        """Which source addresses are their senders' own. A sender that cannot be entered is reported by its eye."""
-        for _, request, _ in chunk:
-            for flow in _flows_of(request):
-                assert isinstance(flow.source, IPv4Address)
-                if (request.netns, flow.source) not in self.local:
-                    with suppress(OSError, NetlabError):
-                        fd = self.open_netns(request.netns)
-                        try:
-                            self.local[request.netns, flow.source] = watching.holds(fd, flow.source)
-                        finally:
-                            os.close(fd)
-
-    # ---------------------------------------------------------------- before
-
-    def _prepare(self, request: ProbeRequest, count: int) -> tuple[Batch, Batch | None]:
-        batch = self._batch(request, request.flow, count)
-        return batch, self._batch(request, request.control, 1) if request.control is not None else None
-
-    def _batch(self, request: ProbeRequest, flow: Flow, count: int) -> Batch:
-        source, destination = flow.source, flow.destination
-        assert isinstance(source, IPv4Address) and isinstance(destination, IPv4Address)
-        eye = self.eyes[request.netns]
-        template = packets.template(self.run, flow.protocol, source, destination, flow.port)
-        batch = Batch(request.netns, eye.label, flow, request, template, self.local.get((eye.netns, source), True))
-        batch.arrival_suffices = flow.protocol is Protocol.SCTP and not self.has_sctp
-        ports = [flow.source_port] * count if flow.source_port else self.ports(request.netns, count)
-        if eye.fd < 0:
-            ports = ports[:0]
-        elif request.netns not in self.injectors:
-            with entered(eye.fd):
-                self.injectors[request.netns] = packet_sockets.injector()
-        if flow.protocol is Protocol.UDP and batch.local:
-            self._hold(eye.fd, str(source), ports)
-        for port in ports:
-            sent = Sent(batch, len(self.flows), port)
-            self.flows.append(sent)
-            batch.flows.append(sent)
-            if flow.protocol is Protocol.UDP:
-                key = (request.netns, destination.packed, flow.port, source.packed, port)
-                self.replies.setdefault(key, []).append(sent)
-        return batch
-
-    def _hold(self, fd: int, source: str, ports: list[int]) -> None:
-        """Own the source ports while answers come, so that the sender's kernel does not answer them with ICMP errors."""
-        with entered(fd):
-            for place, port in enumerate(ports):
-                if len(self.held) >= HELD_UDP_PORTS:
-                    return
-                sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                self.held.append(sock)
-                try:
-                    sock.bind((source, port))
-                except OSError:  # in use: the program that has it would get our answers
-                    sock.bind((source, 0))
-                    ports[place] = sock.getsockname()[1]
-
-    # ---------------------------------------------------------------- under way
-
-    def _transfer(self) -> None:
-        self.pending = len(self.flows)
-        foreign = not all(flow.batch.local for flow in self.flows)
-        for start in range(0, len(self.flows), GROUP):
-            for flow in self.flows[start : start + GROUP]:
-                self._send(flow)
-            self._drain(0.0)
-            if self.tapped:
-                self._read_taps()
-        deadline = self.clock() + max((flow.batch.request.timeout_s for flow in self.flows), default=0.0)
-        while self.pending > 0 and (left := deadline - self.clock()) > 0:
-            self._drain(min(left, 0.002) if foreign else left)
-            if foreign:
-                self._read_taps()
-
-    def _send(self, flow: Sent) -> None:
-        batch = flow.batch
-        packet = batch.template.fill(flow.index, flow.source_port)
-        try:
-            for attempt in range(4):
-                try:
-                    self.injectors[batch.netns].sendto(packet, (str(batch.flow.destination), 0))
-                    return
-                except OSError as error:
-                    if error.errno != errno.ENOBUFS or attempt == 3:
-                        raise
-                    time.sleep(0.001)  # the device's queue is full: let it run
-        except OSError as error:
-            self._not_sent(flow, error)
-
-    def _not_sent(self, flow: Sent, error: OSError) -> None:
-        words = os.strerror(error.errno or 0)
-        if error.errno in _NO_WAY:
-            flow.outcome, flow.detail = OutcomeKind.REJECTED, f"refused: {flow.batch.label} has no way to {flow.asked} ({words})"
-            flow.left = True
-            self.pending -= 1
-        elif error.errno == errno.EPERM:  # a rule of the sender's own OUTPUT; a reject still answers with ICMP
-            flow.left = True
-            flow.stray = f"not sent: the sender's own rules discard such packets ({words})"
-        else:
-            flow.stray = f"not sent: the sender's kernel refused it ({words})"
-
-    def _drain(self, timeout_s: float) -> None:
-        for fd, _ in self.poller.poll(timeout_s, 256):
-            eye, raw = self.by_fd[fd]
-            for data in raw.new(4096):
-                self._received(eye, data)
-
-    def _received(self, eye: Eye, data: bytes) -> None:
-        """A packet that the stack of the eye's namespace accepted."""
-        seen = packets.seen(data, self.run)
-        if eye.sender and data[9] == 17 and self._udp_answer(eye, data):
-            return
-        if seen is None:
-            return
-        if seen.number == OWN_TEST:
-            if seen.kind is Kind.REQUEST and seen.destination == eye.address.packed:
-                eye.proved.add(data[9])
-            elif seen.kind is Kind.REQUEST:
-                eye.proved.add(-data[9])
-            return
-        if seen.number >= len(self.flows):
-            return
-        flow = self.flows[seen.number]
-        open_before = flow.outcome is None
-        if seen.kind is Kind.REQUEST:
-            if eye.receiver:
-                flow.arrived(eye.netns, seen)
-        elif eye.netns == flow.batch.netns:
-            flow.answered(seen)
-        self.pending -= open_before and flow.outcome is not None
-
-    def _udp_answer(self, eye: Eye, data: bytes) -> bool:
-        start = (data[0] & 15) * 4
-        ports = int.from_bytes(data[start : start + 2], "big"), int.from_bytes(data[start + 2 : start + 4], "big")
-        waiting = self.replies.get((eye.netns, data[12:16], ports[0], data[16:20], ports[1]))
-        for flow in waiting or ():
-            if flow.outcome is None:
-                flow.outcome = OutcomeKind.DELIVERED
-                self.pending -= 1
-                return True
-        return waiting is not None
-
-    def _read_taps(self) -> None:
-        """Take what passed the interfaces into the trails; answers to foreign source addresses conclude their flows here."""
-        for eye in self.eyes.values():
-            if eye.tap is None:
-                continue
-            for order, frame in enumerate(eye.tap.new()):
-                seen = packets.seen(frame.data, self.run)
-                if seen is None or seen.number >= len(self.flows):
-                    continue
-                sighting = (frame.time_ns, order, eye, frame.device, frame.pkttype, frame.data, seen)
-                self.trails.setdefault(seen.number, []).append(sighting)
-                self._passed(eye, frame.pkttype == OUTGOING, self.flows[seen.number], seen)
-
-    def _passed(self, eye: Eye, outgoing: bool, flow: Sent, seen: packets.Seen) -> None:
-        if seen.kind is Kind.REQUEST:
-            flow.left |= outgoing and eye.netns == flow.batch.netns
-            return
-        arrived_here = any(netns == eye.netns for netns, *_ in flow.arrivals)
-        if not flow.batch.local and outgoing and (arrived_here or seen.kind is Kind.ICMP_ERROR) and flow.outcome is None:
-            flow.left_a_receiver(seen)
-            self.pending -= flow.outcome is not None
-
-    # ---------------------------------------------------------------- after
-
-    def _drain_all(self) -> None:
-        for eye, raw in self.by_fd.values():
-            for data in raw.new():
-                self._received(eye, data)
-
-    def _prove(self, tests: Sequence[watching.OwnTest]) -> tuple[list[str], list[str]]:
-        """Sentences about namespaces that lack their address, and about eyes that did not see their own test packet."""
-        notes, blind = [], []
-        doubtful = [eye for eye in self.eyes.values() if eye.fd >= 0 and not eye.problems and len(eye.proved) < len(tests)]
-        for eye in doubtful:
-            watching.send_own_tests(eye, tests, watching.LOOPBACK)
-        deadline = self.clock() + 0.1
-        while self.clock() < deadline and any(len(eye.proved) < len(tests) for eye in doubtful):
-            self._drain(0.01)
-        for eye in doubtful:
-            if len({abs(number) for number in eye.proved}) < len(tests):
-                blind.append(f"{eye.label}: the watcher did not see its own test packet")
-            elif eye.address != watching.LOOPBACK:
-                notes.append(f"{eye.label} does not hold its address {eye.address}")
-        return notes, blind
-
-    def _end_foreign(self) -> None:
-        """Reset the half-open connections that carry a foreign source address; the sender's kernel resets its own."""
-        for flow in self.flows:
-            kind = flow.batch.flow
-            if flow.batch.local or kind.protocol is not Protocol.TCP or flow.outcome is not OutcomeKind.DELIVERED:
-                continue
-            assert isinstance(kind.source, IPv4Address) and isinstance(kind.destination, IPv4Address)
-            packet = packets.reset(self.run, kind.source, kind.destination, kind.port, flow.index, flow.source_port)
-            try:
-                self.injectors[flow.batch.netns].sendto(packet, (str(kind.destination), 0))
-            except OSError:
-                return
-
-    def _observation(self, batch: Batch, control: Batch | None, blind: tuple[str, ...], notes: tuple[str, ...]) -> Observation:
-        unseen = sum(flow.outcome is OutcomeKind.DELIVERED and not flow.arrivals for flow in batch.flows)
-        if unseen:
-            blind += (f"{unseen} answered flows were seen to arrive at no watched namespace",)
-        if not batch.flows:
-            blind += (f"{batch.label}: no packet could be sent",)
-        said = evidence.sentences(batch.flows)
-        if self.tapped:
-            said += evidence.trail_sentences([flow for flow in batch.flows if flow.outcome is None], self.trails)
-        if batch.arrival_suffices:
-            said += (evidence.unanswered_protocol(batch.flow.protocol),)
-        proved = not blind
-        if control is not None:
-            proved = all(flow.arrivals for flow in control.flows) and bool(control.flows)
-        elif self.tapped:
-            proved = proved and all(flow.left or flow.arrivals or flow.outcome for flow in batch.flows)
-        return observation(batch, said + notes, blind, proved)
-
-
-def _flows_of(request: ProbeRequest) -> tuple[Flow, ...]:
-    return (request.flow,) if request.control is None else (request.flow, request.control)
-
-
-def watched_of(requests: Iterable[ProbeRequest]) -> dict[str, Watched]:
-    """Namespace -> what to watch there; senders too, as witnesses where nobody asked for more."""
-    watched: dict[str, Watched] = {}
-    for request in requests:
-        for what in request.watched:
-            watched.setdefault(what.netns, what)
-    for request in requests:
-        watched.setdefault(request.netns, Watched(request.netns, receiver=False))
-    return watched
-
-
-def _kernel_has_sctp() -> bool:
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
-    except OSError:
-        return False
-    return True
 
 
 def _merged(parts: Sequence[Observation]) -> Observation:

@@ -216,6 +216,8 @@ class _Walk:
         self, place: Place, packet: Packet, sender: str, hops: tuple[Hop, ...], kind: OutcomeKind | None = OutcomeKind.REJECTED
     ) -> tuple[tuple[str, ...], str]:
         """The namespaces that the answer passes, and why the client cannot use it ('' if it can)."""
+        if not self.world.places[sender].is_local(hops[0].entered.source):
+            return (), ""  # a foreign source: its answer goes to whoever has that address, not to the sender
         source, destination = packet.destination, packet.source
         pending = [hop for hop in hops if _rewrote(hop)]
         passed: list[str] = []
