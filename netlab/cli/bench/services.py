@@ -168,19 +168,19 @@ def inside(key: str, count: int, runs: int) -> Mapping[str, Sequence[float]]:
     if way.mode == "nftables":
         text = nftables.text(rules)
         seconds["nft -f load"] = [_program(kernel.fds["other"], text) for _ in seconds["load"]]
-        seconds["nft -f change"] = []
+    texts: list[str] = []
     for number in range(2 + 5 * runs):
         now = changed(now, number)
         before, began, spent = rules, time.perf_counter(), _cpu()
         rules = ruleset(now)
         loader.load(node, "node", rules, before)
         took, spent = time.perf_counter() - began, _cpu() - spent
-        peer = _program(kernel.fds["other"], nftables.text(rules, before)) if way.mode == "nftables" else 0.0
+        texts.append(nftables.text(rules, before) if way.mode == "nftables" else "")
         if number > 1:  # the first ones find the caches of libnftables and of the planner empty
             seconds["change"].append(took)
             seconds["change" + CPU].append(spent)
-            if way.mode == "nftables":
-                seconds["nft -f change"].append(peer)
+    if way.mode == "nftables":
+        seconds["nft -f change"] = [_program(kernel.fds["other"], text) for text in texts][2:]
     services = list(now.services.values())
     seconds["first Service"], seconds["last Service"] = _latency(kernel, services[0], services[-1])
     return seconds
