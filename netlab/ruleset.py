@@ -338,11 +338,12 @@ Targets = tuple[tuple[Address, int], ...]
 class DataMap:
     """What DnatLookup asks: under each key `modulus` targets, numbered from 0. No key twice, in a stable order.
 
-    In the kernel an element is one target: its key is the fields and the number.
+    It is asked about packets of one protocol only. In the kernel an element is one target: its key is the fields and the number.
     """
 
     name: str
     fields: tuple[Field, ...]
+    protocol: Protocol
     modulus: int
     elements: tuple[tuple[Key, Targets], ...] = ()
     comment: str = ""

@@ -61,8 +61,8 @@ def test_one_changed_endpoint_is_one_element() -> None:
     before = many()
     text = rendering.text(bench.ruleset(bench.changed(before, 3)), bench.ruleset(before))
     assert [line.split(" { ")[0] for line in text.splitlines()] == [
-        "delete element ip kube-proxy endpoints-2",
-        "add element ip kube-proxy endpoints-2",
+        "delete element ip kube-proxy endpoints-tcp-2",
+        "add element ip kube-proxy endpoints-tcp-2",
     ]
     assert text.count(" . tcp . 80 . ") == 2
 
@@ -184,7 +184,7 @@ def test_a_difference_of_equal_rules_is_empty() -> None:
 def test_every_state_renders_whole() -> None:
     texts = {name: rendering.text(rules(given)) for name, given in states(**MAPS).items()}
     assert len(set(texts.values())) == len(texts)
-    assert "map @endpoints-2" in texts["everything"] and "map @endpoints" not in texts["nothing"]
+    assert "map @endpoints-tcp-2" in texts["everything"] and "map @endpoints" not in texts["nothing"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from ipaddress import ip_network
 from typing import Any, Literal, NamedTuple
 
-from netlab.model import Address, Network
+from netlab.model import Address, Network, Protocol
 from netlab.proxy.nftables_chains import ADDRESS_KEY, PORT_KEY
 from netlab.proxy.nftables_service import COMMENT_MAX, ServiceParts, disjoint, service_parts
 from netlab.proxy.port_blocks import PortBlock
@@ -120,12 +120,13 @@ def first_come(blocks: Iterable[BlockElements]) -> BlockElements:
 
 def data_map(name: str, elements: tuple[Any, ...]) -> DataMap | None:
     """The DataMap of this name; None when the name is none of a DataMap."""
-    stem, _, number = name.rpartition("-")
-    kind = stem.removeprefix(NODE_PORT)
-    if kind not in (ENDPOINTS, ALL_ENDPOINTS) or not number.isdigit():
+    kind, _, rest = name.partition(f"{ENDPOINTS}-")
+    protocol, _, number = rest.partition("-")
+    if not number:
         return None
-    fields = PORT_KEY if stem.startswith(NODE_PORT) else ADDRESS_KEY
-    return DataMap(name, fields, int(number), elements, "endpoints of eTP Local, for short cuts" if kind == ALL_ENDPOINTS else "")
+    fields = PORT_KEY if kind.startswith(NODE_PORT) else ADDRESS_KEY
+    comment = "endpoints of eTP Local, for short cuts" if ALL_ENDPOINTS in name else ""
+    return DataMap(name, fields, Protocol(protocol.upper()), int(number), elements, comment)
 
 
 def _with_chains(port: PortEndpoints, chosen: Chosen, view: View) -> ServiceParts | None:
@@ -171,12 +172,15 @@ class _Service:
         front = self.front
         return (front.protocol, front.node_port or 0) if address is None else (address, front.protocol, front.port)
 
+    def where(self, kind: str, targets: tuple[Target, ...]) -> str:
+        return f"{kind}-{self.front.protocol.lower()}-{len(targets)}"
+
     def _claim(self, stage: Literal["firewall", "nat", "filter"], key: Key, *parts: Part) -> Claim:
         return Claim(Claimed(stage, key), parts)
 
     def nat(self, address: Address, targets: tuple[Target, ...]) -> Claim:
         key = self.key(address)
-        return self._claim("nat", key, Part(f"{ENDPOINTS}-{len(targets)}", (key, targets)))
+        return self._claim("nat", key, Part(self.where(ENDPOINTS, targets), (key, targets)))
 
     def external(self, address: Address | None, targets: tuple[Target, ...]) -> Claim:
         """Its kind; its endpoints; and with Local policy all endpoints for those who take the short cut."""
@@ -185,10 +189,10 @@ class _Service:
         kind: Verdict = Goto(prefix + (EXTERNAL_LOCAL if self.front.external_local else EXTERNAL))
         parts = [Part(where, (key, kind))]
         if targets:
-            parts.append(Part(f"{prefix}{ENDPOINTS}-{len(targets)}", (key, targets)))
+            parts.append(Part(self.where(prefix + ENDPOINTS, targets), (key, targets)))
         if self.front.external_local:
             every = self.chosen.cluster
-            parts.append(Part(f"{prefix}{ALL_ENDPOINTS}-{len(every)}", (key, every)))
+            parts.append(Part(self.where(prefix + ALL_ENDPOINTS, every), (key, every)))
         return self._claim("nat", key, *parts)
 
     def refusal(self, address: Address | None) -> Claim:

@@ -5,9 +5,9 @@ to know how rules are written. What it does to a packet is what the layout with 
 affinity keeps its chains there, because it has to remember clients an endpoint.
 
 Theory. The map service-ips says what KIND of frontend an address is: `external` (masquerade), `external-local` (short cuts
-first), or a chain of its own (affinity); ClusterIPs are not in it. Then chain `endpoints` has one rule for each number N of
-endpoints in use: rewrite to what the map endpoints-N has under address, protocol, port and a random number below N.
-all-endpoints-N is asked instead by what takes a short cut. Node ports have the same again, keyed without the address.
+first), or a chain of its own (affinity); ClusterIPs are not in it. Then chain `endpoints` has one rule for each protocol and
+number N of endpoints in use: rewrite to what the map endpoints-tcp-N has under address, protocol, port and a random number below
+N. all-endpoints-tcp-N is asked instead by what takes a short cut. Node ports have the same again, keyed without the address.
 
 Elements are put together block by block (port_blocks.py), and a block's work is kept: after one changed endpoint, 31 Services
 are looked at again and not 10,000.
@@ -55,6 +55,7 @@ from netlab.ruleset import (
     Field,
     Goto,
     InSet,
+    L4Proto,
     MapDef,
     OrMark,
     Rule,
@@ -134,9 +135,9 @@ def _kinds(policy: Policy, data: tuple[DataMap, ...], prefix: str) -> tuple[Chai
 
 
 def _balance(data: tuple[DataMap, ...], chain_name: str) -> tuple[Rule, ...]:
-    """One rule for each number of endpoints in use; a frontend is in one map at most."""
-    mine = (one for one in data if one.name == f"{chain_name}-{one.modulus}")
-    return tuple(Rule((), (DnatLookup(one.name, one.fields, one.modulus),)) for one in mine)
+    """One rule for each protocol and number of endpoints in use; a frontend is in one map at most."""
+    mine = (one for one in data if one.name == f"{chain_name}-{one.protocol.lower()}-{one.modulus}")
+    return tuple(Rule((L4Proto(one.protocol),), (DnatLookup(one.name, one.fields, one.modulus),)) for one in mine)
 
 
 # ---------------------------------------------------------------- elements of all blocks together

@@ -112,9 +112,11 @@ def _kind(item: Item) -> str:
 
 def _properties(item: Item, family: Family) -> list[str]:
     if isinstance(item, DataMap):
-        # A random number has no type by which a key could be declared: typeof says it by an example. `tcp dport` stands for any
-        # port: with `th dport` there nft 1.0.6 cannot read the map back ("conflicting protocols specified: ip vs. th").
-        out = [f"typeof {_fields(item.fields, family)} . numgen random mod {item.modulus} : {family} daddr . tcp dport"]
+        # A random number has no type by which a key could be declared: typeof says it by an example. The example's port decides
+        # the protocol of rules that ask the map: nft 1.0.6 adds `meta l4proto tcp` to them where the map says `tcp dport`, and
+        # cannot read back a map that says `th dport` ("conflicting protocols specified: ip vs. th").
+        value = f"{family} daddr . {item.protocol.lower()} dport"
+        out = [f"typeof {_fields(item.fields, family)} . numgen random mod {item.modulus} : {value}"]
         return [*out, f"comment {_quoted(item.comment)}"] if item.comment else out
     key = " . ".join(_TYPES.get(field, "ipv4_addr" if family == "ip" else "ipv6_addr") for field in item.fields)
     out = [f"type {key}" + ("" if isinstance(item, SetDef) else " : verdict")]
