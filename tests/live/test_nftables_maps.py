@@ -15,7 +15,9 @@ from tests.live.test_spec import NOT_BUILT, SETTINGS, STEPPED, changed, check, p
 from tests.proxy_support import dual_stack, states
 
 CASES = {case.id: case for case in spec.load_cases()}
-SELECTION = [case for case in CASES.values() if case.single][::5]
+SINGLE = [case for case in CASES.values() if case.single]
+SELECTION = [case for number, case in enumerate(SINGLE) if number % 5 == 0 or case.packets[0]["proto"] != "TCP"]
+"""Every fifth, and all that are not TCP: nft once made TCP-only rules of them, which the trace cannot know."""
 STICKY = [
     case
     for case in STEPPED
