@@ -134,8 +134,20 @@ class Ruleset:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """What a health check of the Service proxy tells: of a Service (healthCheckNodePort), or without one of the proxy itself."""
+
+    service: tuple[str, str] | None = None
+    local_endpoints: int = 0
+    eligible: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
-    """The built-in responder listens here. `persona` is the image's base name (`kubia`, `nginx`, `agnhost`, ...)."""
+    """The built-in responder listens here. `persona` is the image's base name (`kubia`, `nginx`, `agnhost`, ...).
+
+    `health`: it answers health checks instead. A change of what they say leaves the socket open.
+    """
 
     netns: str
     pod: str
@@ -143,6 +155,7 @@ class Listener:
     port: int
     persona: str
     addresses: tuple[Address, ...] = ()
+    health: Health | None = None
 
     @property
     def identity(self) -> Identity:

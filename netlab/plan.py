@@ -262,6 +262,8 @@ def line(op: Op) -> str:
             return f"{op.value.dialect} rules"
         case Listener():
             own = f" on {', '.join(map(str, op.addresses))}" if op.addresses else ""
+            if op.health is not None:
+                return _health(op, own)
             return f"responder {op.port}/{op.protocol.lower()}{own} as {op.persona or 'any image'} for {op.pod}"
         case Process():
             return f"process {' '.join(op.command)!r} for {op.pod} container {op.container}, restarted: {op.restart}"
@@ -269,6 +271,15 @@ def line(op: Op) -> str:
             return f"file {path}"
         case _:
             assert_never(op)
+
+
+def _health(op: Listener, where: str) -> str:
+    """A health check and what it says now."""
+    health = op.health
+    assert health is not None
+    if health.service is None:
+        return f"health check {op.port}/tcp{where} of the proxy: {'well' if health.eligible else 'the node is going'}"
+    return f"health check {op.port}/tcp{where} of {op.pod}: {health.local_endpoints} local endpoints"
 
 
 def _veth(op: Veth) -> str:

@@ -6,6 +6,7 @@ It decides what the client sees of each backend. It refuses to know routes (plac
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from netlab.expect.health import checks_health
 from netlab.expect.places import Arrived, Hop, Lab, Lost, next_place
 from netlab.expect.policy import Packet, decide, local_addresses
 from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
@@ -153,6 +154,8 @@ def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[Outcome
             return _listening((lab.pod(place),), packet)
         case "node":
             sharing = [p for p in lab.cluster.pods.values() if p.spec.host_network and p.node == place.name]
+            if checks_health(lab.cluster, lab.node(place), packet):
+                return DELIVERED, ""
             return _listening(tuple(sharing), packet)
         case _:
             return REJECTED, f"{place} listens on nothing"

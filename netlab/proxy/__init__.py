@@ -12,6 +12,7 @@ from types import ModuleType
 from netlab.errors import InputError
 from netlab.model import Cluster
 from netlab.ops import Op
+from netlab.proxy import health
 from netlab.proxy.port_blocks import blocks_of
 
 
@@ -30,7 +31,8 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     if module is None:
         raise InputError(f"cluster.proxy.mode: {mode!r} is not a proxy mode; there are {', '.join(modes())}")
     ports = blocks_of(cluster).ports
-    return tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
+    rules = tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
+    return (*rules, *health.plan(cluster))
 
 
 @cache

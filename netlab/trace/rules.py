@@ -119,7 +119,7 @@ class Namespace:
 class Rules:
     """The tables of one namespace in one family, indexed for look-ups."""
 
-    __slots__ = ("_base", "_chains", "_data", "_maps", "_sets")
+    __slots__ = ("_asked", "_base", "_chains", "_data", "_maps", "_sets")
 
     def __init__(self, tables: Iterable[Table]) -> None:
         self._chains: dict[tuple[str, str], Chain] = {}
@@ -127,6 +127,7 @@ class Rules:
         self._maps: dict[tuple[str, str], Members] = {}
         self._data: dict[tuple[str, str], dict[Key, Targets]] = {}
         self._base: dict[Hook, list[tuple[Table, Chain]]] = {}
+        self._asked: frozenset[tuple[str, str]] | None = None
         for table in tables:
             for chain in table.chains:
                 self._chains[table.name, chain.name] = chain
@@ -169,6 +170,18 @@ class Rules:
             ended = walk.advance(todo.pop(), todo)
             if ended is not None:
                 yield ended
+
+    def asks(self, table: str, name: str) -> bool:
+        """Whether some rule asks who is on the list or in the set: without that, remembering a client is in vain."""
+        if self._asked is None:
+            self._asked = frozenset(
+                (where, match.name if isinstance(match, RecentlySeen) else match.set_name)
+                for (where, _), chain in self._chains.items()
+                for rule in chain.rules
+                for match in rule.matches
+                if isinstance(match, RecentlySeen | InSet)
+            )
+        return (table, name) in self._asked
 
     def chain(self, table: str, name: str) -> Chain:
         return self._chains[table, name]
@@ -284,10 +297,10 @@ class _Walk:
             case Masquerade():
                 return self._masquerade(state, place)
             case RememberSource(name):
-                state.packet = replace(packet, affinity=True)
+                state.packet = replace(packet, affinity=packet.affinity or self.rules.asks(self.table, name))
                 self._note(state, place, f"remember the client on list {name}")
             case UpdateSet(name):
-                state.packet = replace(packet, affinity=True)
+                state.packet = replace(packet, affinity=packet.affinity or self.rules.asks(self.table, name))
                 self._note(state, place, f"remember the client in set {name}")
             case Lookup(name, fields):
                 found, verdict = self.rules.members(self.table, name, True).find(_key(packet, fields))
@@ -381,8 +394,8 @@ class _Walk:
                 return self.namespace.is_local(packet.destination)
             case InInterface(name, prefix, negate):
                 return (packet.in_device.startswith(name) if prefix else packet.in_device == name) != negate
-            case CtState(states):
-                return packet.state in states
+            case CtState(states, negate):
+                return (packet.state in states or (packet.dnat and "dnat" in states)) != negate
             case CtDnat(negate):
                 return packet.dnat != negate
             case MarkSet(mask, negate):

@@ -194,7 +194,7 @@ class _Walk:
 
     def _arrived(self, place: Place, packet: Packet, trail: _Trail) -> Path:
         hops = (*trail.hops, self._last(place, packet, trail))
-        taker = place.answers(packet.protocol, packet.port)
+        taker = place.answers(packet.protocol, packet.port, packet.destination)
         kind: OutcomeKind | None = OutcomeKind.DELIVERED if taker else OutcomeKind.REJECTED
         why = f"{place.name}: taken by {taker}" if taker else f"{place.name}: nobody listens on {packet.protocol} {packet.port}"
         if taker.startswith("a program"):

@@ -73,7 +73,7 @@ class Place:
         self.neighbours: dict[tuple[str, Address], str] = {}
         self.sysctls: dict[str, str] = {}
         self.rulesets: list[Ruleset] = []
-        self.listeners: set[tuple[Protocol, int]] = set()
+        self.listeners: set[tuple[Protocol, int, Address | None]] = set()
         self.runs_programs = False
 
     @cached_property
@@ -144,11 +144,11 @@ class Place:
             6: Rules(table for table in tables if table.family == "ip6"),
         }
 
-    def answers(self, protocol: Protocol, port: int) -> str:
+    def answers(self, protocol: Protocol, port: int, address: Address) -> str:
         """Who takes a packet for an own address and this port; '' when nobody does."""
         if protocol is Protocol.ICMP:
             return "the kernel (echo)"
-        if (protocol, port) in self.listeners:
+        if (protocol, port, None) in self.listeners or (protocol, port, address) in self.listeners:
             return "the built-in responder"
         return "a program of its own, which may listen on any port" if self.runs_programs else ""
 
@@ -195,7 +195,9 @@ class World:
             case Ruleset():
                 self._at(op.netns).rulesets.append(op)
             case Listener():
-                self._at(op.netns).listeners.add((op.protocol, op.port))
+                for address in op.addresses or (None,):
+                    anywhere = address is None or address.is_unspecified
+                    self._at(op.netns).listeners.add((op.protocol, op.port, None if anywhere else address))
             case Process():
                 self._at(op.netns).runs_programs = True
             case File():

@@ -133,9 +133,12 @@ def changed(before: "Cluster", number: int) -> "Cluster":
 
 
 def ruleset(given: "Cluster") -> "Ruleset":
-    from netlab import ops, proxy
+    """The rules of its one node."""
+    from netlab import ops
+    from netlab.proxy import iptables, nftables
 
-    return next(op.value for op in proxy.plan(given) if isinstance(op, ops.Ruleset))
+    mode = iptables if given.topology.cluster.proxy.mode == iptables.NAME else nftables
+    return next(op.value for op in mode.plan(given, given.nodes["node-0"]) if isinstance(op, ops.Ruleset))
 
 
 # ---------------------------------------------------------------- inside the namespaces
