@@ -216,6 +216,16 @@ class Dnat:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirect:
+    """Rewrite the destination to this machine: the primary address of the interface that the packet came in through, this port.
+
+    What comes in through an interface without an address is dropped (nf_nat_redirect_ipv4); own packets go to 127.0.0.1.
+    """
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class DnatRandom:
     """nftables: `dnat ip addr . port to numgen random mod N map {...}`; one of the targets, uniformly."""
 
@@ -268,7 +278,18 @@ class DnatLookup:
 
 Verdict = Accept | Drop | Return | Reject | Jump | Goto
 Statement = (
-    Verdict | OrMark | XorMark | Dnat | DnatRandom | DnatLookup | GotoRandom | Masquerade | RememberSource | UpdateSet | Lookup
+    Verdict
+    | OrMark
+    | XorMark
+    | Dnat
+    | Redirect
+    | DnatRandom
+    | DnatLookup
+    | GotoRandom
+    | Masquerade
+    | RememberSource
+    | UpdateSet
+    | Lookup
 )
 
 # ---------------------------------------------------------------- structure

@@ -41,6 +41,7 @@ from netlab.ruleset import (
     OrMark,
     Probability,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -214,6 +215,8 @@ def _run(table: Table, statement: Statement, one: Packet) -> list[End]:
             (data,) = (item for item in table.data_maps if item.name == map_name)
             given = dict(data.elements).get(_values(one, fields))
             return [End("", one)] if given is None else _run(table, DnatRandom(given), one)
+        case Redirect(port):
+            return [End("accept", replace(one, port=port, rewritten=True))]
         case Masquerade():
             return [End("accept", replace(one, masqueraded=True))]
         case RememberSource(name) | UpdateSet(name):

@@ -1,5 +1,6 @@
 """fault: break something on purpose, to see what notices. Decides what `--for` undoes, and how a link may be named."""
 
+import signal
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +90,7 @@ def link_down(
         turn("down")
         output.message(f"{link} is down; `netlab fault link-up {link}` sets it up again")
         return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` must not leave it down
     try:
         turn("down")
         output.message(f"{link} is down for {seconds:g} s")

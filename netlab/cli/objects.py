@@ -62,6 +62,7 @@ def delete(
         raise InputError("nothing to delete: give KIND/NAME or -f MANIFEST")
     running = output.attach(lab)
     missing: list[Problem] = []
+    wrong: list[Problem] = []
     for kind, name, where, version in targets:
         try:
             running.delete(kind, name, where, "orphan" if mode == "orphan" else "background")
@@ -70,8 +71,10 @@ def delete(
             if error.code != 404:
                 raise
             missing.append(Problem(str(error)))
-    if missing and not ignore:
-        raise InputError(tuple(missing))
+        except InputError as error:
+            wrong += error.problems
+    if wrong or (missing and not ignore):
+        raise InputError((*wrong, *(() if ignore else missing)))
 
 
 CASCADE = {"true": "background", "false": "orphan"}

@@ -95,10 +95,22 @@ def half_seen(cluster: Cluster, flow: Flow) -> bool:
     return flow.protocol is Protocol.TCP and not cluster.topology.cluster.proxy.conntrack_tcp_be_liberal
 
 
+def relayed(cluster: Cluster, flow: Flow) -> bool:
+    """Not in the table, which is of later versions: a flow to a Service, or to a node, where a relay may have the port."""
+    return _is_node_port(cluster, flow) or any(
+        flow.destination
+        in (*service.cluster_ips, *service.external_ips, *load_balancer_ips(service, family_of(flow.destination)))
+        for service in _proxied(cluster)
+    )
+
+
 NFTABLES = frozenset({"nftables"})
+USERSPACE = frozenset({"userspace"})
 IPTABLES = frozenset({"iptables"})
 
 KNOWN: tuple[Difference, ...] = (
+    Difference(0, "userspace ends connections at a proxy on the node: pods see the node's address, endpoints take turns, and "
+               "policies, source ranges, hints and terminating endpoints are not known to it", USERSPACE, relayed),
     Difference(14, "nftables serves NodePorts at the node's primary address only, unless told otherwise; iptables at all",
                NFTABLES, node_port_elsewhere),
     Difference(15, "iptables serves NodePorts at localhost and guards it; nftables neither", NFTABLES, node_port_on_localhost),

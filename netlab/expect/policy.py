@@ -52,6 +52,7 @@ class Decision:
     affinity: bool = False
     why: str = ""
     routed: bool = True
+    relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

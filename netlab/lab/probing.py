@@ -17,6 +17,7 @@ from netlab.judge import judge
 from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
+from netlab.ops import Relay
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched
 from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
 from netlab.trace import trace
@@ -160,7 +161,11 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
     }
     addresses |= {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
     addresses |= {f"host/{host.name}": host.addresses for host in cluster.topology.hosts}
-    return tuple(Watched(lab.netns_path(netns), netns, addresses.get(netns, ()), netns in addresses) for netns in lab.kernel.fds)
+    passing = {op.netns: frozenset(port.port for port in op.ports) for op in lab.plan.ops.values() if isinstance(op, Relay)}
+    return tuple(
+        Watched(lab.netns_path(netns), netns, addresses.get(netns, ()), netns in addresses, passing.get(netns, frozenset()))
+        for netns in lab.kernel.fds
+    )
 
 
 def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, ...]) -> ProbeRequest:
@@ -174,6 +179,7 @@ def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, 
         watched=watched,
         names=names,
         http=http,
+        relayed=lab.cluster.topology.cluster.proxy.mode == "userspace" and question.flow.protocol is Protocol.TCP,
     )
 
 
@@ -224,6 +230,8 @@ def expectation(expected: Outcome, names: Names) -> dict[str, Any]:
         "backends": list(flags),
         "masqueraded": values.pop() if len(values) == 1 else False if not values else flags,
     }
+    if expected.spread != "random":
+        document["spread"] = expected.spread
     if expected.why:
         document["why"] = expected.why
     return document

@@ -11,6 +11,7 @@ ends in a verdict for its base chain. First packets are traced: the sets and lis
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from ipaddress import IPv4Address
 from typing import Literal, assert_never
 
 from netlab.model import Address, Network, Protocol, Ref
@@ -42,6 +43,7 @@ from netlab.ruleset import (
     OrMark,
     Probability,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -56,6 +58,7 @@ from netlab.ruleset import (
     XorMark,
 )
 
+LOCALHOST = IPv4Address("127.0.0.1")
 CERTAIN = Fraction(1)
 NEVER = Fraction(0)
 MANGLING = ("dst", "src")
@@ -110,10 +113,13 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """What rules may ask of the namespace. `masquerade`: the source that a packet gets on its way out; None if there is none."""
+    """What rules may ask of the namespace. `masquerade`: the source that a packet gets on its way out; None if there is none.
+    `primary`: the first address of a device, which REDIRECT means.
+    """
 
     is_local: Callable[[Address], bool]
     masquerade: Callable[[Packet], Address | None]
+    primary: Callable[[str], Address | None]
 
 
 class Rules:
@@ -283,6 +289,12 @@ class _Walk:
                 state.packet = replace(packet, mark=packet.mark ^ bits)
             case Dnat(address, port):
                 return self._dnat(state, address, port, place)
+            case Redirect(port):
+                target = LOCALHOST if self.hook is Hook.OUTPUT else self.namespace.primary(packet.in_device)
+                if target is None:
+                    self._note(state, place, f"drop: {packet.in_device} has no address to redirect to")
+                    return self._end(state, "drop")
+                return self._dnat(state, target, port, place)
             case DnatRandom(targets):
                 return self._spread(state, targets, place, todo)
             case DnatLookup(name, fields, modulus):

@@ -21,6 +21,8 @@ from netlab.ops import (
     Netns,
     Op,
     Process,
+    Relay,
+    RelayPort,
     Route,
     Ruleset,
     Sysctl,
@@ -75,6 +77,7 @@ class Place:
         self.rulesets: list[Ruleset] = []
         self.listeners: set[tuple[Protocol, int, Address | None]] = set()
         self.runs_programs = False
+        self.relays: dict[tuple[Protocol, int], RelayPort] = {}
 
     @cached_property
     def local(self) -> frozenset[Address]:
@@ -132,6 +135,11 @@ class Place:
             return own[0].address
         others = (op for other in self.devices.values() for op in other.addresses if op.address.version == hop.version)
         return next((op.address for op in others), None)
+
+    def primary(self, device: str) -> Address | None:
+        """The first IPv4 address of the device, which REDIRECT sends packets to."""
+        there = self.devices.get(device)
+        return next((op.address for op in there.addresses if op.address.version == 4), None) if there is not None else None
 
     def rules(self, version: int) -> Rules:
         return self._rules[version]
@@ -200,6 +208,8 @@ class World:
                     self._at(op.netns).listeners.add((op.protocol, op.port, None if anywhere else address))
             case Process():
                 self._at(op.netns).runs_programs = True
+            case Relay():
+                self._at(op.netns).relays.update({(port.protocol, port.port): port for port in op.ports})
             case File():
                 pass
 
