@@ -49,6 +49,8 @@ Origin = Literal["pod", "node", "external"]
 
 HERE = Path(__file__).parent / "spec_cases"
 MODES = ("iptables", "nftables")
+MAPS = "nftables-maps"
+"""Mode nftables with the flat layout: it must answer whatever nftables does."""
 NODE = "node-a"
 ZONES = {"node-a": "zone-a", "node-b": "zone-b"}
 POD_CIDRS = {"node-a": "10.244.1.0/24", "node-b": "10.244.2.0/24"}
@@ -188,7 +190,7 @@ def sender_of(packet: Raw, case: Case) -> Ref:
 
 def expected_of(step: Raw, mode: str) -> Expected:
     """What a step (or a case without steps) says for this mode: the mode's own word, else the common one."""
-    said = step.get(f"expect_{mode}") or step["expect"]
+    said = step.get(f"expect_{proxy_of(mode)['mode']}") or step["expect"]
     masquerades = said.get("masq_by_endpoint") or dict.fromkeys(said.get("endpoints", ()), said.get("masq"))
     backends = set()
     for text in said.get("endpoints", ()):
@@ -198,6 +200,11 @@ def expected_of(step: Raw, mode: str) -> Expected:
 
 
 # ---------------------------------------------------------------- a Cluster
+
+
+def proxy_of(mode: str) -> dict[str, Any]:
+    """The keys of `cluster.proxy` that stand for a mode of these suites."""
+    return {"mode": "nftables", "layout": "maps"} if mode == MAPS else {"mode": mode}
 
 
 def cluster_of(case: Case, mode: str) -> Cluster:
@@ -219,7 +226,7 @@ def _node_addresses(case: Case, name: str) -> tuple[str, ...]:
 def _topology(case: Case, mode: str) -> Topology:
     given = case.config.get("nodePortAddresses")
     proxy = ProxyConfig(
-        mode=mode,
+        **proxy_of(mode),
         masquerade_all=case.config.get("masqueradeAll", False),
         detect_local=case.config.get("detectLocal", "ClusterCIDR"),
         node_port_addresses=tuple(ip_network(text) for text in given) if given else None,
@@ -348,7 +355,7 @@ def _pods(case: Case) -> dict[str, Pod]:
 
 def topology_of(case: Case, mode: str | None = None) -> dict[str, Any]:
     """The case's topology, as a topology file would have it."""
-    proxy = {**({"mode": mode} if mode else {}), **case.config}
+    proxy = {**(proxy_of(mode) if mode else {}), **case.config}
     return {
         "apiVersion": "netlab/v1",
         "kind": "Topology",

@@ -21,7 +21,8 @@ GOING = "ToBeDeletedByClusterAutoscaler"
 
 def plan(cluster: Cluster) -> Iterator[Listener]:
     """The health checks of every node."""
-    checked = [service for service in endpoints.proxied_services(cluster) if _has_check(service)]
+    some = sorted((service for service in cluster.services.values() if _has_check(service)), key=lambda one: one.meta.key)
+    checked = [service for service in some if endpoints.is_proxied(service)]
     for node in cluster.nodes.values():
         netns = f"node/{node.meta.name}"
         own = Health(eligible=not _going(node))

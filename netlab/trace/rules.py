@@ -24,6 +24,7 @@ from netlab.ruleset import (
     DestinationLocal,
     DestinationPort,
     Dnat,
+    DnatLookup,
     DnatRandom,
     Drop,
     Field,
@@ -51,6 +52,7 @@ from netlab.ruleset import (
     SourceLocal,
     Statement,
     Table,
+    Targets,
     UpdateSet,
     Verdict,
     XorMark,
@@ -123,12 +125,13 @@ class Namespace:
 class Rules:
     """The tables of one namespace in one family, indexed for look-ups."""
 
-    __slots__ = ("_asked", "_base", "_chains", "_maps", "_sets")
+    __slots__ = ("_asked", "_base", "_chains", "_data", "_maps", "_sets")
 
     def __init__(self, tables: Iterable[Table]) -> None:
         self._chains: dict[tuple[str, str], Chain] = {}
         self._sets: dict[tuple[str, str], Members] = {}
         self._maps: dict[tuple[str, str], Members] = {}
+        self._data: dict[tuple[str, str], dict[Key, Targets]] = {}
         self._base: dict[Hook, list[tuple[Table, Chain]]] = {}
         self._asked: frozenset[tuple[str, str]] | None = None
         for table in tables:
@@ -140,6 +143,8 @@ class Rules:
                 self._sets[table.name, set_.name] = Members((key, None) for key in set_.elements)
             for map_ in table.maps:
                 self._maps[table.name, map_.name] = Members(map_.elements)
+            for data in table.data_maps:
+                self._data[table.name, data.name] = dict(data.elements)
         for chains in self._base.values():
             chains.sort(key=lambda pair: pair[1].base.priority if pair[1].base else 0)
 
@@ -186,6 +191,10 @@ class Rules:
 
     def chain(self, table: str, name: str) -> Chain:
         return self._chains[table, name]
+
+    def targets(self, table: str, name: str, key: Key) -> Targets:
+        """What a data map has under the key; () when it has nothing."""
+        return self._data[table, name].get(key, ())
 
     def members(self, table: str, name: str, of_map: bool) -> "Members":
         return (self._maps if of_map else self._sets)[table, name]
@@ -287,12 +296,11 @@ class _Walk:
                     return self._end(state, "drop")
                 return self._dnat(state, target, port, place)
             case DnatRandom(targets):
-                for address, port in targets:
-                    part = _State(packet, state.probability / len(targets), (), state.met)
-                    branch = self._dnat(part, address, port, place)
-                    # A state without frames ends at once, with what it has.
-                    todo.append(_State(branch.packet, branch.probability, (_ACCEPT,), branch.met))
-                return "split"
+                return self._spread(state, targets, place, todo)
+            case DnatLookup(name, fields, modulus):
+                found_targets = self.rules.targets(self.table, name, _key(packet, fields))
+                assert len(found_targets) in (0, modulus), f"{name} holds {len(found_targets)} targets under one key"
+                return self._spread(state, found_targets, place, todo) if found_targets else "left"
             case GotoRandom(chains):
                 for name in chains:
                     frames = (*state.frames[:-1], (self.rules.chain(self.table, name), 0))
@@ -314,6 +322,15 @@ class _Walk:
             case _:
                 assert_never(statement)
         return "on"
+
+    def _spread(self, state: _State, targets: Targets, place: tuple[Chain, int, Rule], todo: list[_State]) -> Literal["split"]:
+        """Each of the targets with the same probability."""
+        for address, port in targets:
+            part = _State(state.packet, state.probability / len(targets), (), state.met)
+            branch = self._dnat(part, address, port, place)
+            # A state without frames ends at once, with what it has.
+            todo.append(_State(branch.packet, branch.probability, (_ACCEPT,), branch.met))
+        return "split"
 
     def _verdict(self, state: _State, verdict: Verdict, place: tuple[Chain, int, Rule]) -> Branch | Literal["left"]:
         match verdict:
