@@ -75,11 +75,14 @@ def pod_address(cluster: Cluster, node: Node, key: Key, family: Family = "IPv4")
     )
 
 
-def service_address(config: ClusterConfig, index: int, family: Family = "IPv4") -> Address:
-    """The index-th address of the service CIDR: 1 is the `kubernetes` Service, 10 DNS. Raises: InputError without such a CIDR."""
-    network = network_of(config.service_cidrs, family)
+def service_address(config: ClusterConfig, index: int, family: Family | None = None) -> Address:
+    """The index-th address of the service CIDR (the primary family's unless told): 1 is the `kubernetes` Service, 10 DNS.
+
+    Raises: InputError without such a CIDR.
+    """
+    network = network_of(config.service_cidrs, family) if family else next(iter(config.service_cidrs), None)
     if network is None:
-        raise InputError(f"the cluster has no {family} serviceCIDR")
+        raise InputError(f"the cluster has no {family or ''} serviceCIDR")
     return network[min(index, network.num_addresses - 1)]
 
 
