@@ -264,7 +264,7 @@ def _destination(address: Address, port: int, protocol: Protocol | None, text: s
     if chosen is Protocol.ICMP:
         port = 0
     elif not port:
-        raise InputError(f"{text}: {chosen} needs a port, as in {address}:80")
+        raise InputError(f"{text}: {chosen} needs a port, as in {label(address, 80, chosen).partition('/')[0]}")
     return Destination(address, port, chosen, label(address, port, chosen))
 
 

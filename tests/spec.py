@@ -224,6 +224,11 @@ def flow_of(packet: Raw, case: Case) -> Flow:
     return Flow(sender_of(packet, case), source, ip_address(packet["to"]), packet["port"], protocol)
 
 
+def target_of(packet: Raw) -> str:
+    """What a packet is sent to, as `netlab probe` takes it."""
+    return f"[{packet['to']}]:{packet['port']}" if ":" in packet["to"] else f"{packet['to']}:{packet['port']}"
+
+
 def sender_of(packet: Raw, case: Case) -> Ref:
     """The pod with the packet's source address; the node; or the outside host, which may lend itself another's address."""
     source = packet["srcIP"]

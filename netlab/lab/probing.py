@@ -14,7 +14,7 @@ from netlab.expect import expect
 from netlab.judge import judge
 from netlab.lab.holder import Lab
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, Protocol, Ref
-from netlab.probes.values import HttpRequest, ProbeRequest, Watched
+from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
 from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
 from netlab.trace import trace
 
@@ -82,7 +82,7 @@ def ask(lab: Lab, body: Body) -> Question:
     protocol, http = _protocol(body.get("protocol"))
     destination = resolve_destination(cluster, body["to"], namespace, protocol, sender)
     if http and not destination.url_host:
-        destination = replace(destination, url_host=f"{destination.address}:{destination.port}", path="/")
+        destination = replace(destination, url_host=place(destination.address, destination.port), path="/")
     source = _address(body["source"]) if body.get("source") else source_address(cluster, sender, destination.address)
     count = int(body.get("count") or 1)
     if not 1 <= count <= MAXIMUM_COUNT:
@@ -209,7 +209,7 @@ def result(lab: Lab, question: Question, answer: Any, names: Mapping[tuple[Addre
 
 def named(address: Address, port: int, names: Mapping[tuple[Address, int], str]) -> str:
     """A receiver as results name it: whose address it is, or `ip:port`."""
-    return names.get((address, 0)) or f"{address}:{port}"
+    return names.get((address, 0)) or place(address, port)
 
 
 def expectation(expected: Outcome, names: Mapping[tuple[Address, int], str]) -> dict[str, Any]:
