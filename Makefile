@@ -4,6 +4,8 @@ VENV ?= $(CURDIR)/.venv
 PYTHON = $(VENV)/bin/python
 PYTEST_ARGS ?=
 export VENV
+# An ordinary user's PATH on Debian has none of these, and tests call nft and ip by name.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .PHONY: help setup demo test check golden bench clean
 

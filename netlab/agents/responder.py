@@ -35,7 +35,8 @@ from netlab.kernel.namespaces import current_netns, entered, raise_descriptor_li
 from netlab.model import Protocol
 from netlab.ops import Identity, Listener
 
-SILENCE_S = 0.2
+SILENCE_S = 0.5
+"""Long enough for an HTTP client on a busy machine, whose request must never be taken for silence."""
 IDLE_S = 900.0
 LINGER_S = 1.0
 BACKLOG = 4096

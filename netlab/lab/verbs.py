@@ -18,7 +18,8 @@ Later = Callable[[bool, Any], None]
 
 def apply(lab: Lab, body: Body) -> list[dict[str, str]]:
     """{"objects": [Kubernetes JSON]} -> what happened to each: created, configured or unchanged."""
-    objects = [obj for document in body["objects"] for obj in manifest.object_from_json(document).objects]
+    documents = {"apiVersion": "v1", "kind": "List", "items": list(body["objects"])}  # read together: they may name each other
+    objects = manifest.object_from_json(documents).objects
     before = lab.now
     after = controllers.apply(before, objects)
     lab.change(after)
