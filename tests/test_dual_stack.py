@@ -198,6 +198,54 @@ def test_slices_of_both_address_types_and_what_get_shows() -> None:
     assert [ip_address(text).version for text in spec["clusterIPs"]] == [6, 4] and spec["clusterIP"] == spec["clusterIPs"][0]
 
 
+DUMP = """
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Node
+  metadata: {name: cp, uid: a}
+  spec: {podCIDR: 10.200.0.0/24, podCIDRs: [10.200.0.0/24, "fd00:200::/64"]}
+  status: {addresses: [{type: InternalIP, address: 172.18.0.3}, {type: InternalIP, address: "fc00:f853::3"}]}
+- apiVersion: v1
+  kind: Node
+  metadata: {name: worker, uid: b}
+  spec: {podCIDR: 10.200.1.0/24, podCIDRs: [10.200.1.0/24, "fd00:200:0:1::/64"]}
+  status: {addresses: [{type: InternalIP, address: 172.18.0.2}, {type: InternalIP, address: "fc00:f853::2"}]}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: web, namespace: default, uid: c, labels: {app: web}}
+  spec: {nodeName: worker, containers: [{name: web, image: kubia, ports: [{containerPort: 8080}]}]}
+  status: {phase: Running, podIP: 10.200.1.7, podIPs: [{ip: 10.200.1.7}, {ip: "fd00:200:0:1::7"}]}
+- apiVersion: v1
+  kind: Service
+  metadata: {name: web, namespace: default, uid: d}
+  spec:
+    clusterIP: 10.99.0.7
+    clusterIPs: [10.99.0.7, "fd00:99::7"]
+    ipFamilies: [IPv4, IPv6]
+    ipFamilyPolicy: PreferDualStack
+    selector: {app: web}
+    ports: [{port: 80, targetPort: 8080}]
+"""
+
+
+def test_a_dump_of_a_dual_stack_cluster() -> None:
+    """As `kubectl get nodes,pods,svc -o yaml` of a cluster made by kind or kubeadm."""
+    loaded = manifest.read_objects([manifest.Source("dump.yaml", DUMP.encode())]).objects
+    cluster = controllers.initial(manifest.adapt_topology(None, loaded), loaded)
+    (lan,) = cluster.topology.networks
+    assert [ip_address("172.18.0.2") in lan, ip_address("fc00:f853::2") in lan, len(lan.routers)] == [True, True, 2]
+    assert [len(host.addresses) for host in cluster.topology.hosts] == [2]
+    built = plan.build(cluster)
+    for sender in (Ref("node", "", "cp"), Ref("host", "", "client")):
+        for text in ("10.99.0.7", "fd00:99::7"):
+            flow = Flow(sender, source_address(cluster, sender, ip_address(text)), ip_address(text), 80)
+            traced, expected = trace(built, flow).outcome, expect(cluster, flow)
+            assert expected.kind is OutcomeKind.DELIVERED, expected.why
+            assert (traced.kind, traced.backends) == (expected.kind, expected.backends)
+
+
 # ---------------------------------------------------------------- plans
 
 

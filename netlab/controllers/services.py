@@ -184,7 +184,8 @@ def carried(service: Service, previous: Service) -> Service:
     if service.type is ServiceType.EXTERNAL_NAME:
         return service
     if not service.headless and not service.cluster_ips:
-        kept = tuple(address for address in previous.cluster_ips if f"IPv{address.version}" in service.ip_families)
+        families_now = service.ip_families or ("IPv4", "IPv6")
+        kept = tuple(address for address in previous.cluster_ips if f"IPv{address.version}" in families_now)
         service = replace(service, cluster_ips=kept)
         if not _names_headless(service) and previous.headless:
             service = replace(service, headless=True)

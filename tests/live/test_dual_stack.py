@@ -98,7 +98,7 @@ def test_udp_entries_of_a_vanished_ipv6_endpoint_are_forgotten(lab: Lab) -> None
     (left,) = lab.endpoints("prefer")
     pod = lab.get("pods", left.rpartition("/")[2])[0]
     (own,) = [one["ip"] for one in pod["status"]["podIPs"] if ":" in one["ip"]]
-    kept = [str(entry) for entry in lab.node("node-a").conntrack() if "udp" in str(entry) and address in str(entry)]
+    kept = [str(entry) for entry in lab.node("node-a").conntrack() if entry["protocol"] == "udp" and entry["dst"] == address]
     assert kept and all(own in entry for entry in kept), kept
     lab.scale("deploy", "web", 2)
 
