@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from netlab import controllers, manifest, plan
-from netlab.endpoints import endpoints_of
+from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
 from netlab.ops import Listener, Process, Ruleset, Veth
+from netlab.probes.values import place as shown
 from netlab.targets import netns_of, resolve_sender
 
 Body = Mapping[str, Any]
@@ -80,10 +81,12 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
     if service is None:
         raise ApiError(404, "NotFound", f'services "{name}" not found')
     by_address = {address: str(pod.ref) for pod in lab.cluster.pods.values() for address in pod.addresses}
+    families: tuple[Family, ...] = service.ip_families or ("IPv4",)
     found = {
-        by_address.get(endpoint.address, f"{endpoint.address}:{endpoint.port}")
+        by_address.get(endpoint.address, shown(endpoint.address, endpoint.port))
         for port in service.ports
-        for endpoint in endpoints_of(lab.cluster, service, port)
+        for family in families
+        for endpoint in endpoints_of(lab.cluster, service, port, family)
         if endpoint.ready
     }
     return sorted(found)

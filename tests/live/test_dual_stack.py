@@ -47,6 +47,12 @@ def test_each_family_spreads_over_both_pods(lab: Lab, sender: str) -> None:
             assert {":" in source for source in seen.sources} == {":" in address}
 
 
+def test_endpoints_are_told_whatever_their_family(lab: Lab) -> None:
+    assert lab.endpoints("six") == lab.endpoints("single") == lab.endpoints("prefer")
+    assert len(lab.endpoints("six")) == 2
+    assert lab.probe("pod/client", "svc/six", count=60).backends.keys() == lab.endpoints("six")
+
+
 def test_node_ports_udp_echo_and_refusals(lab: Lab) -> None:
     node = "fd00:192:168::11"
     outside = lab.probe("host/client", target(node, 30080), count=40)

@@ -13,7 +13,7 @@ import pytest
 import netlab
 from netlab.client import Lab
 from tests import spec
-from tests.live.test_spec import check, probe, start
+from tests.live.test_spec import NOT_BUILT, changed, check, probe, start, take
 from tests.spec import MODES, Case
 
 CASES = [spec.in_ipv6(case) for case in spec.load_cases() if case.single]
@@ -71,3 +71,18 @@ def test_verdict_table(table: tuple[Lab, list[Case], str]) -> None:
     for case in cases:
         check(probe(lab, case, case.packets[0]), case, case.steps[0], mode)
     assert lab.verify().drift == []
+
+
+STEPPED = [spec.in_ipv6(case) for case in spec.load_cases() if not case.single and case.id not in NOT_BUILT]
+SHORT = [case for case in STEPPED if not any("sleep_between_s" in step or "sleep_s" in step for step in case.steps)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", SHORT, ids=lambda case: case.id)
+def test_case_in_steps(case: Case, mode: str, tmp_path: Path) -> None:
+    """Those that need not wait: affinity, and UDP flows after their endpoint has gone."""
+    with start(case, mode, tmp_path) as lab:
+        remembered = ""
+        for step in case.steps:
+            remembered = take(lab, case, step, mode, remembered)
+            case = changed(lab, case, step, remembered)
