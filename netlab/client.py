@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from netlab.model import Cluster, Topology
     from netlab.plan import Plan
 
+ANSWER_S = 3.0
+"""How long a lab may take to answer what it can answer at once, before it counts as stuck."""
 BY_EXIT_CODE: Mapping[int, type[NetlabError]] = {2: InputError, 3: MachineError}
 
 
@@ -110,6 +113,36 @@ class View:
         return list(self._lab.verb("observe", target=self.target, what=what))
 
 
+class Connection:
+    """A TCP connection that the lab holds open. `backend` took it, `answer` is its own name, `result` the judged probe.
+
+    As a context manager it is closed at the end.
+    """
+
+    def __init__(self, lab: "Lab", opened: Mapping[str, Any]) -> None:
+        self._lab, self._id = lab, int(opened["connection"])
+        self.backend: str = opened["backend"]
+        self.answer: str = opened["answer"]
+        self.result = ProbeResult.of(opened["result"])
+        self.problem = ""
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with contextlib.suppress(NetlabError):
+            self.close()
+
+    def use(self, timeout_s: float = 1.0) -> bool:
+        """Ask the peer for its name again, on the same connection: whether the same one answered. Else `problem` says why not."""
+        used = self._lab.verb("use-connection", connection=self._id, timeout_s=timeout_s)
+        self.problem = used["problem"] or ("" if used["same"] else f"another one answered: {used['answer']}")
+        return bool(used["same"])
+
+    def close(self) -> None:
+        self._lab.verb("close-connection", connection=self._id)
+
+
 class Lab:
     """A running lab. As a context manager it is taken down at the end."""
 
@@ -143,9 +176,11 @@ class Lab:
 
     # ------------------------------------------------------------ requests
 
-    def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """One request to the lab's API; the parsed JSON. Raises ApiError and its kin, LabGone."""
-        status, data = self._raw(method, path, body, headers)
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout_s: float | None = None
+    ) -> Any:
+        """One request to the lab's API; the parsed JSON. Raises ApiError and its kin, LabGone (also after `timeout_s`)."""
+        status, data = self._raw(method, path, body, headers, timeout_s)
         document = json.loads(data) if data else None
         if status >= 400:
             raise _error(status, document)
@@ -155,12 +190,15 @@ class Lab:
         """One of netlab's own verbs."""
         return self.request("POST", f"/netlab/v1/{name}", body)
 
-    def _raw(self, method: str, path: str, body: Any, headers: Mapping[str, str] | None) -> tuple[int, bytes]:
+    def _raw(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str] | None, timeout_s: float | None = None
+    ) -> tuple[int, bytes]:
         from netlab import wire  # http.client costs 15 ms, which `up` need not pay
 
         data = None if body is None else json.dumps(body)
         try:
-            return wire.exchange(self.directory, method, path, data, {"Content-Type": "application/json", **(headers or {})})
+            sent = {"Content-Type": "application/json", **(headers or {})}
+            return wire.exchange(self.directory, method, path, data, sent, timeout_s)
         except OSError as error:
             raise LabGone(f"lab {self.name} does not answer ({error}); is it gone? `netlab ls` shows what runs") from None
 
@@ -220,6 +258,14 @@ class Lab:
                 "timeout_s": timeout_s, "expect": dict(expect) if expect else None, "namespace": namespace}  # fmt: skip
         return ProbeResult.of(self.request("POST", "/netlab/v1/probe", body))
 
+    def connect(
+        self, sender: str, to: str, source: str | None = None, timeout_s: float = 1.0, namespace: str = "default"
+    ) -> Connection:
+        """Open a TCP connection and hold it, to see whether it outlives changes. Raises ApiError when it is not established."""
+        return Connection(
+            self, self.verb("connect", **{"from": sender}, to=to, source=source, timeout_s=timeout_s, namespace=namespace)
+        )
+
     def matrix(self, senders: Sequence[str] | None = None, to: Sequence[str] | None = None, **options: Any) -> list[ProbeResult]:
         """Every pair of senders and destinations (default: all pods, nodes and hosts, and all pods and Services)."""
         return [ProbeResult.of(result) for result in self.verb("matrix", **{"from": senders, "to": to, **options})]
@@ -250,7 +296,15 @@ class Lab:
 
         Raises CalledProcessError with `check`, TimeoutExpired when it was killed after `timeout_s`.
         """
-        answer = self.verb("exec", target=target, command=list(command), namespace=namespace, timeout_s=timeout_s, stdin=stdin)
+        answer = self.verb(
+            "exec",
+            target=target,
+            command=list(command),
+            namespace=namespace,
+            timeout_s=timeout_s,
+            stdin=stdin,
+            container=container,
+        )
         if answer["timed_out"]:
             raise subprocess.TimeoutExpired(list(command), timeout_s or 0.0, answer["stdout"], answer["stderr"])
         done = subprocess.CompletedProcess(list(command), answer["returncode"], answer["stdout"], answer["stderr"])
@@ -262,7 +316,7 @@ class Lab:
         """Run a program in the target with this process' own terminal; its exit code. For the command line: joins namespaces."""
         from netlab import joining
 
-        return joining.run(self, target, command, namespace)
+        return joining.run(self, target, command, namespace, container)
 
     def logs(self, pod: str, namespace: str = "default", container: str | None = None) -> str:
         return str(self.verb("logs", pod=pod, namespace=namespace, container=container)["text"])
@@ -279,11 +333,24 @@ class Lab:
         return View(self, f"host/{name}")
 
     def info(self) -> dict[str, Any]:
-        return dict(self.request("GET", "/netlab/v1/info"))
+        return dict(self.request("GET", "/netlab/v1/info", timeout_s=ANSWER_S))
 
     def cluster(self) -> "Cluster":
         """The lab's whole state, as the value that its process works on."""
         return self._state()[0]
+
+    def twin(self, proxy: str, name: str | None = None) -> "Lab":
+        """A new lab with the same nodes, pods and objects as this one has now, in another proxy mode. Ends with this process.
+
+        Raises InputError, MachineError (a mode that this kernel cannot run).
+        """
+        from netlab.lab import start
+        from netlab.lab.inputs import overridden
+
+        cluster = self.cluster()
+        topology = overridden(cluster.topology, proxy, None)
+        name = name or f"{self.name}-{proxy}-{os.getpid()}"
+        return launch(start.spawn_holder(), name, topology, (), cluster=cluster.with_(topology=topology))
 
     def plan(self) -> "Plan":
         """What the lab has installed."""
@@ -315,9 +382,11 @@ class Lab:
             holder = os.pidfd_open(self.pid)
             try:
                 with contextlib.suppress(LabGone, ApiError):
-                    self.verb("down")
+                    self.request("POST", "/netlab/v1/down", {}, timeout_s=ANSWER_S)
                 if self._keep is not None:
                     self._keep.close()
+                if not select.select([holder], [], [], ANSWER_S)[0]:  # stuck: the kernel frees everything all the same
+                    signal.pidfd_send_signal(holder, signal.SIGKILL)
                 if not select.select([holder], [], [], timeout_s)[0]:
                     raise KernelError(
                         f"lab {self.name} (pid {self.pid}) did not end within {timeout_s} s; `kill -9 {self.pid}` ends it"
@@ -385,20 +454,30 @@ def up(
     return launch(start.spawn_holder(), name, topology_value, objects, named=named)
 
 
-def launch(starting: "Starting", name: str, topology: "Topology", objects: Sequence[Any], *, named: bool = False) -> Lab:
-    """Give a waiting holder its lab, which ends with this process unless it is released. On any error nothing is left."""
+def launch(
+    starting: "Starting",
+    name: str,
+    topology: "Topology",
+    objects: Sequence[Any],
+    *,
+    named: bool = False,
+    cluster: "Cluster | None" = None,
+) -> Lab:
+    """Give a waiting holder its lab, which ends with this process unless it is released. On any error nothing is left.
+
+    `cluster`: what the lab begins with, instead of objects.
+    """
     from netlab.lab.spec import LabSpec
 
     try:
         if named and os.geteuid() != 0:
             raise MachineError("--named needs root: /run/netns belongs to it; `netlab exec` and `netlab shell` work without")
-        directory = directories.base(os.environ) / name
-        lock = directories.claim(directory)
+        directory, lock = directories.claim(directories.base(os.environ), name)
     except BaseException:
         starting.cancel()
         raise
     try:
-        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects))
+        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects), cluster)
         ready = starting.go(lock, spec)
     except BaseException:
         starting.cancel()

@@ -2,20 +2,24 @@
 
 loader     loads rules (libnftables calls exit() when it runs out of descriptors: it must not take the lab along)
 responder  answers for every pod that has no program of its own
+keeper     holds TCP connections open for who asked; started at the first
 workers    probe, read back, verify, capture, run commands; as many as there is to do at once, each one request at a time
 
 A dead agent is started again at once; the holder then gives the new one everything the dead one held.
 """
 
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from netlab.kernel import agent
 from netlab.lab.connections import Serving
 from netlab.lab.loop import Loop
 
 MAXIMUM_WORKERS = 16
+DEADLINES_S = {"loader": 900.0, "responder": 10.0}
+"""How long the holder waits for an answer. iptables-nft takes minutes for ten thousand Services; the responder never long."""
 
 
 class Agents:
@@ -24,23 +28,43 @@ class Agents:
     def __init__(self, loop: Loop, on_restart: Callable[[str], None]) -> None:
         self._loop = loop
         self._on_restart = on_restart
-        self._closing = False
         self.loader = self._start("loader", serve_loader)
         self.responder = self._start("responder", serve_responder)
         self._workers: list[agent.Agent] = []
+        self._queue: deque[tuple[agent.Reply, str, tuple[Any, ...]]] = deque()
+        self._keeper: agent.Agent | None = None
 
     def pids(self) -> dict[str, int]:
         """Name -> pid (in the lab's pid namespace) of every agent that runs."""
         workers = {f"worker-{number}": worker.pid for number, worker in enumerate(self._workers)}
-        return {"loader": self.loader.pid, "responder": self.responder.pid, **workers}
+        keeper = {"keeper": self._keeper.pid} if self._keeper is not None else {}
+        return {"loader": self.loader.pid, "responder": self.responder.pid, **keeper, **workers}
+
+    def keep(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
+        """Let the keeper do it: a connection lives in one process."""
+        if self._keeper is None:
+            self._keeper = self._start("keeper", serve_keeper)
+        self._keeper.request(reply, method, *arguments)
 
     def work(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
-        """Let an idle worker do it, or a new one; `reply` gets (ok, answer) later."""
+        """Let an idle worker do it, or a new one, or the first that has time; `reply` gets (ok, answer) later."""
         worker = next((worker for worker in self._workers if not worker.busy), None)
         if worker is None:
+            if len(self._workers) >= MAXIMUM_WORKERS:
+                self._queue.append((reply, method, arguments))
+                return
             worker = self._start("worker", serve_worker)
             self._workers.append(worker)
         worker.request(reply, method, *arguments)
+
+    def call(self, name: Literal["loader", "responder"], method: str, *arguments: Any) -> Any:
+        """Ask the loader or the responder and wait. One that is dead, or does not answer in time, is replaced and asked again."""
+        which: agent.Agent = getattr(self, name)
+        try:
+            return which.call(method, *arguments, deadline_s=DEADLINES_S[name])
+        except agent.AgentGone:
+            self._replace(which)
+            return getattr(self, name).call(method, *arguments, deadline_s=DEADLINES_S[name])
 
     def _start(self, name: str, serve: Callable[[socket.socket], None]) -> agent.Agent:
         started = agent.spawn(name, serve)
@@ -48,13 +72,25 @@ class Agents:
         return started
 
     def _readable(self, which: agent.Agent) -> None:
-        if which.on_readable():
+        if not which.on_readable():
+            self._replace(which)
+        elif self._queue and which in self._workers and not which.busy:
+            reply, method, arguments = self._queue.popleft()
+            which.request(reply, method, *arguments)
+        else:
             self._retire(which)
-            return
+
+    def _replace(self, which: agent.Agent) -> None:
+        """Start another in the place of one that has gone; the holder then gives it what the dead one held."""
         self._loop.forget(which.sock)
         which.sock.close()
         if which in self._workers:
             self._workers.remove(which)
+            if self._queue:
+                reply, method, arguments = self._queue.popleft()
+                self.work(reply, method, *arguments)
+        elif which is self._keeper:
+            self._keeper = None
         elif which is self.loader:
             self.loader = self._start("loader", serve_loader)
         elif which is self.responder:
@@ -83,6 +119,12 @@ def serve_responder(sock: socket.socket) -> None:
     from netlab.agents import responder
 
     responder.serve(sock)
+
+
+def serve_keeper(sock: socket.socket) -> None:
+    from netlab.lab import holding
+
+    holding.serve(sock)
 
 
 def serve_worker(sock: socket.socket) -> None:

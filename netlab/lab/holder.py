@@ -26,13 +26,17 @@ from netlab.kernel import agent
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
+from netlab.lab import directory as directories
 from netlab.lab.agents import Agents
-from netlab.lab.connections import Serving, serving_udp
+from netlab.lab.connections import Serving, relayed_udp, serving_udp
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
+from netlab.lab.relays import Relays
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
+
+RETRY_S = 1.0
 
 
 def hold(start: socket.socket, pid: int) -> NoReturn:
@@ -120,15 +124,9 @@ def _listener(directory: Path) -> socket.socket:
 
 
 def _remove(directory: Path) -> None:
-    """Take the lab's directory away: socket first, lock last, so that whoever looks meanwhile sees a lab that ends."""
-    for name in ("api", "info", "log", "lock"):
-        with contextlib.suppress(OSError):
-            (directory / name).unlink()
     with contextlib.suppress(OSError):
         ns.umount(str(directory / "fs"))
-    for path in (directory / "fs", directory):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+    directories.remove(directory)
 
 
 class Lab:
@@ -147,7 +145,8 @@ class Lab:
         self._serving_udp: Serving | None = None
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
-        self.processes = Processes(loop, self.files, self._on_process)
+        self.relays = Relays(loop, self.netns_path, self.log)
+        self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
         self.readiness = Readiness(self)
@@ -173,7 +172,7 @@ class Lab:
 
     def build(self) -> None:
         """From nothing to the lab of the specification."""
-        self.change(controllers.initial(self.spec.topology, self.spec.objects))
+        self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""
@@ -184,18 +183,30 @@ class Lab:
         self.plan = new
         self.readiness.update()
 
+    def try_change(self, cluster: Cluster) -> None:
+        """As `change`, for what happens by itself: a refusal is logged and tried again, because nobody waits for the answer."""
+        try:
+            self.change(cluster)
+        except NetlabError as error:
+            self.log(f"a change did not reach the kernel, trying again in {RETRY_S:g} s: {error}")
+            self.loop.after(RETRY_S, lambda: self.try_change(self.now))
+
     def apply(self, difference: plan.Diff) -> None:
         """Make, then switch the rules over, then remove."""
         added, removed = difference.added, difference.removed
         self._write_files(op for op in added if isinstance(op, ops.File))
         self.kernel.apply((), [op for op in added if _is_link_level(op)])
         self._listen([op for op in added if isinstance(op, ops.Listener)])
+        relays = [op for op in added if isinstance(op, ops.Relay)]
+        self.relays.open(relays)
         self._load(difference)
+        self.relays.trim(relays)
         self._forget_stale_flows()
         self._start_processes(op for op in added if isinstance(op, ops.Process))
         for op in removed:
             if isinstance(op, ops.Process):
                 self.processes.stop(op)
+        self.relays.close(op for op in removed if isinstance(op, ops.Relay))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
         for op in removed:
@@ -219,26 +230,27 @@ class Lab:
             if isinstance(op, ops.Ruleset):
                 todo.append((self.netns_path(op.netns), op.netns, replace(op.value, tables=()), op.value))
         if todo:
-            self.agents.loader.call("load", todo)
+            self.agents.call("loader", "load", todo)
 
     def _forget_stale_flows(self) -> None:
         """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet
         chooses anew.
         """
-        serving = serving_udp(self.cluster)
+        relays = self.relays.ops()
+        serving = relayed_udp(self.cluster, relays) if relays else serving_udp(self.cluster)
         if self._serving_udp is not None and serving != self._serving_udp:
             paths = [self.netns_path(f"node/{name}") for name in self.cluster.nodes]
-            self.agents.loader.call("stale_udp", paths, serving)
+            self.agents.call("loader", "stale_udp", paths, serving)
         self._serving_udp = serving
 
     def _listen(self, listeners: Sequence[ops.Listener]) -> None:
         if listeners:
-            for problem in self.agents.responder.call("listen", [(self.netns_path(op.netns), op) for op in listeners]):
+            for problem in self.agents.call("responder", "listen", [(self.netns_path(op.netns), op) for op in listeners]):
                 self.log(problem)
 
     def _unlisten(self, listeners: Sequence[ops.Listener]) -> None:
         if listeners:
-            self.agents.responder.call("close", [op.identity for op in listeners])
+            self.agents.call("responder", "close", [op.identity for op in listeners])
 
     def _start_processes(self, processes: Iterable[ops.Process]) -> None:
         for op in processes:
@@ -266,15 +278,27 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(f"the {name} process died" + ("" if name == "worker" else " and was started again"))
+        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper") else " and was started again"))
         if name == "responder":
             self._listen([op for op in self.plan.ops.values() if isinstance(op, ops.Listener)])
 
     def _on_process(self, op: ops.Process, status: int, final: bool) -> None:
+        """A container's program has ended: for good, or until it is started again."""
         self.log(f"container {op.container} of {op.pod} ended with {status}" + ("" if final else "; it is started again"))
+        key = Key(op.pod.namespace, op.pod.name)
         if final:
             phase: Literal["Succeeded", "Failed"] = "Succeeded" if status == 0 else "Failed"
-            self.change(controllers.pod_status(self.now, Key(op.pod.namespace, op.pod.name), phase=phase, ready=False))
+            self.try_change(controllers.pod_status(self.now, key, phase=phase, ready=False))
+        else:
+            restarts, message = self.processes.restarts(op), f"container {op.container} ended with exit code {status}"
+            self.try_change(controllers.pod_status(self.now, key, ready=False, restarts=restarts, message=message))
+
+    def _on_process_start(self, op: ops.Process) -> None:
+        """A container's program runs again; without a readiness probe its pod is ready with it."""
+        key = Key(op.pod.namespace, op.pod.name)
+        pod = self.cluster.pods.get(key)
+        if pod is not None and not any(container.readiness for container in pod.spec.containers):
+            self.try_change(controllers.pod_status(self.now, key, ready=True, message=""))
 
     def log(self, line: str) -> None:
         """Print to the lab's log. A full disk costs the line, not the lab."""
@@ -283,4 +307,4 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File)
+    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay)

@@ -9,11 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from netlab import differences
+from netlab.differences import Difference
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
 from netlab.lab.holder import Lab
-from netlab.model import Address, Cluster, Flow, Observation, Outcome, Protocol, Ref
+from netlab.lab.receiving import Names, name_of, receivers
+from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
+from netlab.ops import Relay
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
 from netlab.targets import Destination, addresses_of, netns_of, resolve_destination, resolve_sender, source_address
 from netlab.trace import trace
@@ -35,6 +39,7 @@ class Question:
     timeout_s: float
     expected: Outcome
     traced: Outcome
+    known: tuple[Difference, ...] = ()
 
 
 def probe(lab: Lab, body: Body, later: Later) -> None:
@@ -86,7 +91,9 @@ def ask(lab: Lab, body: Body) -> Question:
     count = int(body.get("count") or 1)
     if not 1 <= count <= MAXIMUM_COUNT:
         raise InputError(f"count {count}: send between 1 and {MAXIMUM_COUNT} flows")
-    flow = Flow(sender, source, destination.address, destination.port, destination.protocol, int(body.get("source_port") or 0))
+    flow = Flow(
+        sender, source, destination.address, destination.port, destination.protocol, _source_port(body.get("source_port"))
+    )
     return Question(
         sender,
         destination,
@@ -95,6 +102,7 @@ def ask(lab: Lab, body: Body) -> Question:
         float(body.get("timeout_s") or 1.0),
         expect(cluster, flow),
         trace(lab.plan, flow).outcome,
+        differences.known(cluster, flow),
     )
 
 
@@ -108,6 +116,13 @@ def _protocol(text: str | None) -> tuple[Protocol | None, bool]:
             return Protocol[name.upper()], False
         case name:
             raise InputError(f"unknown protocol {name!r}: tcp, udp, sctp, icmp or http")
+
+
+def _source_port(value: Any) -> int:
+    port = int(value or 0)
+    if not 0 <= port <= 65535:
+        raise InputError(f"source port {port}: a port is a number from 1 to 65535")
+    return port
 
 
 def _address(text: str) -> Address:
@@ -162,19 +177,6 @@ def _of_one_family(cluster: Cluster, pairs: list[tuple[str, str]], second: list[
 # ---------------------------------------------------------------- the worker's part
 
 
-def receivers(cluster: Cluster) -> dict[tuple[Address, int], str]:
-    """(address, 0) -> how results name whoever has that address."""
-    names: dict[tuple[Address, int], str] = {}
-    for pod in cluster.pods.values():
-        if not pod.spec.host_network:
-            names.update({(address, 0): str(pod.ref) for address in pod.addresses})
-    for node in cluster.nodes.values():
-        names.update({(address, 0): f"node/{node.meta.name}" for address in node.addresses})
-    for host in cluster.topology.hosts:
-        names.update({(address, 0): f"host/{host.name}" for address in host.addresses})
-    return names
-
-
 def watch_list(lab: Lab) -> tuple[Watched, ...]:
     """Every namespace of the lab: pods, nodes and hosts may receive, switches and routers only give evidence."""
     cluster = lab.cluster
@@ -183,10 +185,14 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
     }
     addresses |= {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
     addresses |= {f"host/{host.name}": host.addresses for host in cluster.topology.hosts}
-    return tuple(Watched(lab.netns_path(netns), netns, addresses.get(netns, ()), netns in addresses) for netns in lab.kernel.fds)
+    passing = {op.netns: frozenset(port.port for port in op.ports) for op in lab.plan.ops.values() if isinstance(op, Relay)}
+    return tuple(
+        Watched(lab.netns_path(netns), netns, addresses.get(netns, ()), netns in addresses, passing.get(netns, frozenset()))
+        for netns in lab.kernel.fds
+    )
 
 
-def request(lab: Lab, question: Question, names: Mapping[tuple[Address, int], str], watched: tuple[Watched, ...]) -> ProbeRequest:
+def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, ...]) -> ProbeRequest:
     """What a worker is asked."""
     http = HttpRequest(question.destination.path, question.destination.url_host) if question.destination.url_host else None
     return ProbeRequest(
@@ -197,16 +203,22 @@ def request(lab: Lab, question: Question, names: Mapping[tuple[Address, int], st
         watched=watched,
         names=names,
         http=http,
+        relayed=lab.cluster.topology.cluster.proxy.mode == "userspace" and question.flow.protocol is Protocol.TCP,
     )
 
 
 # ---------------------------------------------------------------- the contract's words
 
 
-def result(lab: Lab, question: Question, answer: Any, names: Mapping[tuple[Address, int], str]) -> dict[str, Any]:
+def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str, Any]:
     """The probe result document of the contract. `answer` is an Observation, or an HttpResult around one."""
     seen: Observation = getattr(answer, "observation", answer)
-    exact = {(one.address, one.port): named(one.address, one.port, names) for one in question.expected.backends}
+    if question.flow.protocol is Protocol.SCTP and question.expected.kind is OutcomeKind.REJECTED and seen.delivered:
+        # Without SCTP in the kernel nobody refuses: arrival is all that can be seen, and it proves nothing about a refusal.
+        seen = replace(
+            seen, blind=(*seen.blind, *seen.evidence, "a refusal by an SCTP receiver cannot be seen here"), delivered=0
+        )
+    exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
     verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
     document = {
         "from": str(question.sender),
@@ -221,6 +233,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Mapping[tuple[Addre
         "verdict": str(verdict.judgement),
         "why": list(verdict.why),
     }
+    if question.known:
+        document["differences"] = [{"row": d.row, "text": d.text, "apart": sorted(d.apart)} for d in question.known]
     responses: Sequence[Any] = getattr(answer, "responses", ())
     if responses:
         document["http"] = [
@@ -231,20 +245,17 @@ def result(lab: Lab, question: Question, answer: Any, names: Mapping[tuple[Addre
     return document
 
 
-def named(address: Address, port: int, names: Mapping[tuple[Address, int], str]) -> str:
-    """A receiver as results name it: whose address it is, or `ip:port`."""
-    return names.get((address, 0)) or place(address, port)
-
-
-def expectation(expected: Outcome, names: Mapping[tuple[Address, int], str]) -> dict[str, Any]:
+def expectation(expected: Outcome, names: Names) -> dict[str, Any]:
     """What the oracle said. `masqueraded` is one truth value, or one a backend where they differ."""
-    flags = {named(one.address, one.port, names): one.masqueraded for one in expected.backends}
+    flags = {name_of(one.address, one.port, names): one.masqueraded for one in expected.backends}
     values = set(flags.values())
     document: dict[str, Any] = {
         "outcome": "dropped" if expected.kind == "not-handled" else str(expected.kind),
         "backends": list(flags),
         "masqueraded": values.pop() if len(values) == 1 else False if not values else flags,
     }
+    if expected.spread != "random":
+        document["spread"] = expected.spread
     if expected.why:
         document["why"] = expected.why
     return document

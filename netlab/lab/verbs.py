@@ -7,10 +7,11 @@ from netlab import controllers, manifest, plan
 from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError
 from netlab.lab.holder import Lab
+from netlab.lab.naming import named, names_of
+from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
-from netlab.model import Key
-from netlab.ops import Listener, Process, Ruleset, Veth
-from netlab.probes.values import place as shown
+from netlab.model import Container, Key, Ref
+from netlab.ops import Listener, Process, Relay, Ruleset, Veth
 from netlab.targets import netns_of, resolve_sender
 
 Body = Mapping[str, Any]
@@ -46,6 +47,8 @@ def scale(lab: Lab, body: Body) -> dict[str, Any]:
 def place(lab: Lab, body: Body) -> dict[str, Any]:
     """{"target", "namespace"} -> where a program for it runs; the holder's pid is the client's to know."""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
+    if ref.kind == "pod":
+        _container(lab, ref, body.get("container"))
     found = lab.place(ref)
     fd = lab.kernel.fds[netns_of(lab.cluster, ref)]
     return {
@@ -58,18 +61,26 @@ def place(lab: Lab, body: Body) -> dict[str, Any]:
 
 
 def logs(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"pod", "namespace", "container"} -> {"text"}"""
+    """{"pod", "namespace", "container"} -> {"text"}; also of a pod whose programs have ended."""
     ref = resolve_sender(lab.cluster, body["pod"], body.get("namespace", "default"))
     if ref.kind != "pod":
         raise InputError(f"{ref}: only pods have logs")
-    wanted = body.get("container")
-    commands = [
-        op for op in lab.plan.ops.values() if isinstance(op, Process) and op.pod == ref and wanted in (None, op.container)
-    ]
-    if not commands:
+    container = _container(lab, ref, body.get("container"))
+    if not container.command:
         return {"text": "", "note": f"{ref} is answered for by the built-in responder, which prints nothing"}
-    path = lab.processes.log_path(commands[0])
+    path = lab.processes.log_path(ref, container.name)
     return {"text": path.read_text(errors="replace") if path.exists() else ""}
+
+
+def _container(lab: Lab, ref: Ref, name: str | None) -> Container:
+    """The named container of a pod; without a name the first that has a command, or the first. Raises InputError."""
+    containers = lab.cluster.pods[Key(ref.namespace, ref.name)].spec.containers
+    if name is None:
+        return next((one for one in containers if one.command), containers[0])
+    for one in containers:
+        if one.name == name:
+            return one
+    raise InputError(f"{ref} has no container {name!r}; it has {', '.join(one.name for one in containers)}")
 
 
 def endpoints(lab: Lab, body: Body) -> list[str]:
@@ -80,10 +91,10 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
     service = lab.cluster.services.get(key)
     if service is None:
         raise ApiError(404, "NotFound", f'services "{name}" not found')
-    by_address = {address: str(pod.ref) for pod in lab.cluster.pods.values() for address in pod.addresses}
+    names = receivers(lab.cluster)
     families: tuple[Family, ...] = service.ip_families or ("IPv4",)
     found = {
-        by_address.get(endpoint.address, shown(endpoint.address, endpoint.port))
+        name_of(endpoint.address, endpoint.port, names)
         for port in service.ports
         for family in families
         for endpoint in endpoints_of(lab.cluster, service, port, family)
@@ -94,7 +105,7 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
 
 def processes(lab: Lab, body: Body) -> dict[str, Any]:
     """The lab's processes by name, with their pids in the lab's pid namespace."""
-    return {"agents": lab.agents.pids(), "containers": lab.processes.pids()}
+    return {"agents": {**lab.agents.pids(), **lab.relays.pids()}, "containers": lab.processes.pids()}
 
 
 def fault(lab: Lab, body: Body) -> dict[str, Any]:
@@ -144,13 +155,20 @@ def down(lab: Lab, body: Body) -> dict[str, Any]:
 def exec_(lab: Lab, body: Body, later: Later) -> None:
     """{"target", "command", "namespace", "timeout_s", "stdin"} -> {"returncode", "stdout", "stderr"}"""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
+    if ref.kind == "pod":
+        _container(lab, ref, body.get("container"))
     lab.agents.work(later, "run", lab.place(ref), list(body["command"]), body.get("stdin", ""), body.get("timeout_s"))
 
 
 def observe(lab: Lab, body: Body, later: Later) -> None:
     """{"target", "what": links|addresses|routes|neighbours|rules|conntrack} -> what the kernel says there."""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
-    lab.agents.work(later, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
+    names = names_of(lab.cluster) if body["what"] == "conntrack" else None
+
+    def seen(ok: bool, answer: Any) -> None:
+        later(ok, [named(row, names) for row in answer] if ok and names is not None else answer)
+
+    lab.agents.work(seen, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
 
 
 def flush_conntrack(lab: Lab, body: Body, later: Later) -> None:
@@ -166,7 +184,7 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
     def found(ok: bool, answer: Any) -> None:
         if not ok:
             return later(False, answer)
-        drift = answer + _listener_drift(lab)
+        drift = answer + _listener_drift(lab) + lab.relays.drift()
         sentences = [sentence for sentence, _ in drift]
         if body.get("repair") and drift:
             repair(lab, [identity for _, identity in drift if identity is not None])
@@ -177,7 +195,7 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
 
 
 def _listener_drift(lab: Lab) -> list[tuple[str, tuple[str, ...] | None]]:
-    open_now = {tuple(identity) for identity in lab.agents.responder.call("listening")}
+    open_now = {tuple(identity) for identity in lab.agents.call("responder", "listening")}
     return [
         (f"{op.netns}: nothing listens on {op.protocol} port {op.port}", op.identity)
         for op in lab.plan.ops.values()
@@ -189,5 +207,5 @@ def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
     wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process)], extra)
-    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process)), ()))
+    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay)], extra)
+    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay)), ()))

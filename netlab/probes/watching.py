@@ -47,6 +47,7 @@ class Eye:
     raw: list[Delivered] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     proved: set[tuple[int, int, bool]] = field(default_factory=set)
+    passing: frozenset[int] = frozenset()
 
     def tests_seen(self, loopback: bool, versions: tuple[int, ...] = (4, 6)) -> int:
         """How many tests of these IP versions were seen; with `loopback` those sent to the loopback address count, too."""
@@ -82,7 +83,7 @@ def eyes(open_netns: Callable[[str], int], watched: Mapping[str, Watched], plan:
 
 def _eye(open_netns: Callable[[str], int], netns: str, what: Watched, plan: Plan) -> Eye:
     addresses: dict[int, Address] = {**LOOPBACK, **{address.version: address for address in reversed(what.addresses)}}
-    eye = Eye(netns, what.name, -1, what.receiver, netns in plan.senders, addresses)
+    eye = Eye(netns, what.name, -1, what.receiver, netns in plan.senders, addresses, passing=what.passing)
     try:
         eye.fd = open_netns(netns)
     except (OSError, NetlabError) as error:
