@@ -148,7 +148,7 @@ def ends(running: "Lab", text: str | None, services: bool) -> list[str] | None:
     """The targets that `--from` or `--to` means: targets with commas, or the pods (and Services) with labels."""
     if text is None:
         return None
-    if "/" in text or re.fullmatch(r"[0-9.,:]+", text):
+    if "/" in text or ":" in text or re.fullmatch(r"[0-9.,]+", text):
         return text.split(",")
     kinds = ("pods", "services") if services else ("pods",)
     found = [(kind, one["metadata"]) for kind in kinds for one in running.get(kind, None, None, text)]
@@ -162,9 +162,16 @@ def owners(running: "Lab") -> dict[str, str]:
     pods = running.get("pods", None, None)
     services = running.get("services", None, None)
     found = {
-        one["status"].get("podIP", ""): f"pod/{one['metadata']['name']}" for one in pods if not one["spec"].get("hostNetwork")
+        address: f"pod/{one['metadata']['name']}"
+        for one in pods
+        if not one["spec"].get("hostNetwork")
+        for address in (one["status"].get("podIP", ""), *(each["ip"] for each in one["status"].get("podIPs") or ()))
     }
-    return found | {one["spec"].get("clusterIP", ""): f"svc/{one['metadata']['name']}" for one in services}
+    return found | {
+        address: f"svc/{one['metadata']['name']}"
+        for one in services
+        for address in (one["spec"].get("clusterIP", ""), *(one["spec"].get("clusterIPs") or ()))
+    }
 
 
 def worst(results: Sequence[Mapping[str, Any]]) -> int:
@@ -202,18 +209,19 @@ def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool, names: Mappi
             shown = cell(one) if one else "-"
             row += (paint(shown, COLOUR[one["verdict"]], colour) if one else shown) + " " * (wide - len(shown))
         rows.append(row.rstrip())
-    rows += ["", *(f"  {head:>3}  {named(end, names)}" for head, end in zip(heads, ends, strict=True)), ""]
+    width = max(24, *map(len, ends))
+    rows += ["", *(f"  {head:>3}  {named(end, names, width)}" for head, end in zip(heads, ends, strict=True)), ""]
     tally = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
     rows.append(", ".join(paint(f"{number} {word}", COLOUR[word], colour) for word, number in tally.items() if number))
     rows += [f"  {one['from']} -> {one['to']}: {line}" for one in results if one["verdict"] != "pass" for line in one["why"]]
     return "".join(row + "\n" for row in rows)
 
 
-def named(destination: str, names: Mapping[str, str]) -> str:
+def named(destination: str, names: Mapping[str, str], width: int = 24) -> str:
     """A destination with the object that has its address."""
     address = destination.partition("/")[0]
     owner = names.get(address) or names.get(address.rpartition(":")[0].strip("[]"))
-    return f"{destination:<24}  {owner}" if owner else destination
+    return f"{destination:<{width}}  {owner}" if owner else destination
 
 
 def junit(results: Sequence[Mapping[str, Any]]) -> str:

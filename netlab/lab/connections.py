@@ -6,12 +6,15 @@ are untouched.
 
 from collections.abc import Iterable, Mapping
 
-from netlab.endpoints import endpoints_of, external_ips, load_balancer_ips, proxied_services
+from netlab.endpoints import Family, endpoints_of, external_ips, load_balancer_ips, proxied_services
 from netlab.model import Address, Cluster, Protocol
 from netlab.ops import Relay
 
 Serving = Mapping[tuple[Address | None, int], frozenset[tuple[Address, int]]]
 """(Service address, None for node ports; port) -> (address, port) of every endpoint that serves, terminating ones included."""
+
+
+FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
 
 
 def serving_udp(cluster: Cluster) -> Serving:
@@ -21,10 +24,12 @@ def serving_udp(cluster: Cluster) -> Serving:
         for port in service.ports:
             if port.protocol is not Protocol.UDP:
                 continue
-            serving = frozenset((one.address, one.port) for one in endpoints_of(cluster, service, port) if one.serving)
+            both = (one for family in FAMILIES for one in endpoints_of(cluster, service, port, family))
+            serving = frozenset((one.address, one.port) for one in both if one.serving)
             if not serving:
                 continue
-            for address in (*service.cluster_ips, *external_ips(service), *load_balancer_ips(service)):
+            outside = (a for family in FAMILIES for a in (*external_ips(service, family), *load_balancer_ips(service, family)))
+            for address in (*service.cluster_ips, *outside):
                 found[address, port.port] = serving
             if port.node_port is not None:
                 found[None, port.node_port] = serving

@@ -18,8 +18,8 @@ from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
 from netlab.ops import Relay
-from netlab.probes.values import HttpRequest, ProbeRequest, Watched
-from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
+from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
+from netlab.targets import Destination, addresses_of, netns_of, resolve_destination, resolve_sender, source_address
 from netlab.trace import trace
 
 Body = Mapping[str, Any]
@@ -60,16 +60,15 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     cluster = lab.cluster
     pods = [str(pod.ref) for pod in cluster.pods.values() if pod.phase == "Running" and pod.addresses]
     senders = body.get("from") or pods + [f"node/{name}" for name in cluster.nodes] + _hosts(cluster)
-    to = body.get("to") or pods + _services(cluster)
+    second = [] if body.get("to") else _second_addresses(cluster)
+    to = body.get("to") or pods + _services(cluster) + second
     if len(senders) * len(to) > MAXIMUM_PAIRS:
         raise InputError(f"{len(senders)} x {len(to)} pairs are more than {MAXIMUM_PAIRS}: choose some with --from and --to")
     common = {"count": 1, "timeout_s": body.get("timeout_s", 1.0), "namespace": body.get("namespace", "default")}
-    questions = [
-        ask(lab, {**common, "from": sender, "to": destination})
-        for sender in senders
-        for destination in to
-        if sender != destination
-    ]
+    pairs = [(sender, destination) for sender in senders for destination in to if sender != destination]
+    if second:
+        pairs = _of_one_family(cluster, pairs, second)
+    questions = [ask(lab, {**common, "from": sender, "to": destination}) for sender, destination in pairs]
     names, watched = receivers(cluster), watch_list(lab)
 
     def seen(ok: bool, answer: Any) -> None:
@@ -87,7 +86,7 @@ def ask(lab: Lab, body: Body) -> Question:
     protocol, http = _protocol(body.get("protocol"))
     destination = resolve_destination(cluster, body["to"], namespace, protocol, sender)
     if http and not destination.url_host:
-        destination = replace(destination, url_host=f"{destination.address}:{destination.port}", path="/")
+        destination = replace(destination, url_host=place(destination.address, destination.port), path="/")
     source = _address(body["source"]) if body.get("source") else source_address(cluster, sender, destination.address)
     count = int(body.get("count") or 1)
     if not 1 <= count <= MAXIMUM_COUNT:
@@ -147,6 +146,31 @@ def _services(cluster: Cluster) -> list[str]:
         if service.cluster_ips and not service.headless and key != ("default", "kubernetes")
         for port in service.ports
         if port.protocol is Protocol.TCP
+    ]
+
+
+def _second_addresses(cluster: Cluster) -> list[str]:
+    """The other family's addresses of pods and Services that have two."""
+    pods = [pod for pod in cluster.pods.values() if pod.phase == "Running" and not pod.spec.host_network]
+    found = []
+    for pod in pods:
+        ports = [port.port for container in pod.spec.containers for port in container.ports if port.protocol is Protocol.TCP]
+        found += [place(address, ports[0] if ports else 0) for address in pod.addresses[1:]]
+    for service in cluster.services.values():
+        ports = [port.port for port in service.ports if port.protocol is Protocol.TCP]
+        found += [place(address, port) for address in service.cluster_ips[1:] for port in ports]
+    return found
+
+
+def _of_one_family(cluster: Cluster, pairs: list[tuple[str, str]], second: list[str]) -> list[tuple[str, str]]:
+    """The pairs that have a family in common. A pod's packet to its own second address is left out, as to its first."""
+    own = {text: addresses_of(cluster, resolve_sender(cluster, text)) for text, _ in pairs}
+    asked = {text: resolve_destination(cluster, text).address for _, text in pairs}
+    return [
+        (sender, to)
+        for sender, to in pairs
+        if any(address.version == asked[to].version for address in own[sender])
+        and not (to in second and asked[to] in own[sender])
     ]
 
 

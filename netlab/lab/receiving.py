@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from netlab.model import Address, Cluster
+from netlab.probes.values import place
 
 Names = Mapping[tuple[Address, int], str]
 """(address, port) -> name; port 0 stands for every port of the address."""
@@ -23,4 +24,4 @@ def receivers(cluster: Cluster) -> Names:
 
 def name_of(address: Address, port: int, names: Names) -> str:
     """A receiver as results name it."""
-    return names.get((address, port)) or names.get((address, 0)) or (f"{address}:{port}" if port else str(address))
+    return names.get((address, port)) or names.get((address, 0)) or place(address, port)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from netlab import controllers, manifest, plan
-from netlab.endpoints import endpoints_of
+from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
@@ -92,10 +92,12 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
     if service is None:
         raise ApiError(404, "NotFound", f'services "{name}" not found')
     names = receivers(lab.cluster)
+    families: tuple[Family, ...] = service.ip_families or ("IPv4",)
     found = {
         name_of(endpoint.address, endpoint.port, names)
         for port in service.ports
-        for endpoint in endpoints_of(lab.cluster, service, port)
+        for family in families
+        for endpoint in endpoints_of(lab.cluster, service, port, family)
         if endpoint.ready
     }
     return sorted(found)

@@ -18,6 +18,7 @@ from netlab.ruleset import (
     Accept,
     Chain,
     Dnat,
+    DnatLookup,
     DnatRandom,
     Drop,
     Field,
@@ -197,6 +198,8 @@ def said(statement: Statement) -> str:
             return f"destination becomes {address}:{port}"
         case Redirect(port):
             return f"goes to port {port} of this machine: the proxy process"
+        case DnatLookup():
+            return "destination becomes one of the service's endpoints, at random"
         case DnatRandom(targets):
             return f"destination becomes one of {len(targets)}, at random" if len(targets) > 1 else _only(targets[0])
         case GotoRandom(chains):

@@ -41,10 +41,10 @@ def probe_all(prober: Prober, requests: Sequence[ProbeRequest]) -> list[Observat
         check(request)
     run = prober.token()
     program = filters.greeting_filter(run)
-    plan = watching.Plan(program, program, (Protocol.TCP,), frozenset(request.netns for request in requests), False)
+    plan = watching.Plan(program, program, ((4, Protocol.TCP),), frozenset(request.netns for request in requests), False)
     with watching.eyes(prober.open_netns, watched_of(requests), plan) as eyes:
         for eye in eyes.values():
-            watching.send_own_tests(eye, (packets.own_test(run, Protocol.TCP),), eye.address)
+            watching.send_own_tests(eye, (_own_test(run),), eye.addresses)
         flight = Flight(prober, run, eyes)
         batches = [flight.batch(request) for request in requests]
         wanted = [batch for batch in batches for _ in range(batch.request.count)]
@@ -153,7 +153,7 @@ class Flight:
             ports, sequence = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "big")
             if data[start + 13] & 0x02:
                 if sequence == self.run << 16 | OWN_TEST:
-                    eye.proved.add(6)
+                    eye.proved.add((4, 6, False))
                 continue
             token = _TOKEN.search(data, start + (data[start + 12] >> 4) * 4)
             if token is None or int(token[1], 16) != self.run or int(token[2], 16) >= len(self.flows):
@@ -181,7 +181,7 @@ class Flight:
         for eye in self.eyes.values():
             found += [f"{eye.label}: {problem}" for problem in (*eye.problems, *watching.lost(eye))]
             if not eye.problems and not eye.proved:
-                watching.send_own_tests(eye, (packets.own_test(self.run, Protocol.TCP),), watching.LOOPBACK)
+                watching.send_own_tests(eye, (_own_test(self.run),), packets.LOOPBACK)
                 for raw in eye.raw:
                     self._watch(eye, raw)
                 if not eye.proved:
@@ -239,3 +239,8 @@ def _traced(prober: Prober, batches: Sequence[Batch], foreign: frozenset[int]) -
     ]
     found = prober.probe_all(again) if again else ()
     return {id(batch): seen for batch, seen in zip(silent, found, strict=True)}
+
+
+def _own_test(run: int) -> watching.OwnTest:
+    """Relays are followed in IPv4 only."""
+    return watching.OwnTest(4, packets.own_test(run, Protocol.TCP))

@@ -98,4 +98,9 @@ class Used:
 def name_of(names: Mapping[tuple[Address, int], str], address: Address, port: int) -> str:
     """How a receiver is named in results: as given, or `ip:port`."""
     found = names.get((address, port)) or names.get((address, 0))
-    return found if found else f"{address}:{port}" if port else str(address)
+    return found or place(address, port)
+
+
+def place(address: Address, port: int) -> str:
+    """`ip:port`, IPv6 in brackets; the address alone where there is no port."""
+    return str(address) if not port else f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"

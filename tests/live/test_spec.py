@@ -21,7 +21,7 @@ from tests.spec import MODES, Case
 
 FLOWS = 40
 """Of two equal backends both are seen, but for one run in 2**39."""
-OWN_OF_NODE = {*spec.NODE_ADDRESSES[spec.NODE], "10.244.1.1"}
+OWN_OF_NODE = {text for own in (*spec.NODE_ADDRESSES[spec.NODE], "10.244.1.1") for text in (own, spec.v6(own))}
 SINGLE = [case for case in spec.load_cases() if case.single]
 STEPPED = [case for case in spec.load_cases() if not case.single]
 SETTINGS = sorted({case.id.split("/")[0] for case in spec.load_verdicts()})
@@ -37,7 +37,7 @@ def start(case: Case, mode: str, tmp_path: Path) -> Lab:
 def probe(lab: Lab, case: Case, packet: spec.Raw, count: int = FLOWS, **options: Any) -> ProbeResult:
     return lab.probe(
         str(spec.sender_of(packet, case)),
-        f"{packet['to']}:{packet['port']}",
+        spec.target_of(packet),
         count=count,
         protocol=packet["proto"].lower(),
         source=packet["srcIP"],
@@ -68,7 +68,7 @@ def check(seen: ProbeResult, case: Case, step: spec.Raw, mode: str) -> None:
             assert seen.outcomes["dropped"] == seen.sent, seen
         case OutcomeKind.NOT_HANDLED:
             assert not (set(seen.backends) & {spec.receiver_at(case, endpoint["ip"]) for endpoint in case.endpoints}) or (
-                step["packet"]["to"] not in spec.NODE_ADDRESSES[spec.NODE]
+                step["packet"]["to"] not in OWN_OF_NODE
             ), seen
     assert seen.verdict == "pass", seen
 
