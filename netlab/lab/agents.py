@@ -1,6 +1,7 @@
 """The holder's agents: which processes there are, how they are started, and what happens when one dies.
 
 loader     loads rules (libnftables calls exit() when it runs out of descriptors: it must not take the lab along)
+dns        answers questions for names in the DNS pods
 responder  answers for every pod that has no program of its own
 workers    probe, read back, verify, capture, run commands; as many as there is to do at once, each one request at a time
 
@@ -27,12 +28,21 @@ class Agents:
         self._closing = False
         self.loader = self._start("loader", serve_loader)
         self.responder = self._start("responder", serve_responder)
+        self._dns: agent.Agent | None = None
         self._workers: list[agent.Agent] = []
+
+    @property
+    def dns(self) -> agent.Agent:
+        """The DNS server; started when it is first wanted."""
+        if self._dns is None:
+            self._dns = self._start("dns", serve_dns)
+        return self._dns
 
     def pids(self) -> dict[str, int]:
         """Name -> pid (in the lab's pid namespace) of every agent that runs."""
+        names = {"dns": self._dns.pid} if self._dns is not None else {}
         workers = {f"worker-{number}": worker.pid for number, worker in enumerate(self._workers)}
-        return {"loader": self.loader.pid, "responder": self.responder.pid, **workers}
+        return {"loader": self.loader.pid, "responder": self.responder.pid, **names, **workers}
 
     def work(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
         """Let an idle worker do it, or a new one; `reply` gets (ok, answer) later."""
@@ -59,6 +69,8 @@ class Agents:
             self.loader = self._start("loader", serve_loader)
         elif which is self.responder:
             self.responder = self._start("responder", serve_responder)
+        elif which is self._dns:
+            self._dns = self._start("dns", serve_dns)
         self._on_restart(which.name)
 
     def _retire(self, which: agent.Agent) -> None:
@@ -83,6 +95,12 @@ def serve_responder(sock: socket.socket) -> None:
     from netlab.agents import responder
 
     responder.serve(sock)
+
+
+def serve_dns(sock: socket.socket) -> None:
+    from netlab.agents import dns
+
+    dns.serve(sock)
 
 
 def serve_worker(sock: socket.socket) -> None:

@@ -174,7 +174,8 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
 
 
 def _listener_drift(lab: Lab) -> list[tuple[str, tuple[str, ...] | None]]:
-    open_now = {tuple(identity) for identity in lab.agents.responder.call("listening")}
+    servers = [lab.agents.responder, *([lab.agents.dns] if "dns" in lab.agents.pids() else [])]
+    open_now = {tuple(identity) for server in servers for identity in server.call("listening")}
     return [
         (f"{op.netns}: nothing listens on {op.protocol} port {op.port}", op.identity)
         for op in lab.plan.ops.values()

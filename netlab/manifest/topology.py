@@ -124,6 +124,7 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         fabric=data.get("fabric") or defaults.fabric,
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
+        dns=data.get("dns") is not False,
         cidrs_given=bool(given),
     )
 
