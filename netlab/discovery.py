@@ -56,7 +56,7 @@ def _own_lines(pod: Pod) -> str:
 def name_servers(cluster: Cluster) -> tuple[Address, ...]:
     """Whom a pod asks for names: the Service kube-dns, or whichever Service has the tenth address; () where there is none.
 
-    A kubelet names the tenth address in any case, and every look-up then waits until its time is up; without a server it fails at once.
+    A kubelet names the tenth address in any case, and every look-up then waits in vain; without a server it fails at once.
     """
     service = dns.service_of(cluster)
     if service is not None and service.cluster_ips:
