@@ -10,7 +10,7 @@ records are the endpoints' own, an endpoint without a hostname is called by its 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from netlab.model import NOTHING, Address, Cluster, Endpoint, EndpointSlice, Key, Labels, Service, ServiceType
@@ -42,50 +42,58 @@ Records = tuple[Record, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """The records of one object, and the objects they were made from."""
-
-    records: Records
-    service: Service | None = None
-    slices: tuple[EndpointSlice, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Zone:
-    """Everything that is known, by origin: a Service's key, Key(namespace, "") and Key("", "") for the zone itself."""
+    """Records by origin: a Service's key, Key(namespace, "") and Key("", "") for the zone itself. Made from `cluster`."""
 
-    origins: Mapping[Key, Origin] = NOTHING
+    origins: Mapping[Key, Records] = NOTHING
+    cluster: Cluster | None = field(default=None, compare=False)
 
 
 def zone(cluster: Cluster, before: Zone | None = None) -> Zone:
-    """The names of the cluster. What did not change since `before` is the same object as there."""
-    old = before.origins if before is not None else NOTHING
-    slices: dict[Key, list[EndpointSlice]] = {}
-    for one in cluster.slices.values():
-        slices.setdefault(one.service, []).append(one)
-    origins = {Key("", ""): _kept(old, Key("", ""), tuple(_own(cluster)))}
-    for kind, key in cluster.others:
-        if kind == "Namespace":
-            names = tuple(Record(f"{key.name}.{part}.{DOMAIN}", "") for part in ("svc", "pod"))
-            origins[Key(key.name, "")] = _kept(old, Key(key.name, ""), names)
-    for key, service in cluster.services.items():
-        mine = tuple(slices.get(key, ()))
-        known = old.get(key)
-        if known is not None and known.service is service and _same(known.slices, mine):
-            origins[key] = known
-        else:
-            origins[key] = Origin(tuple(dict.fromkeys(_service(service, mine))), service, mine)
-    return Zone(origins)
+    """The names of the cluster. What did not change since `before` is taken over from there."""
+    old = before if before is not None else Zone()
+    dirty = _changed(cluster, old.cluster)
+    slices: dict[Key, list[EndpointSlice]] = {key: [] for key in dirty}
+    for one in cluster.slices.values() if dirty else ():
+        if one.service in dirty:
+            slices[one.service].append(one)
+    origins = {key: records for key, records in old.origins.items() if key not in dirty and key.name}
+    for key in dirty & cluster.services.keys():
+        origins[key] = tuple(dict.fromkeys(_service(cluster.services[key], slices[key])))
+    for key, records in _unowned(cluster):
+        known = old.origins.get(key)
+        origins[key] = known if known == records else records
+    return Zone(origins, cluster)
 
 
 def changes(old: Zone, new: Zone) -> dict[Key, Records]:
     """The origins whose records differ, with the new ones; () for those that are gone."""
-    found: dict[Key, Records] = {key: () for key in old.origins if key not in new.origins}
-    for key, origin in new.origins.items():
+    found: dict[Key, Records] = {key: () for key in old.origins.keys() - new.origins.keys()}
+    for key, records in new.origins.items():
         was = old.origins.get(key)
-        if was is not origin and (was is None or was.records != origin.records):
-            found[key] = origin.records
+        if was is not records and was != records:
+            found[key] = records
     return found
+
+
+def _changed(cluster: Cluster, old: Cluster | None) -> set[Key]:
+    """The Services that are not the same objects as before, or whose slices are not."""
+    if old is None:
+        return set(cluster.services)
+    found: set[Key] = set()
+    for now, then in ((cluster.services, old.services), (old.services, cluster.services)):
+        found.update(key for key, service in now.items() if then.get(key) is not service)
+    for some, others in ((cluster.slices, old.slices), (old.slices, cluster.slices)):
+        found.update(one.service for key, one in some.items() if others.get(key) is not one)
+    return found
+
+
+def _unowned(cluster: Cluster) -> Iterator[tuple[Key, Records]]:
+    """What comes from no Service: the zone's own records, and that namespaces exist."""
+    yield Key("", ""), tuple(_own(cluster))
+    for kind, key in cluster.others:
+        if kind == "Namespace":
+            yield Key(key.name, ""), tuple(Record(f"{key.name}.{part}.{DOMAIN}", "") for part in ("svc", "pod"))
 
 
 def is_server(namespace: str, labels: Labels) -> bool:
@@ -103,15 +111,6 @@ def service_of(cluster: Cluster) -> Service | None:
 def address_name(address: Address) -> str:
     """What an endpoint without a hostname is called: its address with dashes."""
     return str(address).replace(".", "-").replace(":", "-")
-
-
-def _kept(old: Mapping[Key, Origin], key: Key, records: Records) -> Origin:
-    known = old.get(key)
-    return known if known is not None and known.records == records else Origin(records)
-
-
-def _same(one: Sequence[EndpointSlice], other: Sequence[EndpointSlice]) -> bool:
-    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def _own(cluster: Cluster) -> Iterator[Record]:

@@ -60,7 +60,7 @@ def answers(message: dns.message.Message) -> tuple[str, ...]:
 
 
 def listed(cluster: Cluster, name: str) -> set[Record]:
-    return {record for origin in names.zone(cluster).origins.values() for record in origin.records if record.name == name}
+    return {record for records in names.zone(cluster).origins.values() for record in records if record.name == name}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.row)
