@@ -4,7 +4,6 @@ A Lab here is a name and a socket; every method is one request to the lab's own 
 """
 
 import contextlib
-import http.client
 import json
 import os
 import pickle
@@ -118,6 +117,8 @@ class Lab:
         self.directory = directory
         self.name = directory.name
         self._keep = keep
+        self.started: dict[str, Any] = {}
+        """What the lab said of itself when it was ready; empty for a lab that was attached to."""
         info = directories.info(directory)
         self.pid = int(info["pid"])
         if info["version"] != __version__:
@@ -155,16 +156,13 @@ class Lab:
         return self.request("POST", f"/netlab/v1/{name}", body)
 
     def _raw(self, method: str, path: str, body: Any, headers: Mapping[str, str] | None) -> tuple[int, bytes]:
-        connection = _Connection(self.directory)
+        from netlab import wire  # http.client costs 15 ms, which `up` need not pay
+
+        data = None if body is None else json.dumps(body)
         try:
-            data = None if body is None else json.dumps(body)
-            connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
-            response = connection.getresponse()
-            return response.status, response.read()
-        except (OSError, http.client.HTTPException) as error:
+            return wire.exchange(self.directory, method, path, data, {"Content-Type": "application/json", **(headers or {})})
+        except OSError as error:
             raise LabGone(f"lab {self.name} does not answer ({error}); is it gone? `netlab ls` shows what runs") from None
-        finally:
-            connection.close()
 
     # ------------------------------------------------------------ objects
 
@@ -303,9 +301,13 @@ class Lab:
         if self._keep is not None:
             from netlab.lab.spec import RELEASE
 
-            self._keep.sendall(RELEASE)
-            self._keep.close()
-            self._keep = None
+            try:
+                self._keep.sendall(RELEASE)
+            except OSError:
+                raise LabGone(f"lab {self.name} died right after its start") from None
+            finally:
+                self._keep.close()
+                self._keep = None
 
     def down(self, timeout_s: float = 10.0) -> None:
         """End the lab; returns when its process and its socket are gone. A lab that has gone already is no error."""
@@ -323,22 +325,6 @@ class Lab:
             finally:
                 os.close(holder)
         directories.sweep(self.directory.parent)
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over the lab's Unix socket, reached through a descriptor: a Unix socket's path holds only 107 bytes."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__("netlab", timeout=None)
-        self._directory = directory
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        fd = os.open(self._directory, os.O_PATH | os.O_DIRECTORY)
-        try:
-            self.sock.connect(f"/proc/self/fd/{fd}/api")
-        finally:
-            os.close(fd)
 
 
 def _path(kind: str, name: str | None, namespace: str | None) -> str:
@@ -413,13 +399,14 @@ def launch(starting: "Starting", name: str, topology: "Topology", objects: Seque
         raise
     try:
         spec = LabSpec(name, str(directory), __version__, topology, tuple(objects))
-        starting.go(lock, spec)
+        ready = starting.go(lock, spec)
     except BaseException:
         starting.cancel()
         raise
     finally:
         os.close(lock)
     lab = Lab(directory, starting.sock)
+    lab.started = ready
     if named:
         from netlab.lab.named import publish
 

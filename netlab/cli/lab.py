@@ -53,13 +53,14 @@ def up(
         raise
     output.warn(warnings)
     lab = client.launch(starting, name or value.name, value, objects, named=named)
-    info = next(one for one in client.labs() if one.name == lab.name)
     if form == "json":
-        output.print_json(described(info))
+        output.print_json(described(next(one for one in client.labs() if one.name == lab.name)))
     else:
         print(lab.name, flush=True)
     lab.release()
-    output.message(f"{info.nodes} nodes, {info.pods} pods, proxy {info.proxy}; `netlab down` takes it down")
+    output.message(
+        f"{lab.started['nodes']} nodes, {lab.started['pods']} pods, proxy {lab.started['proxy']}; `netlab down` takes it down"
+    )
 
 
 def described(info: object) -> dict[str, object]:

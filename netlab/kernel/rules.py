@@ -1,12 +1,12 @@
 """The rule loader: puts a Ruleset into the kernel of one namespace, whole or as the difference from the last one.
 
-Runs in a child of the holder (libnftables calls exit() when it runs out of descriptors). Decides which program or library does
-it, and what its refusal means to the user. Refuses to know how rules are spelled (rendering) and what they mean.
+Runs in a child of the holder (libnftables calls exit() when it runs out of descriptors). Decides which program or library
+does it, and what its refusal means to the user. Refuses to know how rules are spelled (rendering) and what they mean.
 
 nftables: one libnftables context a namespace, made inside it, because it stays bound there; `nft -f -` where the library is
-missing. iptables: {ip,ip6}tables-{nft,legacy}-restore. A difference goes in with --noflush; a whole text without, which
-replaces what its tables held. Each gets a lock file of its own, in memory: the legacy lock is the machine's otherwise, and one
-lab would wait for another.
+missing. iptables: {ip,ip6}tables-{nft,legacy}-restore. A difference goes in with --noflush, through a process that stays
+(standing.py); a whole text without, which replaces what its tables held. Each gets a lock file of its own, in memory: the
+legacy lock is the machine's otherwise, and one lab would wait for another.
 """
 
 import os
@@ -20,6 +20,7 @@ from netlab.errors import KernelError
 from netlab.kernel import conntrack
 from netlab.kernel.libnftables import Nftables, available
 from netlab.kernel.namespaces import current_netns, entered
+from netlab.kernel.standing import MAXIMUM_TEXT_BYTES, Standing, stdbuf
 from netlab.kernel.tools import find
 from netlab.rendering import iptables, nftables
 from netlab.ruleset import Family, Ruleset
@@ -34,7 +35,8 @@ class Loader:
 
     def __init__(self) -> None:
         self._home = current_netns()
-        self._contexts: dict[str, tuple[tuple[int, int], Nftables]] = {}
+        self._contexts: dict[str, tuple[Inode, Nftables]] = {}
+        self._standing: dict[tuple[str, str], tuple[Inode, Standing]] = {}
 
     def load(self, netns: Netns, name: str, new: Ruleset, old: Ruleset | None) -> None:
         """Make the namespace hold `new`, given that it holds `old` (None: not known; the tables are replaced whole).
@@ -69,10 +71,12 @@ class Loader:
         kept = self._contexts.pop(name, None)
         if kept is not None:
             kept[1].close()
+        for key in [key for key in self._standing if key[0] == name]:
+            self._standing.pop(key)[1].close()
 
     def close(self) -> None:
         """Free everything that was kept."""
-        for name in [*self._contexts]:
+        for name in {*self._contexts, *(name for name, _ in self._standing)}:
             self.forget(name)
         os.close(self._home)
 
@@ -97,8 +101,7 @@ class Loader:
 
     def _context(self, fd: int, name: str) -> Nftables:
         """The context of this very namespace: a name may come again with another one."""
-        status = os.fstat(fd)
-        identity = (status.st_dev, status.st_ino)
+        identity = _inode(fd)
         kept = self._contexts.get(name)
         if kept is None or kept[0] != identity:
             self.forget(name)
@@ -117,11 +120,39 @@ class Loader:
             text = iptables.text(new, old, one) if family in (None, one) else ""
             if text:
                 tool = f"{program}-{new.backend}-restore"
+                if old is not None and self._stood(fd, name, tool, new.backend, text):
+                    continue
                 command = [find(tool, new.backend), *(["--noflush"] if old is not None else [])]
                 with entered(fd, self._home):
                     process = _spawn(command, text)
                 running.append(_Running(name, tool, text, process, one, (fd, name, new, None) if old is not None else None))
         return running
+
+    def _stood(self, fd: int, name: str, tool: str, backend: str, text: str) -> bool:
+        """Whether a standing process has loaded the difference. One that refused is gone; the usual way goes on from there."""
+        program = stdbuf()
+        if program is None or len(text) > MAXIMUM_TEXT_BYTES:
+            return False
+        identity, key = _inode(fd), (name, tool)
+        kept = self._standing.get(key)
+        if kept is None or kept[0] != identity:
+            if kept is not None:
+                kept[1].close()
+            with entered(fd, self._home):
+                self._standing[key] = kept = (identity, Standing([find(tool, backend)], program))
+        if kept[1].load(text):
+            return True
+        del self._standing[key]
+        return False
+
+
+Inode = tuple[int, int]
+
+
+def _inode(fd: int) -> Inode:
+    """What tells one namespace from another that is named like it."""
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino)
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,8 +294,8 @@ class Lab:
     def place(self, target: Ref) -> Place:
         """Where a program for this pod, node or host runs."""
         netns = netns_of(self.cluster, target)
-        if target.kind != "pod":
-            return Place(self.netns_path(netns), "", target.name)
+        if target.kind != "pod":  # iptables-legacy's lock is the machine's otherwise, and only root may open it
+            return Place(self.netns_path(netns), "", target.name, (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),))
         pod = self.cluster.pods[Key(target.namespace, target.name)]
         etc = self.files / str(target)
         environment = tuple(discovery.environment(self.cluster, pod).items())

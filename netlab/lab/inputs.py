@@ -8,9 +8,7 @@ from pathlib import Path
 
 from netlab import manifest
 from netlab.errors import InputError, Problem
-from netlab.fabric import fabrics
 from netlab.model import KubernetesObject, Topology
-from netlab.proxy import modes
 
 Inputs = tuple[Topology, tuple[KubernetesObject, ...], tuple[str, ...]]
 
@@ -59,8 +57,17 @@ def _read(path: Path) -> bytes:
 def overridden(topology: Topology, proxy: str | None, fabric: str | None) -> Topology:
     """The same topology with the proxy mode and the fabric that the command line names. Raises InputError."""
     cluster = topology.cluster
-    for value, known, what in ((proxy, modes(), "proxy mode"), (fabric, fabrics(), "fabric")):
-        if value is not None and value not in known:
+    choices: list[tuple[str, tuple[str, ...], str]] = []
+    if proxy is not None:  # imported only where it is asked for: both bring all rule types along
+        from netlab.proxy import modes
+
+        choices.append((proxy, modes(), "proxy mode"))
+    if fabric is not None:
+        from netlab.fabric import fabrics
+
+        choices.append((fabric, fabrics(), "fabric"))
+    for value, known, what in choices:
+        if value not in known:
             meant = get_close_matches(value, known, 1)
             raise InputError(
                 f"unknown {what} {value!r}"

@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,7 +68,7 @@ class Lab(Protocol):
     @property
     def request(self) -> Callable[..., Any]: ...
     @property
-    def endpoints(self) -> Callable[..., Mapping[str, None]]: ...
+    def endpoints(self) -> Callable[..., Collection[str]]: ...
     @property
     def cluster(self) -> Callable[[], Cluster]: ...
     @property

@@ -1,5 +1,6 @@
 """The rule loader and conntrack against the real kernel and the real tools, in every backend."""
 
+import os
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -39,8 +40,11 @@ def drift(fd: int, wanted: Rules) -> list[str]:
 
 
 def sh(fd: int, command: str) -> None:
+    lock = os.memfd_create("lock")  # the legacy lock is the machine's, and only root may open it
+    environment = {**os.environ, "XTABLES_LOCKFILE": f"/proc/self/fd/{lock}"}
     with ns.entered(fd):
-        process = subprocess.Popen(command.split(), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command.split(), stderr=subprocess.PIPE, text=True, env=environment, pass_fds=(lock,))
+    os.close(lock)
     _, error = process.communicate()
     assert process.returncode == 0, f"{command}: {error}"
 

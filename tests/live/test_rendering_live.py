@@ -35,7 +35,7 @@ WAYS = ["root", "user"] if os.geteuid() == 0 else ["user"]
 
 def in_namespace(way: str, commands: list[tuple[list[str], str]], directory: Path) -> list[str]:
     """Runs the commands in one new network namespace; the output of each. A command that fails fails the test."""
-    flags = ["-n"] if way == "root" else ["-Urn"]
+    flags = ["-n"] if way == "root" else ["-Ur", "unshare", "-n"]
     if subprocess.run(["unshare", *flags, "true"], check=False).returncode:
         pytest.skip(f"this machine does not let us: unshare {flags[0]}")
     environment = {**os.environ, "XTABLES_LOCKFILE": str(directory / "lock")}

@@ -58,7 +58,8 @@ def unshared(command: list[str], stdin: str = "") -> "subprocess.CompletedProces
     """Run a program in namespaces of its own; the machine's network, mounts and processes are out of its reach."""
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     wrapped = ["unshare", *user, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
-    return subprocess.run(wrapped, input=stdin, capture_output=True, text=True)
+    search = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # an ordinary user's PATH on Debian has neither
+    return subprocess.run(wrapped, input=stdin, capture_output=True, text=True, env={**os.environ, "PATH": search})
 
 
 def repeated(what: str, stdin: str, runs: int, arguments: Iterable[str] = ()) -> Measured:
@@ -66,14 +67,14 @@ def repeated(what: str, stdin: str, runs: int, arguments: Iterable[str] = ()) ->
     for _ in range(runs):
         done = unshared([sys.executable, "-m", "netlab.cli.bench.peers", what, *arguments], stdin)
         if done.returncode:
-            return Measured(note=f"not measured: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+            return Measured(note=f"not measured: {(done.stderr.strip().splitlines() or ['failed'])[0]}")
         seconds.append(float(done.stdout.split()[0]))
     return Measured(tuple(seconds))
 
 
 def ip_batch(plan: "Plan", runs: int) -> Measured:
     """iproute2 making what the plan says of namespaces, links, addresses, routes and neighbours."""
-    if shutil.which("ip") is None:
+    if shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
         return Measured(note="iproute2 is not installed")
     return repeated("ip-batch", json.dumps(batches(plan.ops.values())), runs)
 
@@ -163,7 +164,7 @@ def inside_mininet() -> None:
     python = "/usr/bin/python3"
     done = subprocess.run([python, "-c", MININET, *sys.argv[2:]], capture_output=True, text=True)
     if done.returncode:
-        sys.exit((done.stderr.strip().splitlines() or ["mininet failed"])[-1])
+        sys.exit(done.stderr.strip().removeprefix("Traceback (most recent call last):").strip() or "mininet failed")
     print(done.stdout)
 
 
