@@ -68,7 +68,7 @@ def zone(cluster: Cluster, before: Zone | None = None) -> Zone:
 
 def changes(old: Zone, new: Zone) -> dict[Key, Records]:
     """The origins whose records differ, with the new ones; () for those that are gone."""
-    found: dict[Key, Records] = {key: () for key in old.origins.keys() - new.origins.keys()}
+    found: dict[Key, Records] = dict.fromkeys(old.origins.keys() - new.origins.keys(), ())
     for key, records in new.origins.items():
         was = old.origins.get(key)
         if was is not records and was != records:

@@ -353,7 +353,12 @@ def topology_of(case: Case, mode: str | None = None) -> dict[str, Any]:
         "apiVersion": "netlab/v1",
         "kind": "Topology",
         "name": "spec",
-        "cluster": {"podCIDR": "10.244.0.0/16", "serviceCIDR": "10.96.0.0/16", **({"proxy": proxy} if proxy else {})},
+        "cluster": {
+            "podCIDR": "10.244.0.0/16",
+            "serviceCIDR": "10.96.0.0/16",
+            "dns": False,
+            **({"proxy": proxy} if proxy else {}),
+        },
         "networks": {name: {"cidr": cidr, "router": router} for name, (cidr, router) in NETWORKS.items()},
         "nodes": {
             name: {

@@ -71,7 +71,9 @@ def test_every_kind_of_record(served: Resolver, case: Case, stream: bool) -> Non
     assert dns.rcode.to_text(message.rcode()) == case.status
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.answers and "outside" not in case.row], ids=lambda case: case.row)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if not case.answers and "outside" not in case.row], ids=lambda case: case.row
+)
 def test_every_denial_has_a_soa_with_the_negative_ttl(served: Resolver, case: Case) -> None:
     (authority,) = ask(served, case.name, case.type).authority
     assert authority.rdtype == dns.rdatatype.SOA
@@ -154,7 +156,9 @@ def test_the_last_of_two_services_that_select_a_pod_keeps_its_name(cluster: Clus
 
 def many(count: int) -> Resolver:
     served = Resolver()
-    served.update({Key("default", "many"): tuple(Record(f"many.{ALL}", "A", f"10.244.{i // 256}.{i % 256}") for i in range(count))})
+    served.update(
+        {Key("default", "many"): tuple(Record(f"many.{ALL}", "A", f"10.244.{i // 256}.{i % 256}") for i in range(count))}
+    )
     return served
 
 
@@ -290,7 +294,10 @@ spec:
 
 def test_a_dumps_own_dns_is_used() -> None:
     cluster = made(OWN)
-    assert servers(cluster) == [("pod/kube-system/coredns-abc", Protocol.TCP, 53), ("pod/kube-system/coredns-abc", Protocol.UDP, 53)]
+    assert servers(cluster) == [
+        ("pod/kube-system/coredns-abc", Protocol.TCP, 53),
+        ("pod/kube-system/coredns-abc", Protocol.UDP, 53),
+    ]
     assert [str(address) for address in discovery.name_servers(cluster)] == ["10.96.0.53"]
     listeners = {op.port: op.persona for op in build(cluster).ops.values() if isinstance(op, Listener)}
     assert listeners[8181] == "coredns"  # its readiness probe asks there
