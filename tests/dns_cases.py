@@ -77,7 +77,11 @@ spec: {nodeName: node-170, containers: [{name: main, image: curl}]}
 apiVersion: v1
 kind: Pod
 metadata: {name: pet-1, labels: {kind: pet}}
-spec: {nodeName: node-170, hostname: rex, subdomain: pets, containers: [{name: main, image: kubia, ports: [{containerPort: 8080}]}]}
+spec:
+  nodeName: node-170
+  hostname: rex
+  subdomain: pets
+  containers: [{name: main, image: kubia, ports: [{containerPort: 8080}]}]
 status: {podIP: 10.244.1.20}
 ---
 apiVersion: v1
