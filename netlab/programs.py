@@ -34,7 +34,7 @@ def _pod(pod: Pod, environment: Environment) -> Iterator[Op]:
     everywhere = (IPv4Address(0), IPv6Address(0)) if any(address.version == 6 for address in pod.addresses) else ()
     taken: set[tuple[Protocol, int]] = set()
     for container in pod.spec.containers:
-        if persona(container.image) in dns.IMAGES:
+        if dns.is_image(persona(container.image)):
             yield from _dns(netns, pod, container, everywhere)
             continue
         if container.command:

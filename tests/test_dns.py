@@ -1,6 +1,7 @@
 """The cluster's names: the zone as a value, and what is answered from it, without a socket."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dns.flags
@@ -17,7 +18,7 @@ from netlab import controllers, discovery
 from netlab import dns as names
 from netlab.agents.dns_answers import EDNS_BYTES, MOST_ORDERS, NEGATIVE_TTL_S, UDP_BYTES, Resolver
 from netlab.dns import Record
-from netlab.manifest import Source, default_topology, read_objects, read_topology
+from netlab.manifest import Source, adapt_topology, default_topology, read_objects, read_topology
 from netlab.model import Cluster, Key, Protocol
 from netlab.ops import Listener
 from netlab.plan import build
@@ -301,6 +302,31 @@ def test_a_dumps_own_dns_is_used() -> None:
     assert [str(address) for address in discovery.name_servers(cluster)] == ["10.96.0.53"]
     listeners = {op.port: op.persona for op in build(cluster).ops.values() if isinstance(op, Listener)}
     assert listeners[8181] == "coredns"  # its readiness probe asks there
+
+
+@pytest.mark.parametrize("dump", sorted((Path(__file__).parent / "dumps").glob("*.yaml")), ids=lambda dump: dump.stem)
+def test_dns_of_real_dumps(dump: Path) -> None:
+    objects = read_objects((Source(dump.name, dump.read_bytes()),)).objects
+    cluster = controllers.initial(adapt_topology(None, objects), objects)
+    pods = {str(pod.ref) for pod in cluster.pods.values() if names.is_server(pod.meta.namespace, pod.meta.labels)}
+    assert {netns for netns, _, port in servers(cluster) if port == 53} == pods != set()
+    service = names.service_of(cluster)
+    assert service is not None
+    assert discovery.name_servers(cluster) == service.cluster_ips
+
+
+@pytest.mark.parametrize(
+    ("image", "is_dns"),
+    [
+        ("coredns", True),
+        ("mirrored-coredns-coredns", True),
+        ("k8s-dns-kube-dns-amd64", True),
+        ("mycorednslike", False),
+        ("nginx", False),
+    ],
+)
+def test_images_that_the_server_stands_in_for(image: str, is_dns: bool) -> None:
+    assert names.is_image(image) == is_dns
 
 
 def test_a_service_without_pods_gets_some() -> None:
