@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import select
+import signal
 import socket
 import subprocess
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from netlab.model import Cluster, Topology
     from netlab.plan import Plan
 
+ANSWER_S = 3.0
+"""How long a lab may take to answer what it can answer at once, before it counts as stuck."""
 BY_EXIT_CODE: Mapping[int, type[NetlabError]] = {2: InputError, 3: MachineError}
 
 
@@ -143,9 +146,11 @@ class Lab:
 
     # ------------------------------------------------------------ requests
 
-    def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        """One request to the lab's API; the parsed JSON. Raises ApiError and its kin, LabGone."""
-        status, data = self._raw(method, path, body, headers)
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, timeout_s: float | None = None
+    ) -> Any:
+        """One request to the lab's API; the parsed JSON. Raises ApiError and its kin, LabGone (also after `timeout_s`)."""
+        status, data = self._raw(method, path, body, headers, timeout_s)
         document = json.loads(data) if data else None
         if status >= 400:
             raise _error(status, document)
@@ -155,12 +160,15 @@ class Lab:
         """One of netlab's own verbs."""
         return self.request("POST", f"/netlab/v1/{name}", body)
 
-    def _raw(self, method: str, path: str, body: Any, headers: Mapping[str, str] | None) -> tuple[int, bytes]:
+    def _raw(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str] | None, timeout_s: float | None = None
+    ) -> tuple[int, bytes]:
         from netlab import wire  # http.client costs 15 ms, which `up` need not pay
 
         data = None if body is None else json.dumps(body)
         try:
-            return wire.exchange(self.directory, method, path, data, {"Content-Type": "application/json", **(headers or {})})
+            sent = {"Content-Type": "application/json", **(headers or {})}
+            return wire.exchange(self.directory, method, path, data, sent, timeout_s)
         except OSError as error:
             raise LabGone(f"lab {self.name} does not answer ({error}); is it gone? `netlab ls` shows what runs") from None
 
@@ -250,7 +258,15 @@ class Lab:
 
         Raises CalledProcessError with `check`, TimeoutExpired when it was killed after `timeout_s`.
         """
-        answer = self.verb("exec", target=target, command=list(command), namespace=namespace, timeout_s=timeout_s, stdin=stdin)
+        answer = self.verb(
+            "exec",
+            target=target,
+            command=list(command),
+            namespace=namespace,
+            timeout_s=timeout_s,
+            stdin=stdin,
+            container=container,
+        )
         if answer["timed_out"]:
             raise subprocess.TimeoutExpired(list(command), timeout_s or 0.0, answer["stdout"], answer["stderr"])
         done = subprocess.CompletedProcess(list(command), answer["returncode"], answer["stdout"], answer["stderr"])
@@ -262,7 +278,7 @@ class Lab:
         """Run a program in the target with this process' own terminal; its exit code. For the command line: joins namespaces."""
         from netlab import joining
 
-        return joining.run(self, target, command, namespace)
+        return joining.run(self, target, command, namespace, container)
 
     def logs(self, pod: str, namespace: str = "default", container: str | None = None) -> str:
         return str(self.verb("logs", pod=pod, namespace=namespace, container=container)["text"])
@@ -279,7 +295,7 @@ class Lab:
         return View(self, f"host/{name}")
 
     def info(self) -> dict[str, Any]:
-        return dict(self.request("GET", "/netlab/v1/info"))
+        return dict(self.request("GET", "/netlab/v1/info", timeout_s=ANSWER_S))
 
     def cluster(self) -> "Cluster":
         """The lab's whole state, as the value that its process works on."""
@@ -315,9 +331,11 @@ class Lab:
             holder = os.pidfd_open(self.pid)
             try:
                 with contextlib.suppress(LabGone, ApiError):
-                    self.verb("down")
+                    self.request("POST", "/netlab/v1/down", {}, timeout_s=ANSWER_S)
                 if self._keep is not None:
                     self._keep.close()
+                if not select.select([holder], [], [], ANSWER_S)[0]:  # stuck: the kernel frees everything all the same
+                    signal.pidfd_send_signal(holder, signal.SIGKILL)
                 if not select.select([holder], [], [], timeout_s)[0]:
                     raise KernelError(
                         f"lab {self.name} (pid {self.pid}) did not end within {timeout_s} s; `kill -9 {self.pid}` ends it"
@@ -392,8 +410,7 @@ def launch(starting: "Starting", name: str, topology: "Topology", objects: Seque
     try:
         if named and os.geteuid() != 0:
             raise MachineError("--named needs root: /run/netns belongs to it; `netlab exec` and `netlab shell` work without")
-        directory = directories.base(os.environ) / name
-        lock = directories.claim(directory)
+        directory, lock = directories.claim(directories.base(os.environ), name)
     except BaseException:
         starting.cancel()
         raise

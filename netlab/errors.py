@@ -19,7 +19,7 @@ class ApiError(NetlabError):
         super().__init__(message)
         self.code = code
         self.reason = reason
-        self.exit_code = 2 if code in (400, 404, 409, 422) else 1
+        self.exit_code = 2 if 400 <= code < 500 else 1
 
     def __reduce__(self) -> tuple[type, tuple[int, str, str]]:
         return (ApiError, (self.code, self.reason, str(self)))

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 
 
-def run(lab: "Lab", target: str, command: Sequence[str], namespace: str = "default") -> int:
+def run(lab: "Lab", target: str, command: Sequence[str], namespace: str = "default", container: str | None = None) -> int:
     """The program's exit code (128 + N when signal N ended it); 125-127 when it could not run. This process has joined the
     lab then.
     """
-    place = lab.verb("place", target=target, namespace=namespace)
+    place = lab.verb("place", target=target, namespace=namespace, container=container)
     directory = Path.cwd()
     try:
         netns = os.open(f"/proc/{lab.pid}/fd/{place['fd']}", os.O_RDONLY)

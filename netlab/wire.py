@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def exchange(directory: Path, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+def exchange(
+    directory: Path, method: str, path: str, body: str | None, headers: Mapping[str, str], timeout_s: float | None = None
+) -> tuple[int, bytes]:
     """(status, body) of the answer. Raises OSError when the lab is not there or breaks off."""
-    connection = _Connection(directory)
+    connection = _Connection(directory, timeout_s)
     try:
         connection.request(method, path, body, dict(headers))
         response = connection.getresponse()
@@ -23,12 +25,14 @@ def exchange(directory: Path, method: str, path: str, body: str | None, headers:
 class _Connection(http.client.HTTPConnection):
     """HTTP over the lab's Unix socket, reached through a descriptor: a Unix socket's path holds only 107 bytes."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__("netlab", timeout=None)
+    def __init__(self, directory: Path, timeout_s: float | None) -> None:
+        super().__init__("netlab")
+        self._timeout_s = timeout_s
         self._directory = directory
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self._timeout_s)
         fd = os.open(self._directory, os.O_PATH | os.O_DIRECTORY)
         try:
             self.sock.connect(f"/proc/self/fd/{fd}/api")

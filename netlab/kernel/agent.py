@@ -28,6 +28,10 @@ Reply = Callable[[bool, Any], None]
 """Called once with (ok, answer); where not ok, the answer is the exception."""
 
 
+class AgentGone(KernelError):
+    """The agent died, or was killed because it did not answer, before it answered."""
+
+
 def send(sock: socket.socket, message: Any) -> None:
     """Write one message; blocks until the other side has taken it."""
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
@@ -113,14 +117,21 @@ class Agent:
             send(self.sock, (self._next, method, arguments))
         except OSError:
             self._waiting.pop(self._next, None)
-            reply(False, KernelError(f"the lab's {self.name} process is gone"))
+            reply(False, AgentGone(f"the lab's {self.name} process is gone"))
 
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Ask and wait for the answer. Raises what the agent raised, or KernelError when it died meanwhile."""
+    def call(self, method: str, *arguments: Any, deadline_s: float | None = None) -> Any:
+        """Ask and wait for the answer. Raises what the agent raised, or AgentGone.
+
+        One that has not answered after `deadline_s` is stopped or stuck: it is killed, and gone.
+        """
         answers: list[tuple[bool, Any]] = []
-        self.request(lambda ok, answer: answers.append((ok, answer)), method, *arguments)
-        while not answers:
-            self.on_readable()
+        self.sock.settimeout(deadline_s)
+        try:
+            self.request(lambda ok, answer: answers.append((ok, answer)), method, *arguments)
+            while not answers:
+                self.on_readable()
+        finally:
+            self.sock.settimeout(None)
         ok, answer = answers[0]
         if not ok:
             raise answer
@@ -130,7 +141,10 @@ class Agent:
         """Take one answer; False when the agent has gone (every waiting reply is then told)."""
         try:
             number, ok, answer = receive(self.sock)
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
             self.on_gone()
             return False
         reply = self._waiting.pop(number)
@@ -140,7 +154,7 @@ class Agent:
     def on_gone(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for reply in waiting.values():
-            reply(False, KernelError(f"the lab's {self.name} process died in the middle of the work"))
+            reply(False, AgentGone(f"the lab's {self.name} process died in the middle of the work"))
 
 
 def spawn(name: str, serve: Callable[[socket.socket], None], *kept: int) -> Agent:

@@ -9,14 +9,17 @@ A dead agent is started again at once; the holder then gives the new one everyth
 """
 
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from netlab.kernel import agent
 from netlab.lab.connections import Serving
 from netlab.lab.loop import Loop
 
 MAXIMUM_WORKERS = 16
+DEADLINES_S = {"loader": 900.0, "responder": 10.0, "dns": 10.0}
+"""How long the holder waits for an answer. iptables-nft takes minutes for ten thousand Services; the others never long."""
 
 
 class Agents:
@@ -25,11 +28,11 @@ class Agents:
     def __init__(self, loop: Loop, on_restart: Callable[[str], None]) -> None:
         self._loop = loop
         self._on_restart = on_restart
-        self._closing = False
         self.loader = self._start("loader", serve_loader)
         self.responder = self._start("responder", serve_responder)
         self._dns: agent.Agent | None = None
         self._workers: list[agent.Agent] = []
+        self._queue: deque[tuple[agent.Reply, str, tuple[Any, ...]]] = deque()
 
     @property
     def dns(self) -> agent.Agent:
@@ -38,6 +41,16 @@ class Agents:
             self._dns = self._start("dns", serve_dns)
         return self._dns
 
+    def tell_dns(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
+        """Ask the DNS server and do not wait; `wait_for_dns` does."""
+        self.dns.sock.settimeout(DEADLINES_S["dns"])
+        self.dns.request(reply, method, *arguments)
+
+    def wait_for_dns(self) -> None:
+        """Until the DNS server has answered all that it was asked. A dead or stuck one the loop replaces next."""
+        while self.dns.busy:
+            self.dns.on_readable()
+
     def pids(self) -> dict[str, int]:
         """Name -> pid (in the lab's pid namespace) of every agent that runs."""
         names = {"dns": self._dns.pid} if self._dns is not None else {}
@@ -45,12 +58,24 @@ class Agents:
         return {"loader": self.loader.pid, "responder": self.responder.pid, **names, **workers}
 
     def work(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
-        """Let an idle worker do it, or a new one; `reply` gets (ok, answer) later."""
+        """Let an idle worker do it, or a new one, or the first that has time; `reply` gets (ok, answer) later."""
         worker = next((worker for worker in self._workers if not worker.busy), None)
         if worker is None:
+            if len(self._workers) >= MAXIMUM_WORKERS:
+                self._queue.append((reply, method, arguments))
+                return
             worker = self._start("worker", serve_worker)
             self._workers.append(worker)
         worker.request(reply, method, *arguments)
+
+    def call(self, name: Literal["loader", "responder", "dns"], method: str, *arguments: Any) -> Any:
+        """Ask one of the three and wait. One that is dead, or does not answer in time, is replaced and asked again."""
+        which: agent.Agent = getattr(self, name)
+        try:
+            return which.call(method, *arguments, deadline_s=DEADLINES_S[name])
+        except agent.AgentGone:
+            self._replace(which)
+            return getattr(self, name).call(method, *arguments, deadline_s=DEADLINES_S[name])
 
     def _start(self, name: str, serve: Callable[[socket.socket], None]) -> agent.Agent:
         started = agent.spawn(name, serve)
@@ -58,13 +83,23 @@ class Agents:
         return started
 
     def _readable(self, which: agent.Agent) -> None:
-        if which.on_readable():
+        if not which.on_readable():
+            self._replace(which)
+        elif self._queue and which in self._workers and not which.busy:
+            reply, method, arguments = self._queue.popleft()
+            which.request(reply, method, *arguments)
+        else:
             self._retire(which)
-            return
+
+    def _replace(self, which: agent.Agent) -> None:
+        """Start another in the place of one that has gone; the holder then gives it what the dead one held."""
         self._loop.forget(which.sock)
         which.sock.close()
         if which in self._workers:
             self._workers.remove(which)
+            if self._queue:
+                reply, method, arguments = self._queue.popleft()
+                self.work(reply, method, *arguments)
         elif which is self.loader:
             self.loader = self._start("loader", serve_loader)
         elif which is self.responder:

@@ -49,7 +49,9 @@ class Api:
             import traceback
 
             traceback.print_exc()
-            respond(status_response(ApiError(500, "InternalError", repr(error))))
+            missing = isinstance(error, KeyError) and request.path[:2] == ("netlab", "v1")
+            code, reason = (400, "BadRequest") if missing else (500, "InternalError")
+            respond(status_response(ApiError(code, reason, f"{'/'.join(request.path)}: {error!r}")))
 
     def _answer(self, request: http.Request, respond: http.Respond, response: http.Response, settle: bool = True) -> None:
         """A change is answered when the lab has settled: what is new answers, and its rules are in the kernel."""
@@ -110,12 +112,18 @@ class Api:
         document = request.json()
         if not isinstance(document, dict):
             raise ApiError(400, "BadRequest", "the body must be one JSON object")
+        if (name is None) != (request.method == "POST"):
+            raise ApiError(405, "MethodNotAllowed", f"{request.method} is not supported on this path")
+        if document.get("kind", kind.kind) != kind.kind:
+            raise ApiError(400, "BadRequest", f"the object is a {document['kind']}, the path is for {kind.plural}")
+        given = (document.get("metadata") or {}).get("name", name)
+        if name is not None and given != name:
+            raise ApiError(400, "BadRequest", f"the name of the object ({given}) does not match the name on the URL ({name})")
         exists = name is not None and any(
             obj.meta.key == self._key(kind, namespace, name) for obj in controllers.objects_of(self._lab.cluster, kind.kind)
         )
         if request.method == "PATCH" and "apply-patch" not in request.headers.get("content-type", ""):
-            assert name is not None
-            document = _merged(self._one(kind, namespace, name), document)
+            document = _merged(self._one(kind, namespace, str(name)), document)
         if request.method == "POST":
             name = document.get("metadata", {}).get("name")
             if any(

@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,34 +53,69 @@ def _private(path: Path, uid: int) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == uid and not status.st_mode & 0o022
 
 
-def claim(directory: Path) -> int:
-    """Make a lab's directory and lock it; the lock's descriptor. Raises InputError when a lab of this name runs."""
-    name = directory.name
+def check_name(name: str) -> None:
+    """Raises InputError unless this can be the name of a lab. Asked before the name becomes part of any path."""
     if not NAME.fullmatch(name):
         raise InputError(f"{name!r} is no lab name: use at most 63 lower-case letters, digits, '-' and '.'")
-    with _base_lock(directory.parent):
-        lock = _locked(directory)
-        if lock is None and directory.exists():
-            raise InputError(f"a lab named {name} is running already: `netlab down {name}` ends it, `--name` makes another")
-        if lock is not None:
-            os.close(lock)
-            shutil.rmtree(directory)
+
+
+def claim(parent: Path, name: str) -> tuple[Path, int]:
+    """A lab's new directory, and its lock's descriptor. Raises InputError when a lab of this name runs."""
+    check_name(name)
+    directory = parent / name
+    with _base_lock(parent):
+        _remove_dead(directory)
         try:
             directory.mkdir(mode=0o700)
             lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            raise InputError(
+                f"a lab named {name} is running already: `netlab down {name}` ends it, `--name` makes another"
+                if (directory / "lock").exists()
+                else f"{directory} is there and no lab made it: remove it, or choose another name with --name"
+            ) from None
         except OSError as error:
             raise MachineError(f"cannot make {directory}: {error.strerror}") from None
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return lock
+        return directory, lock
 
 
 def sweep(parent: Path) -> None:
     """Remove the directories of labs that have died."""
     with _base_lock(parent):
         for directory in parent.iterdir():
-            if directory.is_dir() and (lock := _locked(directory)) is not None:
-                os.close(lock)
-                shutil.rmtree(directory, ignore_errors=True)
+            if directory.is_dir():
+                _remove_dead(directory)
+
+
+def remove(directory: Path) -> None:
+    """Take a lab's directory away: socket first, lock last. Only what a lab makes is removed, never what else may lie there."""
+    for name in ("api", "info", "log"):
+        with contextlib.suppress(OSError):
+            (directory / name).unlink()
+    with contextlib.suppress(OSError):
+        (directory / "fs").rmdir()
+    with contextlib.suppress(OSError):
+        (directory / "lock").unlink()
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def _remove_dead(directory: Path) -> None:
+    """Remove the directory if its holder has gone; one without a lock is left over from a removal, and empty."""
+    try:
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(directory)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(lock)
 
 
 def running(parent: Path) -> list[Path]:
@@ -114,22 +148,6 @@ def info(directory: Path) -> dict[str, Any]:
         return dict(json.loads((directory / "info").read_text()))
     except (OSError, ValueError):
         raise LabGone(f"lab {directory.name} is gone") from None
-
-
-def _locked(directory: Path) -> int | None:
-    """A descriptor that now holds the directory's lock; None while its holder lives (or nothing is there)."""
-    try:
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        if not directory.is_dir():
-            return None
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
 
 
 @contextlib.contextmanager

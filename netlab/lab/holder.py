@@ -26,6 +26,7 @@ from netlab.kernel import agent
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
+from netlab.lab import directory as directories
 from netlab.lab.agents import Agents
 from netlab.lab.connections import Serving, serving_udp
 from netlab.lab.loop import Loop
@@ -33,6 +34,8 @@ from netlab.lab.processes import Processes
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
+
+RETRY_S = 1.0
 
 
 def hold(start: socket.socket, pid: int) -> NoReturn:
@@ -120,15 +123,9 @@ def _listener(directory: Path) -> socket.socket:
 
 
 def _remove(directory: Path) -> None:
-    """Take the lab's directory away: socket first, lock last, so that whoever looks meanwhile sees a lab that ends."""
-    for name in ("api", "info", "log", "lock"):
-        with contextlib.suppress(OSError):
-            (directory / name).unlink()
     with contextlib.suppress(OSError):
         ns.umount(str(directory / "fs"))
-    for path in (directory / "fs", directory):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+    directories.remove(directory)
 
 
 class Lab:
@@ -150,7 +147,7 @@ class Lab:
         self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
         if spec.topology.cluster.dns:
             self._start_dns()
-        self.processes = Processes(loop, self.files, self._on_process)
+        self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
         self.readiness = Readiness(self)
@@ -187,6 +184,14 @@ class Lab:
         self.apply(difference)
         self.plan = new
         self.readiness.update()
+
+    def try_change(self, cluster: Cluster) -> None:
+        """As `change`, for what happens by itself: a refusal is logged and tried again, because nobody waits for the answer."""
+        try:
+            self.change(cluster)
+        except NetlabError as error:
+            self.log(f"a change did not reach the kernel, trying again in {RETRY_S:g} s: {error}")
+            self.loop.after(RETRY_S, lambda: self.try_change(self.now))
 
     def apply(self, difference: plan.Diff) -> None:
         """Make, then switch the rules over, then remove."""
@@ -225,7 +230,7 @@ class Lab:
             if isinstance(op, ops.Ruleset):
                 todo.append((self.netns_path(op.netns), op.netns, replace(op.value, tables=()), op.value))
         if todo:
-            self.agents.loader.call("load", todo)
+            self.agents.call("loader", "load", todo)
 
     def _forget_stale_flows(self) -> None:
         """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet
@@ -234,7 +239,7 @@ class Lab:
         serving = serving_udp(self.cluster)
         if self._serving_udp is not None and serving != self._serving_udp:
             paths = [self.netns_path(f"node/{name}") for name in self.cluster.nodes]
-            self.agents.loader.call("stale_udp", paths, serving)
+            self.agents.call("loader", "stale_udp", paths, serving)
         self._serving_udp = serving
 
     def _listen(self, listeners: Sequence[ops.Listener]) -> None:
@@ -243,18 +248,18 @@ class Lab:
         others = [one for one in wanted if one[1].persona != dns.PERSONA]
         if names:
             self._start_dns()
-            self.agents.dns.request(self._on_names, "listen", names)
+            self.agents.tell_dns(self._on_names, "listen", names)
         if others:
-            for problem in self.agents.responder.call("listen", others):
+            for problem in self.agents.call("responder", "listen", others):
                 self.log(problem)
 
     def _unlisten(self, listeners: Sequence[ops.Listener]) -> None:
         names = [op.identity for op in listeners if op.persona == dns.PERSONA]
         others = [op.identity for op in listeners if op.persona != dns.PERSONA]
         if names:
-            self.agents.dns.request(self._on_names, "close", names)
+            self.agents.tell_dns(self._on_names, "close", names)
         if others:
-            self.agents.responder.call("close", others)
+            self.agents.call("responder", "close", others)
 
     def _start_dns(self) -> None:
         if self._names is None:
@@ -266,12 +271,12 @@ class Lab:
         if self._names is not None:
             zone = dns.zone(self.cluster, self._names)
             if changes := dns.changes(self._names, zone):
-                self.agents.dns.request(self._on_names, "update", changes)
+                self.agents.tell_dns(self._on_names, "update", changes)
             self._names = zone
 
     def _names_known(self) -> None:
-        while self._names is not None and self.agents.dns.busy:
-            self.agents.dns.on_readable()
+        if self._names is not None:
+            self.agents.wait_for_dns()
 
     def _on_names(self, ok: bool, answer: Any) -> None:
         problems = [str(answer)] if not ok else answer if isinstance(answer, list) else []
@@ -317,10 +322,22 @@ class Lab:
         return [op for op in self.plan.ops.values() if isinstance(op, ops.Listener)]
 
     def _on_process(self, op: ops.Process, status: int, final: bool) -> None:
+        """A container's program has ended: for good, or until it is started again."""
         self.log(f"container {op.container} of {op.pod} ended with {status}" + ("" if final else "; it is started again"))
+        key = Key(op.pod.namespace, op.pod.name)
         if final:
             phase: Literal["Succeeded", "Failed"] = "Succeeded" if status == 0 else "Failed"
-            self.change(controllers.pod_status(self.now, Key(op.pod.namespace, op.pod.name), phase=phase, ready=False))
+            self.try_change(controllers.pod_status(self.now, key, phase=phase, ready=False))
+        else:
+            restarts, message = self.processes.restarts(op), f"container {op.container} ended with exit code {status}"
+            self.try_change(controllers.pod_status(self.now, key, ready=False, restarts=restarts, message=message))
+
+    def _on_process_start(self, op: ops.Process) -> None:
+        """A container's program runs again; without a readiness probe its pod is ready with it."""
+        key = Key(op.pod.namespace, op.pod.name)
+        pod = self.cluster.pods.get(key)
+        if pod is not None and not any(container.readiness for container in pod.spec.containers):
+            self.try_change(controllers.pod_status(self.now, key, ready=True, message=""))
 
     def log(self, line: str) -> None:
         """Print to the lab's log. A full disk costs the line, not the lab."""

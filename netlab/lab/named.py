@@ -50,7 +50,7 @@ def _detach(lab: "Lab", told: int) -> None:
 
 def watch(lab: "Lab", told: int) -> None:
     """Follow the lab until its holder is gone, then take the names away."""
-    published: set[str] = set()
+    published: dict[str, int] = {}
     holder = os.pidfd_open(lab.pid)
     try:
         gone = False
@@ -67,15 +67,18 @@ def watch(lab: "Lab", told: int) -> None:
             _withdraw(name)
 
 
-def _follow(lab: "Lab", published: set[str]) -> None:
+def _follow(lab: "Lab", published: dict[str, int]) -> None:
     wanted = {name_of(lab.name, netns): fd for netns, fd in lab.verb("namespaces").items()}
-    for name in published - wanted.keys():
+    for name in [name for name, fd in published.items() if wanted.get(name) != fd]:
         _withdraw(name)
-        published.discard(name)
-    for name in wanted.keys() - published:
+        del published[name]
+    for name in wanted.keys() - published.keys():
         path = DIRECTORY / name
-        path.touch(mode=0o444)
-        published.add(name)
+        try:
+            path.touch(mode=0o444, exist_ok=False)
+        except FileExistsError:
+            continue  # somebody else's
+        published[name] = wanted[name]
         ns.mount(f"/proc/{lab.pid}/fd/{wanted[name]}", str(path), "", ns.MS_BIND)
 
 

@@ -59,17 +59,18 @@ class Readiness:
     def when_settled(self, call: Callable[[], None]) -> None:
         """Call once no container waits for its first success any more, or after SETTLE_LIMIT_S."""
         self._waiting.append(call)
-        self._lab.loop.after(SETTLE_LIMIT_S, self._give_up)
+        self._lab.loop.after(SETTLE_LIMIT_S, lambda: self._give_up([call]))
         self._settled()
 
-    def _give_up(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for call in waiting:
-            call()
+    def _give_up(self, calls: list[Callable[[], None]]) -> None:
+        for call in calls:
+            if call in self._waiting:
+                self._waiting.remove(call)
+                call()
 
     def _settled(self) -> None:
         if self._waiting and all(state.was_ready or _slow(state) for state in self._states.values()):
-            self._give_up()
+            self._give_up([*self._waiting])
 
     def _later(self, place: tuple[Key, str], state: _State, delay_s: float) -> None:
         self._lab.loop.after(delay_s, lambda: self._check(place, state))
@@ -99,12 +100,12 @@ class Readiness:
         elif state.failures >= probe.failure_threshold:
             state.ready = False
         first = not state.was_ready
-        self._later(place, state, min(probe.period_s, FIRST_RETRY_S * 2**state.asked) if first else probe.period_s)
+        self._later(place, state, min(probe.period_s, FIRST_RETRY_S * 2 ** min(state.asked, 10)) if first else probe.period_s)
         key = place[0]
         ready = all(one.ready for (of, _), one in self._states.items() if of == key)
         pod = self._lab.cluster.pods.get(key)
         if pod is not None and pod.ready != ready:
-            self._lab.change(controllers.pod_status(self._lab.now, key, ready=ready))
+            self._lab.try_change(controllers.pod_status(self._lab.now, key, ready=ready))
         self._settled()
 
 

@@ -1,14 +1,15 @@
 """netlab's own verbs, but for probing: each takes the lab and the request's JSON body and returns JSON, at once or later."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from netlab import controllers, manifest, plan
 from netlab.endpoints import endpoints_of
 from netlab.errors import ApiError, InputError
 from netlab.lab.holder import Lab
+from netlab.lab.naming import named, receivers
 from netlab.manifest import kinds
-from netlab.model import Key
+from netlab.model import Container, Key, Ref
 from netlab.ops import Listener, Process, Ruleset, Veth
 from netlab.targets import netns_of, resolve_sender
 
@@ -45,6 +46,8 @@ def scale(lab: Lab, body: Body) -> dict[str, Any]:
 def place(lab: Lab, body: Body) -> dict[str, Any]:
     """{"target", "namespace"} -> where a program for it runs; the holder's pid is the client's to know."""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
+    if ref.kind == "pod":
+        _container(lab, ref, body.get("container"))
     found = lab.place(ref)
     fd = lab.kernel.fds[netns_of(lab.cluster, ref)]
     return {
@@ -57,18 +60,26 @@ def place(lab: Lab, body: Body) -> dict[str, Any]:
 
 
 def logs(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"pod", "namespace", "container"} -> {"text"}"""
+    """{"pod", "namespace", "container"} -> {"text"}; also of a pod whose programs have ended."""
     ref = resolve_sender(lab.cluster, body["pod"], body.get("namespace", "default"))
     if ref.kind != "pod":
         raise InputError(f"{ref}: only pods have logs")
-    wanted = body.get("container")
-    commands = [
-        op for op in lab.plan.ops.values() if isinstance(op, Process) and op.pod == ref and wanted in (None, op.container)
-    ]
-    if not commands:
+    container = _container(lab, ref, body.get("container"))
+    if not container.command:
         return {"text": "", "note": f"{ref} is answered for by the built-in responder, which prints nothing"}
-    path = lab.processes.log_path(commands[0])
+    path = lab.processes.log_path(ref, container.name)
     return {"text": path.read_text(errors="replace") if path.exists() else ""}
+
+
+def _container(lab: Lab, ref: Ref, name: str | None) -> Container:
+    """The named container of a pod; without a name the first that has a command, or the first. Raises InputError."""
+    containers = lab.cluster.pods[Key(ref.namespace, ref.name)].spec.containers
+    if name is None:
+        return next((one for one in containers if one.command), containers[0])
+    for one in containers:
+        if one.name == name:
+            return one
+    raise InputError(f"{ref} has no container {name!r}; it has {', '.join(one.name for one in containers)}")
 
 
 def endpoints(lab: Lab, body: Body) -> list[str]:
@@ -79,9 +90,9 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
     service = lab.cluster.services.get(key)
     if service is None:
         raise ApiError(404, "NotFound", f'services "{name}" not found')
-    by_address = {address: str(pod.ref) for pod in lab.cluster.pods.values() for address in pod.addresses}
+    names = receivers(lab.cluster)
     found = {
-        by_address.get(endpoint.address, f"{endpoint.address}:{endpoint.port}")
+        named(endpoint.address, endpoint.port, names)
         for port in service.ports
         for endpoint in endpoints_of(lab.cluster, service, port)
         if endpoint.ready
@@ -141,6 +152,8 @@ def down(lab: Lab, body: Body) -> dict[str, Any]:
 def exec_(lab: Lab, body: Body, later: Later) -> None:
     """{"target", "command", "namespace", "timeout_s", "stdin"} -> {"returncode", "stdout", "stderr"}"""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
+    if ref.kind == "pod":
+        _container(lab, ref, body.get("container"))
     lab.agents.work(later, "run", lab.place(ref), list(body["command"]), body.get("stdin", ""), body.get("timeout_s"))
 
 
@@ -174,8 +187,8 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
 
 
 def _listener_drift(lab: Lab) -> list[tuple[str, tuple[str, ...] | None]]:
-    servers = [lab.agents.responder, *([lab.agents.dns] if "dns" in lab.agents.pids() else [])]
-    open_now = {tuple(identity) for server in servers for identity in server.call("listening")}
+    servers: tuple[Literal["responder", "dns"], ...] = ("responder", "dns") if "dns" in lab.agents.pids() else ("responder",)
+    open_now = {tuple(identity) for server in servers for identity in lab.agents.call(server, "listening")}
     return [
         (f"{op.netns}: nothing listens on {op.protocol} port {op.port}", op.identity)
         for op in lab.plan.ops.values()
