@@ -509,12 +509,16 @@ class Outcome:
 
     `kind` is the best that may happen. REJECTED and DROPPED have no backends where a rule or the router is the end of it; they
     have some where the packet does reach (or is sent to) a backend and its `fate` is the reason.
+
+    spread: how flows fall on the backends. `random`: each independently. `turns`: one after the other, so that the counts of a
+    client that is alone differ by one at most. `any`: nothing is promised. The tracer leaves it alone.
     """
 
     kind: OutcomeKind
     backends: tuple[Backend, ...] = ()
     affinity: bool = False
     why: str = ""
+    spread: Literal["random", "turns", "any"] = "random"
 
 
 class Judgement(StrEnum):

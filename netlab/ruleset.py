@@ -216,6 +216,16 @@ class Dnat:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirect:
+    """Rewrite the destination to this machine: the primary address of the interface that the packet came in through, this port.
+
+    What comes in through an interface without an address is dropped (nf_nat_redirect_ipv4); own packets go to 127.0.0.1.
+    """
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class DnatRandom:
     """nftables: `dnat ip addr . port to numgen random mod N map {...}`; one of the targets, uniformly."""
 
@@ -257,7 +267,9 @@ class Lookup:
 
 
 Verdict = Accept | Drop | Return | Reject | Jump | Goto
-Statement = Verdict | OrMark | XorMark | Dnat | DnatRandom | GotoRandom | Masquerade | RememberSource | UpdateSet | Lookup
+Statement = (
+    Verdict | OrMark | XorMark | Dnat | Redirect | DnatRandom | GotoRandom | Masquerade | RememberSource | UpdateSet | Lookup
+)
 
 # ---------------------------------------------------------------- structure
 

@@ -289,7 +289,7 @@ def _machine_destination(cluster: Cluster, ref: Ref, port: str, protocol: Protoc
 
 
 def _service_destination(cluster: Cluster, service: Service, port: str, protocol: Protocol | None, text: str) -> Destination:
-    if service.headless or not service.cluster_ips:
+    if service.headless or service.external_name or not service.cluster_ips:
         return _endpoint_destination(cluster, service, port, protocol, text)
     address = service.cluster_ips[0]
     if protocol is Protocol.ICMP:
@@ -319,6 +319,11 @@ def _service_port(service: Service, port: str, protocol: Protocol | None, text: 
 def _endpoint_destination(cluster: Cluster, service: Service, port: str, protocol: Protocol | None, text: str) -> Destination:
     """A headless Service's name stands for its endpoints; the first ready one is taken."""
     if service.external_name:
+        alias = service.external_name.removesuffix(".")
+        if alias.endswith(DOMAIN):
+            meant = _by_name(cluster, alias, service.meta.namespace, text)
+            if not meant.external_name:  # an alias of an alias may lead back here
+                return _service_destination(cluster, meant, port, protocol, text)
         raise InputError(f"{text}: an ExternalName Service stands for {service.external_name}, which is outside the lab")
     for endpoint_slice in sorted(cluster.slices.values(), key=lambda one: one.meta.key):
         if endpoint_slice.service != service.meta.key:

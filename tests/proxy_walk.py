@@ -40,6 +40,7 @@ from netlab.ruleset import (
     OrMark,
     Probability,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -209,6 +210,8 @@ def _run(table: Table, statement: Statement, one: Packet) -> list[End]:
             return [End("accept", replace(one, address=address, port=port, rewritten=True))]
         case DnatRandom(targets):
             return [end for address, port in targets for end in _run(table, Dnat(address, port), one)]
+        case Redirect(port):
+            return [End("accept", replace(one, port=port, rewritten=True))]
         case Masquerade():
             return [End("accept", replace(one, masqueraded=True))]
         case RememberSource(name) | UpdateSet(name):

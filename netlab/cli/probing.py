@@ -95,18 +95,29 @@ def matrix(
     ] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="SELECTOR", help="Destinations: the same, and svc/NAME.")] = None,
     form: Annotated[str, typer.Option("-o", "--output", metavar="table|json|junit")] = "table",
+    proxy: Annotated[
+        str | None,
+        typer.Option(metavar="all", help="Every proxy mode side by side: the lab, and a twin of it for each other mode."),
+    ] = None,
     lab: LabOption = None,
 ) -> int:
     """Probe every pair: expected against seen.
+
+    With --proxy all every disagreement between the modes is listed, and explained by the known difference that it is; one that is
+    not explained makes the exit code 1.
 
     \b
     Examples:
       netlab matrix
       netlab matrix --from app=client --to svc/kubia
       netlab matrix -o junit > matrix.xml
+      netlab matrix --proxy all --from node/node-170 --to 10.96.0.1:81
     """
     output.choose(form, ("table", "json", "junit"), "-o")
+    output.choose(proxy, ("all",), "--proxy")
     running = output.attach(lab)
+    if proxy is not None:
+        return compared(running, ends(running, senders, services=False), ends(running, to, services=True), form)
     results = [one.json() for one in running.matrix(ends(running, senders, services=False), ends(running, to, services=True))]
     if not results:
         raise InputError("no pair of sender and destination fits: `netlab get po,svc -A` shows what there is")
@@ -118,6 +129,19 @@ def matrix(
         case _:
             print(matrix_text(results, output.coloured(), owners(running)), end="")
     return worst(results)
+
+
+def compared(running: "Lab", senders: list[str] | None, to: list[str] | None, form: str) -> int:
+    """`--proxy all`."""
+    from netlab.cli import comparing
+
+    output.choose(form, ("table", "json"), "-o with --proxy all")
+    comparison = comparing.matrix(running, senders, to)
+    if form == "json":
+        output.print_json(comparison.json())
+    else:
+        print(comparing.text(comparison, output.coloured()), end="")
+    return comparison.exit_code
 
 
 def ends(running: "Lab", text: str | None, services: bool) -> list[str] | None:
@@ -227,7 +251,7 @@ def verify(
     else:
         for line in report.drift:
             print(line)
-        done = f"{len(report.drift)} differences" + (
+        done = output.number_of(len(report.drift), "difference") + (
             f", {report.repaired} repaired" if repair else "; `netlab verify --repair` mends them"
         )
         output.message(done if report.drift else paint("the kernel holds what was planned", "green", output.coloured(sys.stderr)))

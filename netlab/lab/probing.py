@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from netlab import differences
+from netlab.differences import Difference
 from netlab.dns import is_server
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
 from netlab.lab.holder import Lab
-from netlab.lab.naming import Names, named, receivers
+from netlab.lab.receiving import Names, name_of, receivers
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
+from netlab.ops import Relay
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched
 from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
 from netlab.trace import trace
@@ -37,6 +40,7 @@ class Question:
     timeout_s: float
     expected: Outcome
     traced: Outcome
+    known: tuple[Difference, ...] = ()
 
 
 def probe(lab: Lab, body: Body, later: Later) -> None:
@@ -101,6 +105,7 @@ def ask(lab: Lab, body: Body) -> Question:
         float(body.get("timeout_s") or 1.0),
         expect(cluster, flow),
         trace(lab.plan, flow).outcome,
+        differences.known(cluster, flow),
     )
 
 
@@ -159,7 +164,11 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
     }
     addresses |= {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
     addresses |= {f"host/{host.name}": host.addresses for host in cluster.topology.hosts}
-    return tuple(Watched(lab.netns_path(netns), netns, addresses.get(netns, ()), netns in addresses) for netns in lab.kernel.fds)
+    passing = {op.netns: frozenset(port.port for port in op.ports) for op in lab.plan.ops.values() if isinstance(op, Relay)}
+    return tuple(
+        Watched(lab.netns_path(netns), netns, addresses.get(netns, ()), netns in addresses, passing.get(netns, frozenset()))
+        for netns in lab.kernel.fds
+    )
 
 
 def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, ...]) -> ProbeRequest:
@@ -173,6 +182,7 @@ def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, 
         watched=watched,
         names=names,
         http=http,
+        relayed=lab.cluster.topology.cluster.proxy.mode == "userspace" and question.flow.protocol is Protocol.TCP,
     )
 
 
@@ -187,7 +197,7 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         seen = replace(
             seen, blind=(*seen.blind, *seen.evidence, "a refusal by an SCTP receiver cannot be seen here"), delivered=0
         )
-    exact = {(one.address, one.port): named(one.address, one.port, names) for one in question.expected.backends}
+    exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
     verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
     document = {
         "from": str(question.sender),
@@ -202,6 +212,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         "verdict": str(verdict.judgement),
         "why": list(verdict.why),
     }
+    if question.known:
+        document["differences"] = [{"row": d.row, "text": d.text, "apart": sorted(d.apart)} for d in question.known]
     responses: Sequence[Any] = getattr(answer, "responses", ())
     if responses:
         document["http"] = [
@@ -214,13 +226,15 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
 
 def expectation(expected: Outcome, names: Names) -> dict[str, Any]:
     """What the oracle said. `masqueraded` is one truth value, or one a backend where they differ."""
-    flags = {named(one.address, one.port, names): one.masqueraded for one in expected.backends}
+    flags = {name_of(one.address, one.port, names): one.masqueraded for one in expected.backends}
     values = set(flags.values())
     document: dict[str, Any] = {
         "outcome": "dropped" if expected.kind == "not-handled" else str(expected.kind),
         "backends": list(flags),
         "masqueraded": values.pop() if len(values) == 1 else False if not values else flags,
     }
+    if expected.spread != "random":
+        document["spread"] = expected.spread
     if expected.why:
         document["why"] = expected.why
     return document

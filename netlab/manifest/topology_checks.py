@@ -13,7 +13,7 @@ from netlab.manifest.meta import Json
 from netlab.manifest.problems import Place, Report, did_you_mean, written
 from netlab.model import Address, HostSpec, Lan, Network, NodeSpec, Topology
 
-_NOT_BUILT = {"routing": ("vxlan", "bgp"), "mode": ("ipvs", "userspace"), "layout": ("maps",)}
+_NOT_BUILT = {"routing": ("vxlan", "bgp"), "mode": ("ipvs",), "layout": ("maps",)}
 _RESERVED = ("router", "localhost")
 
 

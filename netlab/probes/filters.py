@@ -12,6 +12,7 @@ _Step = tuple[int, int | str, int | str, int]
 _LD_W_ABS, _LD_H_ABS, _LD_B_ABS, _LD_W_IND, _LD_B_IND = 0x20, 0x28, 0x30, 0x40, 0x50
 _LDX_IP_HEADER = 0xB1  # X = 4 * (byte & 0xf)
 _AND, _JEQ, _JSET, _RET = 0x54, 0x15, 0x45, 0x06
+_RSH, _ADD_X, _TAX = 0x74, 0x0C, 0x07
 _ETHERTYPE = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL: the frame's ethertype
 WHOLE = 0x40000
 
@@ -75,6 +76,21 @@ def handshake_filter() -> tuple[Instruction, ...]:
             (_JEQ, "icmp", "drop", 1),
             "tcp", (_LD_B_IND, 0, 0, 13), (_JSET, "accept", "drop", 0x06),
             "icmp", (_LD_B_IND, 0, 0, 0), *_errors(),
+            *_epilogue(),
+        ]
+    )  # fmt: skip
+
+
+def greeting_filter(run: int) -> tuple[Instruction, ...]:
+    """Accepts TCP segments whose data begins with `GET `, and SYNs of this run: what real clients say, and own test packets."""
+    return assemble(
+        [
+            *_prologue(),
+            (_JEQ, 0, "drop", 6),
+            (_LD_B_IND, 0, 0, 13), (_JSET, 0, "data", 0x02),
+            (_LD_W_IND, 0, 0, 4), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", "drop", run << 16),
+            "data", (_LD_B_IND, 0, 0, 12), (_AND, 0, 0, 0xF0), (_RSH, 0, 0, 2), (_ADD_X, 0, 0, 0), (_TAX, 0, 0, 0),
+            (_LD_W_IND, 0, 0, 0), (_JEQ, "accept", "drop", int.from_bytes(b"GET ", "big")),
             *_epilogue(),
         ]
     )  # fmt: skip

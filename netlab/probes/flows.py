@@ -34,7 +34,9 @@ class Batch:
 
 @dataclass(slots=True, eq=False)
 class Sent:
-    """One flow. `detail` says how an outcome came about, `stray` what came that was no answer."""
+    """One flow. `detail` says how an outcome came about, `stray` what came that was no answer. `passed`: a proxy
+    process took it.
+    """
 
     batch: Batch
     index: int
@@ -43,6 +45,7 @@ class Sent:
     detail: str = ""
     stray: str = ""
     left: bool = False
+    passed: bool = False
     arrivals: list[Arrival] = field(default_factory=list)
 
     def arrived(self, netns: str, seen: Seen) -> None:

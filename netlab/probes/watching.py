@@ -37,6 +37,7 @@ class Eye:
     raw: list[Delivered] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     proved: set[int] = field(default_factory=set)
+    passing: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def eyes(open_netns: Callable[[str], int], watched: Mapping[str, Watched], plan:
 
 def _eye(open_netns: Callable[[str], int], netns: str, what: Watched, plan: Plan) -> Eye:
     address = next((address for address in what.addresses if isinstance(address, IPv4Address)), LOOPBACK)
-    eye = Eye(netns, what.name, -1, what.receiver, netns in plan.senders, address)
+    eye = Eye(netns, what.name, -1, what.receiver, netns in plan.senders, address, passing=what.passing)
     try:
         eye.fd = open_netns(netns)
     except (OSError, NetlabError) as error:

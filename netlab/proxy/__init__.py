@@ -11,6 +11,7 @@ from types import ModuleType
 from netlab.errors import InputError
 from netlab.model import Cluster
 from netlab.ops import Op
+from netlab.proxy import health
 from netlab.proxy.service_ports import service_ports_by_family
 
 
@@ -29,7 +30,8 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     if module is None:
         raise InputError(f"cluster.proxy.mode: {mode!r} is not a proxy mode; there are {', '.join(modes())}")
     ports = service_ports_by_family(cluster)
-    return tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
+    rules = tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
+    return (*rules, *health.plan(cluster))
 
 
 def _modules() -> dict[str, ModuleType]:

@@ -40,6 +40,7 @@ from netlab.ruleset import (
     OrMark,
     Probability,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -186,6 +187,8 @@ def _statement(statement: Statement, family: Family) -> str:
         case Dnat(address, port):
             shown = f"{address}" if address.version == 4 else f"[{address}]"
             return f"-j DNAT --to-destination {shown}:{port}"
+        case Redirect(port):
+            return f"-j REDIRECT --to-ports {port}"
         case Masquerade():
             return "-j MASQUERADE --random-fully"
         case RememberSource(name):

@@ -43,6 +43,7 @@ from netlab.ruleset import (
     OrMark,
     Probability,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -307,7 +308,7 @@ def _statement(statement: Statement, family: Family) -> str:
             return f"update @{set_name} {{ {family} saddr }}"
         case Lookup(map_name, fields):
             return f"{_fields(fields, family)} vmap @{map_name}"
-        case RememberSource():
+        case RememberSource() | Redirect():
             raise AssertionError(f"not an nftables statement: {statement}")
         case _:
             assert_never(statement)
