@@ -3,17 +3,15 @@
 Decides: the text of hosts, hostname, resolv.conf and nsswitch.conf, and the variables {NAME}_SERVICE_HOST
 and their docker-link kin. Refuses to know: who mounts the files and who starts the program.
 
-INTERIM, only until the lab serves DNS: the hosts files also list the lab's Services, so that their names work with any resolver
-library. Remove `_service_lines` and its caller then.
+Names themselves are DNS' business: netlab/dns.py. Where a lab has no DNS, the hosts files list its Services instead.
 """
 
 from collections.abc import Iterator, Mapping
 
-from netlab import ipam
-from netlab.model import Cluster, Pod, Service
+from netlab import dns
+from netlab.model import Address, Cluster, Pod, Service
 from netlab.ops import File
 
-DOMAIN = "cluster.local"
 SERVICES_LISTED = 300
 _HOSTS = """\
 # Kubernetes-managed hosts file.
@@ -29,8 +27,10 @@ _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetwo
 
 def plan(cluster: Cluster) -> tuple[File, ...]:
     """The files of every pod that is placed: `pod/NS/NAME/hosts` and so on."""
-    services = {namespace: _service_lines(cluster, namespace) for namespace in {key.namespace for key in cluster.pods}}
-    resolvers = {namespace: _resolv_conf(cluster, namespace) for namespace in services}
+    servers = name_servers(cluster)
+    spaces = {key.namespace for key in cluster.pods}
+    services = {namespace: "" if servers else _service_lines(cluster, namespace) for namespace in spaces}
+    resolvers = {namespace: _resolv_conf(servers, namespace) for namespace in spaces}
     files: list[File] = []
     for pod in cluster.pods.values():
         if pod.node not in cluster.nodes or not pod.addresses:
@@ -52,29 +52,42 @@ def hostname(pod: Pod) -> str:
 
 def _own_lines(pod: Pod) -> str:
     name = hostname(pod)
-    full = f"{name}.{pod.spec.subdomain}.{pod.meta.namespace}.svc.{DOMAIN}\t{name}" if pod.spec.subdomain else name
+    full = f"{name}.{pod.spec.subdomain}.{pod.meta.namespace}.svc.{dns.DOMAIN}\t{name}" if pod.spec.subdomain else name
     return "".join(f"{address}\t{full}\n" for address in pod.addresses)
 
 
-def _resolv_conf(cluster: Cluster, namespace: str) -> str:
-    server = ipam.service_address(cluster.topology.cluster, 10) if cluster.topology.cluster.service_cidrs else None
-    search = f"search {namespace}.svc.{DOMAIN} svc.{DOMAIN} {DOMAIN}\n"
-    return search + (f"nameserver {server}\n" if server else "") + "options ndots:5\n"
-
-
 def _service_lines(cluster: Cluster, namespace: str) -> str:
-    """INTERIM (see the top). The namespace's own Services first, then the others, no more than SERVICES_LISTED."""
+    """The namespace's own Services first, then the others, no more than SERVICES_LISTED."""
     usable = [service for service in cluster.services.values() if service.cluster_ips and not service.headless]
     usable.sort(key=lambda service: (service.meta.namespace != namespace, service.meta.key))
-    lines = ["# Services of the lab: netlab lists them here until it serves DNS.\n"] if usable else []
+    lines = ["# Services of the lab, which has no DNS (cluster: {dns: true} gives it one).\n"] if usable else []
     for service in usable[:SERVICES_LISTED]:
         own = service.meta.namespace == namespace
         in_namespace = f"{service.meta.name}.{service.meta.namespace}"
-        names = [service.meta.name] * own + [in_namespace, f"{in_namespace}.svc", f"{in_namespace}.svc.{DOMAIN}"]
+        names = [service.meta.name] * own + [in_namespace, f"{in_namespace}.svc", f"{in_namespace}.svc.{dns.DOMAIN}"]
         lines += [f"{address}\t{' '.join(names)}\n" for address in service.cluster_ips]
     if len(usable) > SERVICES_LISTED:
         lines.append(f"# {len(usable) - SERVICES_LISTED} more Services are not listed.\n")
     return "".join(lines)
+
+
+def name_servers(cluster: Cluster) -> tuple[Address, ...]:
+    """Whom a pod asks for names: the Service kube-dns, or a Service with port 53 at the tenth address; () where there is none.
+
+    A kubelet names the tenth address in any case, and every look-up then waits in vain; without a server it fails at once.
+    """
+    service = dns.service_of(cluster)
+    if service is not None and service.cluster_ips:
+        return service.cluster_ips
+    config = cluster.topology.cluster
+    tenth = {network[10] for network in config.service_cidrs if network.num_addresses > 10}
+    asked = (one for one in cluster.services.values() if any(port.port == 53 for port in one.ports))
+    return tuple(address for one in asked for address in one.cluster_ips if address in tenth)
+
+
+def _resolv_conf(servers: tuple[Address, ...], namespace: str) -> str:
+    search = f"search {namespace}.svc.{dns.DOMAIN} svc.{dns.DOMAIN} {dns.DOMAIN}\n"
+    return search + "".join(f"nameserver {server}\n" for server in servers) + "options ndots:5\n"
 
 
 # ---------------------------------------------------------------- environment

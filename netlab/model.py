@@ -110,6 +110,8 @@ class ClusterConfig:
     fabric: str = "bridge"
     routing: str = "static"
     neighbours: Literal["permanent", "learned"] = "permanent"
+    dns: bool = False
+    """Whether the cluster has its own DNS (Service kube-dns and the pods behind it): a topology file says yes unless told."""
     cidrs_given: bool = False
     """True when the topology file said the CIDRs itself, so that a dump must not override them."""
 

@@ -7,7 +7,8 @@ Refuses to know: what a persona answers, how a process is started, and what it i
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
-from netlab.model import Cluster, Container, Pod, Protocol
+from netlab import dns
+from netlab.model import Cluster, Container, ContainerPort, Pod, Protocol
 from netlab.ops import Listener, Op, Process
 
 Environment = Callable[[Pod], Mapping[str, str]]
@@ -33,6 +34,9 @@ def _pod(pod: Pod, environment: Environment) -> Iterator[Op]:
     everywhere = (IPv4Address(0), IPv6Address(0)) if any(address.version == 6 for address in pod.addresses) else ()
     taken: set[tuple[Protocol, int]] = set()
     for container in pod.spec.containers:
+        if dns.is_image(persona(container.image)):
+            yield from _dns(netns, pod, container, everywhere)
+            continue
         if container.command:
             yield _process(netns, pod, container, environment(pod))
             continue
@@ -40,6 +44,23 @@ def _pod(pod: Pod, environment: Environment) -> Iterator[Op]:
             if (port.protocol, port.port) not in taken:
                 taken.add((port.protocol, port.port))
                 yield Listener(netns, str(pod.ref), port.protocol, port.port, persona(container.image), everywhere)
+
+
+def _dns(netns: str, pod: Pod, container: Container, everywhere: tuple[IPv4Address | IPv6Address, ...]) -> Iterator[Op]:
+    """The lab's own DNS server stands in for the image, whatever its command; health and metrics ports just answer."""
+    probe = container.readiness.port if container.readiness is not None else None
+    named = {port.name: port.port for port in container.ports}
+    others = {(Protocol.TCP, named.get(probe, 0) if isinstance(probe, str) else probe or 0)} - {(Protocol.TCP, 0)}
+    questions = {(port.protocol, port.port) for port in container.ports if _asks(port)}
+    others |= {(port.protocol, port.port) for port in container.ports}
+    for protocol, number in sorted(questions or {(Protocol.TCP, 53), (Protocol.UDP, 53)}):
+        yield Listener(netns, str(pod.ref), protocol, number, dns.PERSONA, everywhere)
+    for protocol, number in sorted(others - questions):
+        yield Listener(netns, str(pod.ref), protocol, number, persona(container.image), everywhere)
+
+
+def _asks(port: ContainerPort) -> bool:
+    return port.port == 53 or port.name.startswith("dns")
 
 
 def _process(netns: str, pod: Pod, container: Container, variables: Mapping[str, str]) -> Process:

@@ -1,6 +1,7 @@
 """Small clusters for tests, made by hand: no manifest reader and no controller stands between a test and what it tests."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from typing import Any
 
@@ -87,6 +88,11 @@ def default(**options: Any) -> Cluster:
     ]
     services = [service("kubernetes", "10.96.0.1", (443, 6443)), service("kubia", "10.96.0.80", (80, 8080))]
     return cluster(pods, services, **options)
+
+
+def without_dns(topology: Topology) -> Topology:
+    """The topology without DNS pods, for tests that count pods."""
+    return replace(topology, cluster=replace(topology.cluster, dns=False))
 
 
 def key(name: str, namespace: str = "default") -> Key:

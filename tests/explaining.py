@@ -15,6 +15,7 @@ from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import RuleMet, Shown, Sighting, Witnessed
 from netlab.rendering import iptables
 from netlab.ruleset import Jump
+from tests.clusters import without_dns
 
 ROOT = Path(__file__).parents[1]
 CLIENT = "pod/default/client"
@@ -24,7 +25,7 @@ CLIENT = "pod/default/client"
 def made(mode: str = "iptables", manifest: str = "kubia.yaml") -> tuple[Cluster, Plan]:
     """The two-node lab with these objects, as values."""
     topology, objects, _ = read_inputs(str(ROOT / "topologies/two-node.yaml"), [str(ROOT / "manifests" / manifest)], proxy=mode)
-    cluster = controllers.initial(topology, objects)
+    cluster = controllers.initial(without_dns(topology), objects)
     return cluster, plan.build(cluster)
 
 

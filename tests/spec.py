@@ -424,6 +424,7 @@ def topology_of(case: Case, mode: str | None = None) -> dict[str, Any]:
         "cluster": {
             "podCIDR": _say(case, "10.244.0.0/16"),
             "serviceCIDR": _say(case, "10.96.0.0/16"),
+            "dns": False,
             **({"proxy": proxy} if proxy else {}),
         },
         "networks": {name: {"cidr": _say(case, cidr), "router": _say(case, router)} for name, (cidr, router) in NETWORKS.items()},

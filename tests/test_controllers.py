@@ -8,6 +8,7 @@ import pytest
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError
 from netlab.model import Cluster, Key, KubernetesObject, Service, Topology
+from tests.clusters import without_dns
 
 
 def objects(text: str) -> tuple[KubernetesObject, ...]:
@@ -17,7 +18,7 @@ def objects(text: str) -> tuple[KubernetesObject, ...]:
 def started(text: str = "", topology: str = "") -> Cluster:
     loaded = objects(text) if text else ()
     value: Topology | None = manifest.read_topology(manifest.Source("topology.yaml", topology.encode())) if topology else None
-    return controllers.initial(manifest.adapt_topology(value, loaded), loaded)
+    return controllers.initial(without_dns(manifest.adapt_topology(value, loaded)), loaded)
 
 
 def key(name: str, namespace: str = "default") -> Key:

@@ -25,6 +25,7 @@ from netlab.model import (
     Workload,
     WorkloadKind,
 )
+from tests.clusters import without_dns
 
 APPS = ("a", "b")
 KINDS: tuple[WorkloadKind, ...] = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet")
@@ -157,7 +158,7 @@ def check_endpoints(cluster: Cluster) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(events, max_size=15))
 def test_random_histories(history: list[tuple[str, object]]) -> None:
-    cluster = controllers.initial(default_topology())
+    cluster = controllers.initial(without_dns(default_topology()))
     check(cluster)
     for kind, value in history:
         cluster = after(cluster, kind, value)

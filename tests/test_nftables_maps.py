@@ -22,6 +22,7 @@ from netlab.proxy.service_ports import service_ports_by_family
 from netlab.rendering import nftables as rendering
 from netlab.rendering.alike import unlike
 from netlab.ruleset import Ruleset
+from tests.clusters import without_dns
 from tests.proxy_support import (
     NODE,
     OUTSIDE,
@@ -205,7 +206,7 @@ def test_unlike_cuts_both_ends_and_nothing_else(old: str, new: str, padding: int
 def test_the_page_shows_the_real_rules() -> None:
     """Each block of docs/mode-nftables.md is, line by line, what the plan of its lab has on node-170."""
     topology, objects, _ = read_inputs(str(ROOT / "topologies" / "flat-maps.yaml"), [str(ROOT / "manifests" / "kubia.yaml")])
-    given = controllers.initial(topology, objects)
+    given = controllers.initial(without_dns(topology), objects)
     shown = rendering.text(ruleset(nftables.plan(given, given.nodes["node-170"])))
     planned = "\n".join(line.strip() for line in shown.splitlines())
     (page,) = re.findall(r"^```nft\n(.*?)^```", (ROOT / "docs" / "mode-nftables.md").read_text(), re.MULTILINE | re.DOTALL)

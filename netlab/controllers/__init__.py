@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
-from netlab.controllers import nodes, removal
+from netlab.controllers import addons, nodes, removal
 from netlab.controllers.objects import Action, action, find, kind_of, not_found, objects_of
 from netlab.controllers.putting import ALWAYS, namespace, put_all
 from netlab.controllers.removal import Cascade
@@ -31,7 +31,10 @@ def initial(topology: Topology, objects: Iterable[KubernetesObject] = ()) -> Clu
     others = {("Namespace", Key("", name)): namespace(name) for name in ALWAYS}
     known = nodes.nodes(topology, (obj for obj in given if isinstance(obj, Node)))
     cluster = Cluster(topology, nodes=known, others=others, serial=len(known))
-    return settle(put_all(cluster, (obj for obj in given if not isinstance(obj, Node))))
+    settled = settle(put_all(cluster, (obj for obj in given if not isinstance(obj, Node))))
+    # Last, so that names and addresses of what was given are the same with and without.
+    missing = addons.missing(settled)
+    return settle(put_all(settled, missing)) if missing else settled
 
 
 def apply(cluster: Cluster, objects: Iterable[KubernetesObject]) -> Cluster:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from netlab import ipam
 from netlab.controllers.pods import is_active
+from netlab.dns import is_server
 from netlab.model import Address, Cluster, Node, Pod, PodSpec
 
 TAINTED = "node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }"
@@ -77,7 +78,8 @@ def _load(cluster: Cluster) -> _Load:
 
 
 def _count(load: _Load, pod: Pod) -> None:
-    load.pods[pod.node] = load.pods.get(pod.node, 0) + 1
+    # DNS pods weigh nothing: what is tried in a lab lies on the same nodes with and without them.
+    load.pods[pod.node] = load.pods.get(pod.node, 0) + (not is_server(pod.meta.namespace, pod.meta.labels))
     load.host_ports.update(_host_ports(pod, pod.node))
 
 

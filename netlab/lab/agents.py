@@ -1,6 +1,7 @@
 """The holder's agents: which processes there are, how they are started, and what happens when one dies.
 
 loader     loads rules (libnftables calls exit() when it runs out of descriptors: it must not take the lab along)
+dns        answers questions for names in the DNS pods
 responder  answers for every pod that has no program of its own
 keeper     holds TCP connections open for who asked; started at the first
 workers    probe, read back, verify, capture, run commands; as many as there is to do at once, each one request at a time
@@ -18,8 +19,8 @@ from netlab.lab.connections import Serving
 from netlab.lab.loop import Loop
 
 MAXIMUM_WORKERS = 16
-DEADLINES_S = {"loader": 900.0, "responder": 10.0}
-"""How long the holder waits for an answer. iptables-nft takes minutes for ten thousand Services; the responder never long."""
+DEADLINES_S = {"loader": 900.0, "responder": 10.0, "dns": 10.0}
+"""How long the holder waits for an answer. iptables-nft takes minutes for ten thousand Services; the others never long."""
 
 
 class Agents:
@@ -30,15 +31,34 @@ class Agents:
         self._on_restart = on_restart
         self.loader = self._start("loader", serve_loader)
         self.responder = self._start("responder", serve_responder)
+        self._dns: agent.Agent | None = None
         self._workers: list[agent.Agent] = []
         self._queue: deque[tuple[agent.Reply, str, tuple[Any, ...]]] = deque()
         self._keeper: agent.Agent | None = None
 
+    @property
+    def dns(self) -> agent.Agent:
+        """The DNS server; started when it is first wanted."""
+        if self._dns is None:
+            self._dns = self._start("dns", serve_dns)
+        return self._dns
+
+    def tell_dns(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
+        """Ask the DNS server and do not wait; `wait_for_dns` does."""
+        self.dns.sock.settimeout(DEADLINES_S["dns"])
+        self.dns.request(reply, method, *arguments)
+
+    def wait_for_dns(self) -> None:
+        """Until the DNS server has answered all that it was asked. A dead or stuck one the loop replaces next."""
+        while self.dns.busy:
+            self.dns.on_readable()
+
     def pids(self) -> dict[str, int]:
         """Name -> pid (in the lab's pid namespace) of every agent that runs."""
+        names = {"dns": self._dns.pid} if self._dns is not None else {}
         workers = {f"worker-{number}": worker.pid for number, worker in enumerate(self._workers)}
         keeper = {"keeper": self._keeper.pid} if self._keeper is not None else {}
-        return {"loader": self.loader.pid, "responder": self.responder.pid, **keeper, **workers}
+        return {"loader": self.loader.pid, "responder": self.responder.pid, **names, **keeper, **workers}
 
     def keep(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
         """Let the keeper do it: a connection lives in one process."""
@@ -57,8 +77,8 @@ class Agents:
             self._workers.append(worker)
         worker.request(reply, method, *arguments)
 
-    def call(self, name: Literal["loader", "responder"], method: str, *arguments: Any) -> Any:
-        """Ask the loader or the responder and wait. One that is dead, or does not answer in time, is replaced and asked again."""
+    def call(self, name: Literal["loader", "responder", "dns"], method: str, *arguments: Any) -> Any:
+        """Ask one of the three and wait. One that is dead, or does not answer in time, is replaced and asked again."""
         which: agent.Agent = getattr(self, name)
         try:
             return which.call(method, *arguments, deadline_s=DEADLINES_S[name])
@@ -95,6 +115,8 @@ class Agents:
             self.loader = self._start("loader", serve_loader)
         elif which is self.responder:
             self.responder = self._start("responder", serve_responder)
+        elif which is self._dns:
+            self._dns = self._start("dns", serve_dns)
         self._on_restart(which.name)
 
     def _retire(self, which: agent.Agent) -> None:
@@ -119,6 +141,12 @@ def serve_responder(sock: socket.socket) -> None:
     from netlab.agents import responder
 
     responder.serve(sock)
+
+
+def serve_dns(sock: socket.socket) -> None:
+    from netlab.agents import dns
+
+    dns.serve(sock)
 
 
 def serve_keeper(sock: socket.socket) -> None:

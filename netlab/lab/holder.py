@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from netlab import controllers, discovery, ops, plan
+from netlab import controllers, discovery, dns, ops, plan
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.kernel import agent
 from netlab.kernel import namespaces as ns
@@ -145,6 +145,9 @@ class Lab:
         self._serving_udp: Serving | None = None
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
+        self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
+        if spec.topology.cluster.dns:
+            self._start_dns()
         self.relays = Relays(loop, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
@@ -152,15 +155,16 @@ class Lab:
         self.readiness = Readiness(self)
 
     def info(self) -> dict[str, Any]:
-        """What `ls` shows and what a client needs to join."""
+        """What `ls` shows and what a client needs to join. The DNS pods are the lab's own and not counted."""
+        pods = [pod for pod in self.cluster.pods.values() if not dns.is_server(pod.meta.namespace, pod.meta.labels)]
         return {
             "name": self.spec.name,
             "version": self.spec.version,
             "started": self.started,
             "proxy": self.cluster.topology.cluster.proxy.mode,
             "nodes": len(self.cluster.nodes),
-            "pods": len(self.cluster.pods),
-            "ready": sum(pod.ready for pod in self.cluster.pods.values()),
+            "pods": len(pods),
+            "ready": sum(pod.ready for pod in pods),
         }
 
     @property
@@ -197,6 +201,7 @@ class Lab:
         self._write_files(op for op in added if isinstance(op, ops.File))
         self.kernel.apply((), [op for op in added if _is_link_level(op)])
         self._listen([op for op in added if isinstance(op, ops.Listener)])
+        self._tell_names()
         relays = [op for op in added if isinstance(op, ops.Relay)]
         self.relays.open(relays)
         self._load(difference)
@@ -212,6 +217,7 @@ class Lab:
         for op in removed:
             if isinstance(op, ops.File):
                 (self.files / op.path).unlink(missing_ok=True)
+        self._names_known()
 
     def _write_files(self, files: Iterable[ops.File]) -> None:
         for file in files:
@@ -244,13 +250,45 @@ class Lab:
         self._serving_udp = serving
 
     def _listen(self, listeners: Sequence[ops.Listener]) -> None:
-        if listeners:
-            for problem in self.agents.call("responder", "listen", [(self.netns_path(op.netns), op) for op in listeners]):
+        wanted = [(self.netns_path(op.netns), op) for op in listeners]
+        names = [one for one in wanted if one[1].persona == dns.PERSONA]
+        others = [one for one in wanted if one[1].persona != dns.PERSONA]
+        if names:
+            self._start_dns()
+            self.agents.tell_dns(self._on_names, "listen", names)
+        if others:
+            for problem in self.agents.call("responder", "listen", others):
                 self.log(problem)
 
     def _unlisten(self, listeners: Sequence[ops.Listener]) -> None:
-        if listeners:
-            self.agents.call("responder", "close", [op.identity for op in listeners])
+        names = [op.identity for op in listeners if op.persona == dns.PERSONA]
+        others = [op.identity for op in listeners if op.persona != dns.PERSONA]
+        if names:
+            self.agents.tell_dns(self._on_names, "close", names)
+        if others:
+            self.agents.call("responder", "close", others)
+
+    def _start_dns(self) -> None:
+        if self._names is None:
+            self._names = dns.Zone()
+            _ = self.agents.dns
+
+    def _tell_names(self) -> None:
+        """Send what is new to the DNS server, which takes it in while the rules are loaded: `_names_known` waits for it."""
+        if self._names is not None:
+            zone = dns.zone(self.cluster, self._names)
+            if changes := dns.changes(self._names, zone):
+                self.agents.tell_dns(self._on_names, "update", changes)
+            self._names = zone
+
+    def _names_known(self) -> None:
+        if self._names is not None:
+            self.agents.wait_for_dns()
+
+    def _on_names(self, ok: bool, answer: Any) -> None:
+        problems = [str(answer)] if not ok else answer if isinstance(answer, list) else []
+        for problem in problems:
+            self.log(problem)
 
     def _start_processes(self, processes: Iterable[ops.Process]) -> None:
         for op in processes:
@@ -280,7 +318,15 @@ class Lab:
     def _on_agent_restart(self, name: str) -> None:
         self.log(f"the {name} process died" + ("" if name in ("worker", "keeper") else " and was started again"))
         if name == "responder":
-            self._listen([op for op in self.plan.ops.values() if isinstance(op, ops.Listener)])
+            self._listen([op for op in self._listeners() if op.persona != dns.PERSONA])
+        elif name == "dns":
+            self._names = dns.Zone()
+            self._listen([op for op in self._listeners() if op.persona == dns.PERSONA])
+            self._tell_names()
+            self._names_known()
+
+    def _listeners(self) -> list[ops.Listener]:
+        return [op for op in self.plan.ops.values() if isinstance(op, ops.Listener)]
 
     def _on_process(self, op: ops.Process, status: int, final: bool) -> None:
         """A container's program has ended: for good, or until it is started again."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from netlab import differences
 from netlab.differences import Difference
+from netlab.dns import is_server
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
@@ -58,7 +59,8 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     by side.
     """
     cluster = lab.cluster
-    pods = [str(pod.ref) for pod in cluster.pods.values() if pod.phase == "Running" and pod.addresses]
+    running = [pod for pod in cluster.pods.values() if pod.phase == "Running" and pod.addresses]
+    pods = [str(pod.ref) for pod in running if not is_server(pod.meta.namespace, pod.meta.labels)]
     senders = body.get("from") or pods + [f"node/{name}" for name in cluster.nodes] + _hosts(cluster)
     second = [] if body.get("to") else _second_addresses(cluster)
     to = body.get("to") or pods + _services(cluster) + second
@@ -139,11 +141,12 @@ def _hosts(cluster: Cluster) -> list[str]:
 
 
 def _services(cluster: Cluster) -> list[str]:
-    """Every port of every Service that has a cluster IP, but for `kubernetes`, behind which no lab has an API server."""
+    """Every port of every Service that has a cluster IP, but for `kubernetes`, behind which no lab has an API server, and DNS."""
     return [
         f"svc/{key.namespace}/{key.name}:{port.port}"
         for key, service in cluster.services.items()
         if service.cluster_ips and not service.headless and key != ("default", "kubernetes")
+        if not is_server(key.namespace, service.meta.labels)
         for port in service.ports
         if port.protocol is Protocol.TCP
     ]

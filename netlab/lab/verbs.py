@@ -1,7 +1,7 @@
 """netlab's own verbs, but for probing: each takes the lab and the request's JSON body and returns JSON, at once or later."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from netlab import controllers, manifest, plan
 from netlab.endpoints import Family, endpoints_of
@@ -195,7 +195,8 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
 
 
 def _listener_drift(lab: Lab) -> list[tuple[str, tuple[str, ...] | None]]:
-    open_now = {tuple(identity) for identity in lab.agents.call("responder", "listening")}
+    servers: tuple[Literal["responder", "dns"], ...] = ("responder", "dns") if "dns" in lab.agents.pids() else ("responder",)
+    open_now = {tuple(identity) for server in servers for identity in lab.agents.call(server, "listening")}
     return [
         (f"{op.netns}: nothing listens on {op.protocol} port {op.port}", op.identity)
         for op in lab.plan.ops.values()

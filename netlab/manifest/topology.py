@@ -131,6 +131,8 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         fabric=data.get("fabric") or defaults.fabric,
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
+        # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
+        dns=bool(data["dns"]) if data.get("dns") is not None else not given,
         cidrs_given=bool(given),
     )
 
