@@ -7,7 +7,7 @@ export VENV
 # An ordinary user's PATH on Debian has none of these, and tests call nft and ip by name.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help setup demo test check golden bench clean
+.PHONY: help setup demo test check golden mutations bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -32,6 +32,9 @@ check: setup ## style, types, floors
 
 golden: setup ## write the golden files anew; read the difference before you commit it
 	@NETLAB_GOLDEN=1 NETLAB_UPDATE_GOLDEN=1 $(PYTHON) -m pytest -q tests/test_plan.py tests/test_proxy_names.py
+
+mutations: setup ## break plans and planners on purpose; every one must be caught
+	@$(PYTHON) -m tests.mutations
 
 bench: setup ## measure, beside peers
 	@for what in up change probe; do echo "== $$what"; $(PYTHON) -m netlab bench $$what || exit; done

@@ -113,6 +113,36 @@ class View:
         return list(self._lab.verb("observe", target=self.target, what=what))
 
 
+class Connection:
+    """A TCP connection that the lab holds open. `backend` took it, `answer` is its own name, `result` the judged probe.
+
+    As a context manager it is closed at the end.
+    """
+
+    def __init__(self, lab: "Lab", opened: Mapping[str, Any]) -> None:
+        self._lab, self._id = lab, int(opened["connection"])
+        self.backend: str = opened["backend"]
+        self.answer: str = opened["answer"]
+        self.result = ProbeResult.of(opened["result"])
+        self.problem = ""
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with contextlib.suppress(NetlabError):
+            self.close()
+
+    def use(self, timeout_s: float = 1.0) -> bool:
+        """Ask the peer for its name again, on the same connection: whether the same one answered. Else `problem` says why not."""
+        used = self._lab.verb("use-connection", connection=self._id, timeout_s=timeout_s)
+        self.problem = used["problem"] or ("" if used["same"] else f"another one answered: {used['answer']}")
+        return bool(used["same"])
+
+    def close(self) -> None:
+        self._lab.verb("close-connection", connection=self._id)
+
+
 class Lab:
     """A running lab. As a context manager it is taken down at the end."""
 
@@ -228,6 +258,14 @@ class Lab:
                 "timeout_s": timeout_s, "expect": dict(expect) if expect else None, "namespace": namespace}  # fmt: skip
         return ProbeResult.of(self.request("POST", "/netlab/v1/probe", body))
 
+    def connect(
+        self, sender: str, to: str, source: str | None = None, timeout_s: float = 1.0, namespace: str = "default"
+    ) -> Connection:
+        """Open a TCP connection and hold it, to see whether it outlives changes. Raises ApiError when it is not established."""
+        return Connection(
+            self, self.verb("connect", **{"from": sender}, to=to, source=source, timeout_s=timeout_s, namespace=namespace)
+        )
+
     def matrix(self, senders: Sequence[str] | None = None, to: Sequence[str] | None = None, **options: Any) -> list[ProbeResult]:
         """Every pair of senders and destinations (default: all pods, nodes and hosts, and all pods and Services)."""
         return [ProbeResult.of(result) for result in self.verb("matrix", **{"from": senders, "to": to, **options})]
@@ -315,6 +353,19 @@ class Lab:
     def cluster(self) -> "Cluster":
         """The lab's whole state, as the value that its process works on."""
         return self._state()[0]
+
+    def twin(self, proxy: str, name: str | None = None) -> "Lab":
+        """A new lab with the same nodes, pods and objects as this one has now, in another proxy mode. Ends with this process.
+
+        Raises InputError, MachineError (a mode that this kernel cannot run).
+        """
+        from netlab.lab import start
+        from netlab.lab.inputs import overridden
+
+        cluster = self.cluster()
+        topology = overridden(cluster.topology, proxy, None)
+        name = name or f"{self.name}-{proxy}-{os.getpid()}"
+        return launch(start.spawn_holder(), name, topology, (), cluster=cluster.with_(topology=topology))
 
     def plan(self) -> "Plan":
         """What the lab has installed."""
@@ -418,8 +469,19 @@ def up(
     return launch(start.spawn_holder(), name, topology_value, objects, named=named)
 
 
-def launch(starting: "Starting", name: str, topology: "Topology", objects: Sequence[Any], *, named: bool = False) -> Lab:
-    """Give a waiting holder its lab, which ends with this process unless it is released. On any error nothing is left."""
+def launch(
+    starting: "Starting",
+    name: str,
+    topology: "Topology",
+    objects: Sequence[Any],
+    *,
+    named: bool = False,
+    cluster: "Cluster | None" = None,
+) -> Lab:
+    """Give a waiting holder its lab, which ends with this process unless it is released. On any error nothing is left.
+
+    `cluster`: what the lab begins with, instead of objects.
+    """
     from netlab.lab.spec import LabSpec
 
     try:
@@ -430,7 +492,7 @@ def launch(starting: "Starting", name: str, topology: "Topology", objects: Seque
         starting.cancel()
         raise
     try:
-        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects))
+        spec = LabSpec(name, str(directory), __version__, topology, tuple(objects), cluster)
         ready = starting.go(lock, spec)
     except BaseException:
         starting.cancel()

@@ -8,7 +8,7 @@ Source: kubernetes/kubernetes v1.36 pkg/proxy (endpointslicecache.go, servicepor
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from netlab.model import Address, Cluster, Endpoint, EndpointSlice, Key, Ref, Service, ServicePort, ServiceType
@@ -104,10 +104,11 @@ def endpoints_of(
     for one in mine:
         if one.address_type == family:
             for candidate in _of_slice(one, port):
-                known = found.get(str(candidate))
+                name = str(candidate)
+                known = found.get(name)
                 # While an endpoint moves between slices it is in both: the copy that lives on wins.
                 if known is None or (known.terminating and not candidate.terminating):
-                    found[str(candidate)] = candidate
+                    found[name] = candidate
     return tuple(found[text] for text in sorted(found))
 
 
@@ -121,13 +122,13 @@ def _of_slice(one: EndpointSlice, port: ServicePort) -> Iterable[ServiceEndpoint
         if slice_port.name == port.name and slice_port.protocol == port.protocol and slice_port.port:
             for endpoint in one.endpoints:
                 if endpoint.addresses:
-                    yield replace(_conditions(endpoint), port=slice_port.port)
+                    yield _conditions(endpoint, slice_port.port)
 
 
-def _conditions(endpoint: Endpoint) -> ServiceEndpoint:
+def _conditions(endpoint: Endpoint, port: int) -> ServiceEndpoint:
     return ServiceEndpoint(
         address=endpoint.addresses[0],  # the API allows several, every consumer reads the first
-        port=0,
+        port=port,
         node=endpoint.node_name or None,
         ready=endpoint.ready is not False,
         serving=endpoint.serving is not False,

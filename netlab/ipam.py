@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Literal
 
 from netlab.errors import InputError
-from netlab.model import Address, Cluster, ClusterConfig, Key, Network, Node, Topology
+from netlab.model import Address, Cluster, ClusterConfig, Key, Lan, Network, Node, Topology
 
 Family = Literal["IPv4", "IPv6"]
 
@@ -75,11 +75,14 @@ def pod_address(cluster: Cluster, node: Node, key: Key, family: Family = "IPv4")
     )
 
 
-def service_address(config: ClusterConfig, index: int, family: Family = "IPv4") -> Address:
-    """The index-th address of the service CIDR: 1 is the `kubernetes` Service, 10 DNS. Raises: InputError without such a CIDR."""
-    network = network_of(config.service_cidrs, family)
+def service_address(config: ClusterConfig, index: int, family: Family | None = None) -> Address:
+    """The index-th address of the service CIDR (the primary family's unless told): 1 is the `kubernetes` Service, 10 DNS.
+
+    Raises: InputError without such a CIDR.
+    """
+    network = network_of(config.service_cidrs, family) if family else next(iter(config.service_cidrs), None)
     if network is None:
-        raise InputError(f"the cluster has no {family} serviceCIDR")
+        raise InputError(f"the cluster has no {family or ''} serviceCIDR")
     return network[min(index, network.num_addresses - 1)]
 
 
@@ -153,12 +156,19 @@ def host_route(address: Address) -> Network:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One LAN interface of a node, host or router: `eth0`, `eth1`, ... in the order of the topology's networks."""
+    """One LAN interface of a node, host or router: `eth0`, `eth1`, ... in the order of the topology's networks.
+
+    `networks`: those of the LAN's networks that it has an address in, one or one a family.
+    """
 
     lan: str
     device: str
-    network: Network
+    networks: tuple[Network, ...]
     addresses: tuple[Address, ...]
+
+    def network_of(self, address: Address) -> Network | None:
+        """The connected network that holds the address; None when it is not on this link."""
+        return next((network for network in self.networks if address in network), None)
 
 
 def attachments(topology: Topology, addresses: Iterable[Address]) -> tuple[Attachment, ...]:
@@ -166,23 +176,26 @@ def attachments(topology: Topology, addresses: Iterable[Address]) -> tuple[Attac
     own = tuple(addresses)
     found: list[Attachment] = []
     for lan in topology.networks:
-        inside = tuple(address for address in own if address in lan.cidr)
+        inside = tuple(address for address in own if address in lan)
         if inside:
-            found.append(Attachment(lan.name, f"eth{len(found)}", lan.cidr, inside))
+            found.append(_attachment(lan, len(found), inside))
     return tuple(found)
 
 
 def router_attachments(topology: Topology) -> tuple[Attachment, ...]:
     """The interfaces of the router: one in every LAN that has a router address."""
-    lans = [lan for lan in topology.networks if lan.router is not None]
-    return tuple(
-        Attachment(lan.name, f"eth{index}", lan.cidr, (lan.router,)) for index, lan in enumerate(lans) if lan.router is not None
-    )
+    lans = [lan for lan in topology.networks if lan.routers]
+    return tuple(_attachment(lan, index, lan.routers) for index, lan in enumerate(lans))
+
+
+def _attachment(lan: Lan, index: int, addresses: tuple[Address, ...]) -> Attachment:
+    networks = tuple(cidr for cidr in lan.cidrs if any(address in cidr for address in addresses))
+    return Attachment(lan.name, f"eth{index}", networks, addresses)
 
 
 def off_lan(topology: Topology, addresses: Iterable[Address]) -> tuple[Address, ...]:
     """Those of the addresses that lie in no network of the topology: they live on `lo`."""
-    return tuple(address for address in addresses if not any(address in lan.cidr for lan in topology.networks))
+    return tuple(address for address in addresses if not any(address in lan for lan in topology.networks))
 
 
 # ---------------------------------------------------------------- names

@@ -208,7 +208,7 @@ def _p_of_spread(expected: Outcome, seen: Observation, names: Names) -> float | 
     Flows that reach no observable backend (DROPPED on the way, say) are one bin, with the weight of all such backends.
     """
     backends = expected.backends
-    if expected.affinity or len(backends) < 2 or seen.blind or seen.sent < ENOUGH * len(backends):
+    if expected.spread != "random" or expected.affinity or len(backends) < 2 or seen.blind or seen.sent < ENOUGH * len(backends):
         return None
     counts = [_arrived_at(backend, seen, names) for backend in backends if backend.fate is not DROPPED]
     weights = [1.0] * len(counts)
@@ -224,8 +224,12 @@ def _p_of_spread(expected: Outcome, seen: Observation, names: Names) -> float | 
 def _spread(expected: Outcome, seen: Observation, names: Names, p: float | None) -> Iterator[str]:
     counts = {_name(b.address, b.port, names): _arrived_at(b, seen, names) for b in expected.backends}
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    complete = not seen.blind and sum(counts.values()) == seen.sent
     if p is not None and p < ALPHA:
         yield f"the spread is not even (chi-square, p = {p:.1e} < {ALPHA:.0e}): {listed}"
+    turns = expected.spread == "turns" and not expected.affinity and bool(counts)
+    if turns and complete and max(counts.values()) - min(counts.values()) > 1:
+        yield f"the backends did not take turns: {listed}"
     if expected.affinity and sum(count > 0 for count in counts.values()) > 1:
         yield f"session affinity: one client reached more than one backend: {listed}"
 

@@ -116,11 +116,27 @@ class ClusterConfig:
 
 @dataclass(frozen=True, slots=True)
 class Lan:
-    """networks.NAME: one layer-2 network. `router` is its router's address, None when it has none."""
+    """networks.NAME: one layer-2 network. `router` is its router's address, None when it has none.
+
+    The second pair is that of the other family in a dual-stack network. `address in lan` asks both.
+    """
 
     name: str
     cidr: Network
     router: Address | None = None
+    second_cidr: Network | None = None
+    second_router: Address | None = None
+
+    @property
+    def cidrs(self) -> tuple[Network, ...]:
+        return (self.cidr,) if self.second_cidr is None else (self.cidr, self.second_cidr)
+
+    @property
+    def routers(self) -> tuple[Address, ...]:
+        return tuple(address for address in (self.router, self.second_router) if address is not None)
+
+    def __contains__(self, address: object) -> bool:
+        return any(address in cidr for cidr in self.cidrs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,12 +523,16 @@ class Outcome:
 
     `kind` is the best that may happen. REJECTED and DROPPED have no backends where a rule or the router is the end of it; they
     have some where the packet does reach (or is sent to) a backend and its `fate` is the reason.
+
+    spread: how flows fall on the backends. `random`: each independently. `turns`: one after the other, so that the counts of a
+    client that is alone differ by one at most. `any`: nothing is promised. The tracer leaves it alone.
     """
 
     kind: OutcomeKind
     backends: tuple[Backend, ...] = ()
     affinity: bool = False
     why: str = ""
+    spread: Literal["random", "turns", "any"] = "random"
 
 
 class Judgement(StrEnum):

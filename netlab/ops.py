@@ -134,8 +134,20 @@ class Ruleset:
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """What a health check of the Service proxy tells: of a Service (healthCheckNodePort), or without one of the proxy itself."""
+
+    service: tuple[str, str] | None = None
+    local_endpoints: int = 0
+    eligible: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
-    """The built-in responder listens here. `persona` is the image's base name (`kubia`, `nginx`, `agnhost`, ...)."""
+    """The built-in responder listens here. `persona` is the image's base name (`kubia`, `nginx`, `agnhost`, ...).
+
+    `health`: it answers health checks instead. A change of what they say leaves the socket open.
+    """
 
     netns: str
     pod: str
@@ -143,6 +155,7 @@ class Listener:
     port: int
     persona: str
     addresses: tuple[Address, ...] = ()
+    health: Health | None = None
 
     @property
     def identity(self) -> Identity:
@@ -178,9 +191,36 @@ class File:
         return ("file", self.path)
 
 
-Op = Netns | Bridge | Veth | DeviceAddress | Route | Neighbour | Sysctl | Ruleset | Listener | Process | File
+@dataclass(frozen=True, slots=True)
+class RelayPort:
+    """One Service port that a node's proxy process serves at its own port `port`, turning round `endpoints` in their order.
+
+    `affinity_s` is None where a client does not keep its endpoint.
+    """
+
+    name: str
+    protocol: Protocol
+    port: int
+    endpoints: tuple[tuple[Address, int], ...]
+    affinity_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A node's proxy process (mode userspace) and all that it serves. `udp_idle_s`: when a silent UDP client is forgotten."""
+
+    netns: str
+    ports: tuple[RelayPort, ...]
+    udp_idle_s: float = 0.25
+
+    @property
+    def identity(self) -> Identity:
+        return ("relay", self.netns)
+
+
+Op = Netns | Bridge | Veth | DeviceAddress | Route | Neighbour | Sysctl | Ruleset | Listener | Process | File | Relay
 
 ORDER: tuple[type, ...] = (
-    Netns, File, Sysctl, Bridge, Veth, DeviceAddress, Route, Neighbour, Ruleset, Listener, Process,
+    Netns, File, Sysctl, Bridge, Veth, DeviceAddress, Route, Neighbour, Relay, Ruleset, Listener, Process,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

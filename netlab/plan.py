@@ -25,6 +25,8 @@ from netlab.ops import (
     Netns,
     Op,
     Process,
+    Relay,
+    RelayPort,
     Route,
     Ruleset,
     Sysctl,
@@ -172,7 +174,7 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
                 vanishes = op.netns in dead
             case Sysctl():
                 vanishes = True
-            case Netns() | Listener() | Process() | File():
+            case Netns() | Listener() | Process() | File() | Relay():
                 # A listening socket and a process keep their namespace alive: they are ended one by one.
                 vanishes = False
             case _:
@@ -228,6 +230,8 @@ def _lines(op: Op) -> list[str]:
     match op:
         case Ruleset():
             return [f"{op.value.dialect} rules:", *(f"  {line}" if line else "" for line in _rules(op).splitlines())]
+        case Relay():
+            return [line(op), *(f"  {_relayed(port)}" for port in op.ports)]
         case File():
             return [f"{op.path.rpartition('/')[2]}:", *(f"  {line}" for line in op.text.splitlines())]
         case _:
@@ -262,13 +266,32 @@ def line(op: Op) -> str:
             return f"{op.value.dialect} rules"
         case Listener():
             own = f" on {', '.join(map(str, op.addresses))}" if op.addresses else ""
+            if op.health is not None:
+                return _health(op, own)
             return f"responder {op.port}/{op.protocol.lower()}{own} as {op.persona or 'any image'} for {op.pod}"
         case Process():
             return f"process {' '.join(op.command)!r} for {op.pod} container {op.container}, restarted: {op.restart}"
         case File(path):
             return f"file {path}"
+        case Relay():
+            return f"proxy process for {len(op.ports)} Service ports, UDP clients forgotten after {op.udp_idle_s:g} s"
         case _:
             assert_never(op)
+
+
+def _health(op: Listener, where: str) -> str:
+    """A health check and what it says now."""
+    health = op.health
+    assert health is not None
+    if health.service is None:
+        return f"health check {op.port}/tcp{where} of the proxy: {'well' if health.eligible else 'the node is going'}"
+    return f"health check {op.port}/tcp{where} of {op.pod}: {health.local_endpoints} local endpoints"
+
+
+def _relayed(port: RelayPort) -> str:
+    endpoints = ", ".join(f"{address}:{number}" for address, number in port.endpoints) or "nobody"
+    sticky = f", a client keeps its own for {port.affinity_s} s" if port.affinity_s is not None else ""
+    return f"{port.port}/{port.protocol.lower()} {port.name} to {endpoints} in turn{sticky}"
 
 
 def _veth(op: Veth) -> str:

@@ -216,6 +216,16 @@ class Dnat:
 
 
 @dataclass(frozen=True, slots=True)
+class Redirect:
+    """Rewrite the destination to this machine: the primary address of the interface that the packet came in through, this port.
+
+    What comes in through an interface without an address is dropped (nf_nat_redirect_ipv4); own packets go to 127.0.0.1.
+    """
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class DnatRandom:
     """nftables: `dnat ip addr . port to numgen random mod N map {...}`; one of the targets, uniformly."""
 
@@ -256,8 +266,31 @@ class Lookup:
     fields: tuple[Field, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DnatLookup:
+    """nftables `dnat ip to <fields> . numgen random mod N map @map`: rewrite the destination to one of the N targets that a
+    DataMap has under the packet's fields, uniformly; go on when it has none."""
+
+    map_name: str
+    fields: tuple[Field, ...]
+    modulus: int
+
+
 Verdict = Accept | Drop | Return | Reject | Jump | Goto
-Statement = Verdict | OrMark | XorMark | Dnat | DnatRandom | GotoRandom | Masquerade | RememberSource | UpdateSet | Lookup
+Statement = (
+    Verdict
+    | OrMark
+    | XorMark
+    | Dnat
+    | Redirect
+    | DnatRandom
+    | DnatLookup
+    | GotoRandom
+    | Masquerade
+    | RememberSource
+    | UpdateSet
+    | Lookup
+)
 
 # ---------------------------------------------------------------- structure
 
@@ -292,13 +325,16 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class SetDef:
-    """A set: its key's fields and its elements in a stable order. `timeout_s` makes it dynamic."""
+    """A set: its key's fields and its elements in a stable order. `timeout_s` makes it dynamic; `interval`: keys may hold
+    networks.
+    """
 
     name: str
     fields: tuple[Field, ...]
     elements: tuple[Key, ...] = ()
     timeout_s: int | None = None
     comment: str = ""
+    interval: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +351,25 @@ class MapDef:
     element_comments: tuple[str, ...] = ()
 
 
+Targets = tuple[tuple[Address, int], ...]
+"""Destinations (address, port) among which chance decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataMap:
+    """What DnatLookup asks: under each key `modulus` targets, numbered from 0. No key twice, in a stable order.
+
+    It is asked about packets of one protocol only. In the kernel an element is one target: its key is the fields and the number.
+    """
+
+    name: str
+    fields: tuple[Field, ...]
+    protocol: Protocol
+    modulus: int
+    elements: tuple[tuple[Key, Targets], ...] = ()
+    comment: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """iptables: `filter`, `nat`; nftables: `kube-proxy`. Chains in the order in which they are printed."""
@@ -325,6 +380,7 @@ class Table:
     sets: tuple[SetDef, ...] = ()
     maps: tuple[MapDef, ...] = ()
     comment: str = ""
+    data_maps: tuple[DataMap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,7 +264,7 @@ def _destination(address: Address, port: int, protocol: Protocol | None, text: s
     if chosen is Protocol.ICMP:
         port = 0
     elif not port:
-        raise InputError(f"{text}: {chosen} needs a port, as in {address}:80")
+        raise InputError(f"{text}: {chosen} needs a port, as in {label(address, 80, chosen).partition('/')[0]}")
     return Destination(address, port, chosen, label(address, port, chosen))
 
 
@@ -289,7 +289,7 @@ def _machine_destination(cluster: Cluster, ref: Ref, port: str, protocol: Protoc
 
 
 def _service_destination(cluster: Cluster, service: Service, port: str, protocol: Protocol | None, text: str) -> Destination:
-    if service.headless or not service.cluster_ips:
+    if service.headless or service.external_name or not service.cluster_ips:
         return _endpoint_destination(cluster, service, port, protocol, text)
     address = service.cluster_ips[0]
     if protocol is Protocol.ICMP:
@@ -319,6 +319,11 @@ def _service_port(service: Service, port: str, protocol: Protocol | None, text: 
 def _endpoint_destination(cluster: Cluster, service: Service, port: str, protocol: Protocol | None, text: str) -> Destination:
     """A headless Service's name stands for its endpoints; the first ready one is taken."""
     if service.external_name:
+        alias = service.external_name.removesuffix(".")
+        if alias.endswith(DOMAIN):
+            meant = _by_name(cluster, alias, service.meta.namespace, text)
+            if not meant.external_name:  # an alias of an alias may lead back here
+                return _service_destination(cluster, meant, port, protocol, text)
         raise InputError(f"{text}: an ExternalName Service stands for {service.external_name}, which is outside the lab")
     for endpoint_slice in sorted(cluster.slices.values(), key=lambda one: one.meta.key):
         if endpoint_slice.service != service.meta.key:
@@ -400,10 +405,10 @@ def source_address(cluster: Cluster, sender: Ref, destination: Address) -> Addre
 
 def _lan_source(cluster: Cluster, node: str, sender: Ref, destination: Address, own: tuple[Address, ...]) -> Address:
     """The own address in the LAN through which the next hop is reached: on the link, by static route, by default."""
-    lans = [lan for lan in cluster.topology.networks if any(address in lan.cidr for address in own)]
+    lans = [lan for lan in cluster.topology.networks if any(address in lan for address in own)]
 
     def in_lan_of(hop: Address) -> Address | None:
-        return next((address for lan in lans if hop in lan.cidr for address in own if address in lan.cidr), None)
+        return next((address for lan in lans for cidr in lan.cidrs if hop in cidr for address in own if address in cidr), None)
 
     hops = [destination] if in_lan_of(destination) else []
     if node:
@@ -415,7 +420,7 @@ def _lan_source(cluster: Cluster, node: str, sender: Ref, destination: Address, 
         host = next(host for host in cluster.topology.hosts if host.name == sender.name)
         routes = sorted(host.routes, key=lambda route: -route[0].prefixlen)
         hops += [via for network, via in routes if destination in network]
-    hops += [lan.router for lan in lans if lan.router is not None]
+    hops += [router for lan in lans for router in lan.routers]
     return next((found for hop in hops if (found := in_lan_of(hop)) is not None), own[0])
 
 

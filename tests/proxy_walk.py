@@ -23,6 +23,7 @@ from netlab.ruleset import (
     DestinationLocal,
     DestinationPort,
     Dnat,
+    DnatLookup,
     DnatRandom,
     Drop,
     Field,
@@ -40,6 +41,7 @@ from netlab.ruleset import (
     OrMark,
     Probability,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -209,6 +211,12 @@ def _run(table: Table, statement: Statement, one: Packet) -> list[End]:
             return [End("accept", replace(one, address=address, port=port, rewritten=True))]
         case DnatRandom(targets):
             return [end for address, port in targets for end in _run(table, Dnat(address, port), one)]
+        case DnatLookup(map_name, fields, _):
+            (data,) = (item for item in table.data_maps if item.name == map_name)
+            given = dict(data.elements).get(_values(one, fields))
+            return [End("", one)] if given is None else _run(table, DnatRandom(given), one)
+        case Redirect(port):
+            return [End("accept", replace(one, port=port, rewritten=True))]
         case Masquerade():
             return [End("accept", replace(one, masqueraded=True))]
         case RememberSource(name) | UpdateSet(name):
@@ -250,7 +258,9 @@ def _holds(table: Table, match: Match, one: Packet) -> bool:
         case InSet(set_name, fields, negate):
             (found,) = (item for item in table.sets if item.name == set_name)
             known = one.recent if found.timeout_s is not None else ()
-            return (_values(one, fields) in found.elements or set_name in known) != negate
+            values = _values(one, fields)
+            held = values in found.elements or (found.interval and any(_covered(values, key) for key in found.elements))
+            return (held or set_name in known) != negate
         case _:
             assert_never(match)
 
@@ -258,6 +268,10 @@ def _holds(table: Table, match: Match, one: Packet) -> bool:
 def _values(one: Packet, fields: tuple[Field, ...]) -> tuple[Any, ...]:
     values = {Field.SADDR: one.source, Field.DADDR: one.address, Field.L4PROTO: one.protocol, Field.DPORT: one.port}
     return tuple(values[field] for field in fields)
+
+
+def _covered(values: tuple[Any, ...], key: tuple[Any, ...]) -> bool:
+    return all(v in k if hasattr(k, "prefixlen") else v == k for v, k in zip(values, key, strict=True))
 
 
 def _is_own(one: Packet, address: Address) -> bool:

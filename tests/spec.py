@@ -6,6 +6,7 @@ far-away addresses from which the cases send. Over 400 lines: each object is wri
 would, and the two must be read side by side.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -49,6 +50,8 @@ Origin = Literal["pod", "node", "external"]
 
 HERE = Path(__file__).parent / "spec_cases"
 MODES = ("iptables", "nftables")
+MAPS = "nftables-maps"
+"""Mode nftables with the flat layout: it must answer whatever nftables does."""
 NODE = "node-a"
 ZONES = {"node-a": "zone-a", "node-b": "zone-b"}
 POD_CIDRS = {"node-a": "10.244.1.0/24", "node-b": "10.244.2.0/24"}
@@ -75,6 +78,7 @@ class Case:
     endpoints: tuple[Raw, ...]
     config: Raw
     steps: tuple[Raw, ...]
+    ipv6: bool = False
 
     @property
     def single(self) -> bool:
@@ -164,6 +168,52 @@ def _verdict_case(case_id: str, names: list[str], config: Raw, row: Raw, index: 
     return Case(case_id, f"{row['from']} to {row['to']} of {names[index]}", tuple(services), tuple(endpoints), config, (step,))
 
 
+# ---------------------------------------------------------------- the same in IPv6
+
+_V4 = re.compile(r"(?<![0-9.])(\d+)\.(\d+)\.(\d+)\.(\d+)(/\d+)?(?![0-9.])")
+
+
+def in_ipv6(case: Case) -> Case:
+    """The same case with every address, network and endpoint mapped; 127.0.0.1 becomes ::1, where node ports never work."""
+    services, endpoints, config, steps = (_mapped(part) for part in (case.services, case.endpoints, case.config, case.steps))
+    if case.id == "np-07":
+        steps = tuple({key: value for key, value in step.items() if key != "expect_iptables"} for step in steps)
+    return Case(case.id, case.about, services, endpoints, config, steps, ipv6=True)
+
+
+def v6(text: str) -> str:
+    """10.244.1.5 as fd00:10:244:1::5, 10.244.1.0/24 as fd00:10:244:1::/64; in any text, decimal digits kept."""
+    return _V4.sub(lambda found: _v6(*found.groups()), text)
+
+
+def _v6(a: str, b: str, c: str, d: str, prefix: str | None) -> str:
+    if a == "127":
+        return "::1" + ("/128" if prefix else "")
+    length = int(prefix[1:]) if prefix else 0
+    if prefix == "/0":
+        return "::/0"
+    if length > 24 or not prefix:
+        return str(ip_address(f"fd00:{a}:{b}:{c}::{d}")) + (f"/{96 + length}" if prefix else "")
+    return str(ip_network(f"fd00:{a}:{b}:{c}::/{16 + 2 * length}"))
+
+
+def _mapped(part: Any) -> Any:
+    match part:
+        case str():
+            return v6(part)
+        case dict():
+            return {v6(key): _mapped(value) for key, value in part.items()}
+        case list() | tuple():
+            return type(part)(map(_mapped, part))
+        case _:
+            return part
+
+
+def _say(case: Case, text: str) -> str:
+    """A constant of the cases' world as the case has it."""
+    return v6(text) if case.ipv6 else text
+
+
 # ---------------------------------------------------------------- questions and answers
 
 
@@ -174,6 +224,11 @@ def origin_of(packet: Raw) -> Origin:
 def flow_of(packet: Raw, case: Case) -> Flow:
     source, protocol = ip_address(packet["srcIP"]), Protocol(packet["proto"])
     return Flow(sender_of(packet, case), source, ip_address(packet["to"]), packet["port"], protocol)
+
+
+def target_of(packet: Raw) -> str:
+    """What a packet is sent to, as `netlab probe` takes it."""
+    return f"[{packet['to']}]:{packet['port']}" if ":" in packet["to"] else f"{packet['to']}:{packet['port']}"
 
 
 def sender_of(packet: Raw, case: Case) -> Ref:
@@ -188,22 +243,27 @@ def sender_of(packet: Raw, case: Case) -> Ref:
 
 def expected_of(step: Raw, mode: str) -> Expected:
     """What a step (or a case without steps) says for this mode: the mode's own word, else the common one."""
-    said = step.get(f"expect_{mode}") or step["expect"]
+    said = step.get(f"expect_{proxy_of(mode)['mode']}") or step["expect"]
     masquerades = said.get("masq_by_endpoint") or dict.fromkeys(said.get("endpoints", ()), said.get("masq"))
     backends = set()
     for text in said.get("endpoints", ()):
         address, _, port = text.rpartition(":")
-        backends.add(Backend(ip_address(address), int(port), bool(masquerades[text])))
+        backends.add(Backend(ip_address(address.strip("[]")), int(port), bool(masquerades[text])))
     return Expected(KINDS[said["result"]], frozenset(backends))
 
 
 # ---------------------------------------------------------------- a Cluster
 
 
+def proxy_of(mode: str) -> dict[str, Any]:
+    """The keys of `cluster.proxy` that stand for a mode of these suites."""
+    return {"mode": "nftables", "layout": "maps"} if mode == MAPS else {"mode": mode}
+
+
 def cluster_of(case: Case, mode: str) -> Cluster:
     """The case's cluster, settled: services, slices as given, and every pod that the case mentions."""
     pods = {Key("default", name): pod for name, pod in _pods(case).items()}
-    services = {Key("default", raw["name"]): _service(raw) for raw in case.services}
+    services = {Key("default", raw["name"]): _service(raw, case) for raw in case.services}
     slices = {one.meta.key: one for one in _slices(case)}
     nodes = {name: _node(case, name) for name in NODE_ADDRESSES}
     return Cluster(_topology(case, mode), nodes=nodes, pods=pods, services=services, slices=slices)
@@ -212,31 +272,36 @@ def cluster_of(case: Case, mode: str) -> Cluster:
 def _node_addresses(case: Case, name: str) -> tuple[str, ...]:
     """A node that sends from a load balancer's address must have it."""
     sources = (packet["srcIP"] for packet in case.packets if packet["from"] == "node" and name == NODE)
-    extra = dict.fromkeys(s for s in sources if s not in NODE_ADDRESSES[name] and not ip_address(s).is_loopback)
-    return (*NODE_ADDRESSES[name], *extra)
+    own = tuple(_say(case, text) for text in NODE_ADDRESSES[name])
+    extra = dict.fromkeys(s for s in sources if s not in own and not ip_address(s).is_loopback)
+    return (*own, *extra)
 
 
 def _topology(case: Case, mode: str) -> Topology:
     given = case.config.get("nodePortAddresses")
     proxy = ProxyConfig(
-        mode=mode,
+        **proxy_of(mode),
         masquerade_all=case.config.get("masqueradeAll", False),
         detect_local=case.config.get("detectLocal", "ClusterCIDR"),
         node_port_addresses=tuple(ip_network(text) for text in given) if given else None,
     )
     return Topology(
         "spec",
-        ClusterConfig((ip_network("10.244.0.0/16"),), (ip_network("10.96.0.0/16"),), proxy, cidrs_given=True),
-        tuple(Lan(name, ip_network(cidr), ip_address(router)) for name, (cidr, router) in NETWORKS.items()),
+        ClusterConfig(
+            (ip_network(_say(case, "10.244.0.0/16")),), (ip_network(_say(case, "10.96.0.0/16")),), proxy, cidrs_given=True
+        ),
         tuple(
-            NodeSpec(name, tuple(map(ip_address, _node_addresses(case, name))), (ip_network(POD_CIDRS[name]),))
+            Lan(name, ip_network(_say(case, cidr)), ip_address(_say(case, router))) for name, (cidr, router) in NETWORKS.items()
+        ),
+        tuple(
+            NodeSpec(name, tuple(map(ip_address, _node_addresses(case, name))), (ip_network(_say(case, POD_CIDRS[name])),))
             for name in NODE_ADDRESSES
         ),
         (
             HostSpec(
                 "client",
-                tuple(map(ip_address, HOST_ADDRESSES)),
-                tuple((ip_network(network), ip_address(gateway)) for network, gateway in HOST_ROUTES.items()),
+                tuple(ip_address(_say(case, text)) for text in HOST_ADDRESSES),
+                tuple((ip_network(_say(case, to)), ip_address(_say(case, gateway))) for to, gateway in HOST_ROUTES.items()),
             ),
         ),
     )
@@ -244,10 +309,11 @@ def _topology(case: Case, mode: str) -> Topology:
 
 def _node(case: Case, name: str) -> Node:
     labels = {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": ZONES[name]}
-    return Node(Meta(name, labels=labels), tuple(map(ip_address, _node_addresses(case, name))), (ip_network(POD_CIDRS[name]),))
+    addresses = tuple(map(ip_address, _node_addresses(case, name)))
+    return Node(Meta(name, labels=labels), addresses, (ip_network(_say(case, POD_CIDRS[name])),))
 
 
-def _service(raw: Raw) -> Service:
+def _service(raw: Raw, case: Case) -> Service:
     headless = raw["clusterIP"] == "None"
     affinity = raw.get("sessionAffinity") or {}
     return Service(
@@ -269,7 +335,7 @@ def _service(raw: Raw) -> Service:
         source_ranges=tuple(map(ip_network, raw.get("loadBalancerSourceRanges", ()))),
         health_check_node_port=raw.get("healthCheckNodePort"),
         publish_not_ready_addresses=raw.get("publishNotReadyAddresses", False),
-        ip_families=("IPv4",),
+        ip_families=("IPv6",) if case.ipv6 else ("IPv4",),
     )
 
 
@@ -282,6 +348,7 @@ def _slices(case: Case) -> tuple[EndpointSlice, ...]:
                 Key("default", service["name"]),
                 endpoints=tuple(_endpoint(raw) for raw in endpoints),
                 ports=tuple(SlicePort(name, port, Protocol(protocol)) for name, port, protocol in ports),
+                address_type="IPv6" if case.ipv6 else "IPv4",
             )
         )
     return tuple(found)
@@ -315,7 +382,7 @@ def _endpoint(raw: Raw) -> Endpoint:
 
 
 def _pod_name(address: str) -> str:
-    return "pod-" + address.replace(".", "-")
+    return "pod-" + address.replace(".", "-").replace(":", "-")
 
 
 def _pod_ports(case: Case) -> dict[str, tuple[str, list[tuple[int, str]]]]:
@@ -326,7 +393,8 @@ def _pod_ports(case: Case) -> dict[str, tuple[str, list[tuple[int, str]]]]:
             known = found.setdefault(endpoint["ip"], (endpoint["node"], []))[1]
             known.extend((port, protocol) for _, port, protocol in ports if (port, protocol) not in known)
     for packet in case.packets:
-        node = next((n for n, cidr in POD_CIDRS.items() if ip_address(packet["srcIP"]) in ip_network(cidr)), None)
+        source = ip_address(packet["srcIP"])
+        node = next((n for n, cidr in POD_CIDRS.items() if source in ip_network(_say(case, cidr))), None)
         if node is not None:
             found.setdefault(packet["srcIP"], (node, []))
     return found
@@ -348,22 +416,31 @@ def _pods(case: Case) -> dict[str, Pod]:
 
 def topology_of(case: Case, mode: str | None = None) -> dict[str, Any]:
     """The case's topology, as a topology file would have it."""
-    proxy = {**({"mode": mode} if mode else {}), **case.config}
+    proxy = {**(proxy_of(mode) if mode else {}), **case.config}
     return {
         "apiVersion": "netlab/v1",
         "kind": "Topology",
         "name": "spec",
-        "cluster": {"podCIDR": "10.244.0.0/16", "serviceCIDR": "10.96.0.0/16", **({"proxy": proxy} if proxy else {})},
-        "networks": {name: {"cidr": cidr, "router": router} for name, (cidr, router) in NETWORKS.items()},
+        "cluster": {
+            "podCIDR": _say(case, "10.244.0.0/16"),
+            "serviceCIDR": _say(case, "10.96.0.0/16"),
+            **({"proxy": proxy} if proxy else {}),
+        },
+        "networks": {name: {"cidr": _say(case, cidr), "router": _say(case, router)} for name, (cidr, router) in NETWORKS.items()},
         "nodes": {
             name: {
                 "addresses": list(_node_addresses(case, name)),
-                "podCIDR": POD_CIDRS[name],
+                "podCIDR": _say(case, POD_CIDRS[name]),
                 "labels": {"topology.kubernetes.io/zone": ZONES[name]},
             }
             for name in NODE_ADDRESSES
         },
-        "hosts": {"client": {"addresses": list(HOST_ADDRESSES), "routes": dict(HOST_ROUTES)}},
+        "hosts": {
+            "client": {
+                "addresses": [_say(case, text) for text in HOST_ADDRESSES],
+                "routes": {_say(case, to): _say(case, gateway) for to, gateway in HOST_ROUTES.items()},
+            }
+        },
     }
 
 
@@ -384,7 +461,9 @@ def receiver_at(case: Case, address: str) -> str:
 
 def address_of(case: Case, name: str) -> str:
     """The address of a receiver of the case, by its name in probe results."""
-    return name.rpartition("/")[2].removeprefix("pod-").replace("-", ".") if name.startswith("pod/") else name.rpartition(":")[0]
+    if not name.startswith("pod/"):
+        return name.rpartition(":")[0].strip("[]")
+    return name.rpartition("/")[2].removeprefix("pod-").replace("-", ":" if case.ipv6 else ".")
 
 
 def _pod_json(address: str, node: str, ports: list[tuple[int, str]]) -> dict[str, Any]:
@@ -426,7 +505,7 @@ def _slices_json(case: Case) -> list[dict[str, Any]]:
                 "namespace": "default",
                 "labels": {"kubernetes.io/service-name": service["name"]},
             },
-            "addressType": "IPv4",
+            "addressType": "IPv6" if case.ipv6 else "IPv4",
             "ports": [{"name": name, "port": port, "protocol": protocol} for name, port, protocol in ports],
             "endpoints": [_endpoint_json(raw) for raw in endpoints],
         }

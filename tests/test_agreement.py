@@ -37,7 +37,7 @@ def traces(case_id: str, mode: str, fabric: str) -> tuple[tuple[Trace, Outcome],
 
 
 @pytest.mark.parametrize("fabric", FABRICS)
-@pytest.mark.parametrize("mode", spec.MODES)
+@pytest.mark.parametrize("mode", (*spec.MODES, spec.MAPS))
 @pytest.mark.parametrize("case", ASKED, ids=lambda case: case.id)
 def test_trace_agrees_with_the_oracle(case: spec.Case, mode: str, fabric: str) -> None:
     for traced, expected in traces(case.id, mode, fabric):
@@ -49,7 +49,7 @@ def test_trace_agrees_with_the_oracle(case: spec.Case, mode: str, fabric: str) -
         assert traced.even
 
 
-@pytest.mark.parametrize("mode", spec.MODES)
+@pytest.mark.parametrize("mode", (*spec.MODES, spec.MAPS))
 @pytest.mark.parametrize("case", SINGLE, ids=lambda case: case.id)
 def test_trace_sends_packets_where_the_table_says(case: spec.Case, mode: str) -> None:
     said = spec.expected_of(case.steps[0], mode)

@@ -136,6 +136,20 @@ def test_errors_become_exit_codes(
     assert (str(error) in seen.err) if isinstance(error, NetlabError) else (seen.err == "")
 
 
+@pytest.mark.parametrize(("verb", "code"), [(["get", "svc"], 4), (["exec", "pod/a", "--", "true"], 125)], ids=["get", "exec"])
+def test_a_bug_is_no_failed_expectation(verb: list[str], code: int, lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.answers = {"get": ValueError("an odd one"), "exec_replace": ValueError("an odd one")}
+    seen = run(*verb, capsys=capsys)
+    assert seen[:2] == (code, "")
+    assert "Traceback" in seen[2] and "ValueError: an odd one" in seen[2]
+
+
+def test_a_verb_that_is_promised_is_not_taken_for_another() -> None:
+    for word in app.NOT_BUILT - app.VERBS.keys():
+        error = app.unknown_verb(word)
+        assert (error.exit_code, "not built yet in this version" in str(error), "did you mean" in str(error)) == (2, True, False)
+
+
 def test_all_problems_are_shown() -> None:
     from netlab.cli.output import error_text
     from netlab.errors import Problem
@@ -208,6 +222,11 @@ def test_completion_knows_the_verbs() -> None:
             ["fault", "link-down", "node/a:eth1"],
             ("fault", ("link-down",), {"target": "node/a", "device": "eth1", "namespace": "default"}),
         ),
+        (
+            ["fault", "link-up", "pod/a:eth0", "-n", "web"],
+            ("fault", ("link-up",), {"target": "pod/a", "device": "eth0", "namespace": "web"}),
+        ),
+        (["logs", "a", "-c", "side"], ("logs", ("pod/a", "default", "side"), {})),
         (["fault", "kill-pod", "rc/x"], ("fault", ("kill-pod",), {"target": "rc/x", "namespace": "default"})),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -215,7 +234,7 @@ def test_completion_knows_the_verbs() -> None:
 def test_words_become_one_request(
     arguments: list[str], call: tuple[Any, ...], lab: FakeLab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lab.answers = {"get": [], "exec_replace": 0}
+    lab.answers = {"get": [], "exec_replace": 0, "fault": {"target": "pod/default/x-1"}, "logs": "text"}
     assert app.main(arguments) == 0
     assert lab.asked == [call]
 

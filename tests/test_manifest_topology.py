@@ -118,8 +118,6 @@ MISTAKES = [
     ("unknown key", "nodse: 3", "t.yaml:1:1: nodse: unknown field; did you mean nodes?"),
     ("unknown mode", "cluster: {proxy: {mode: iptable}}", 'cluster.proxy.mode: "iptable" is not one of iptables, nftables'),
     ("mode of a later version", "cluster: {proxy: {mode: ipvs}}", "t.yaml:1:25: cluster.proxy.mode: ipvs is not built yet"),
-    ("userspace", "cluster: {proxy: {mode: userspace}}", "userspace is not built yet"),
-    ("layout of a later version", "cluster: {proxy: {layout: maps}}", "maps is not built yet"),
     ("routing of a later version", "cluster: {routing: bgp}", "bgp is not built yet"),
     ("unknown fabric", "cluster: {fabric: bridged}", "did you mean bridge?"),
     ("detectLocal in small letters", "cluster: {proxy: {detectLocal: clustercidr}}", "did you mean ClusterCIDR?"),

@@ -1,5 +1,6 @@
 """Both proxy modes: where does the first packet of a connection land, and does it keep its source? One row a behaviour."""
 
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from netlab import proxy
 from netlab.errors import InputError
 from netlab.model import Cluster, Endpoint, LoadBalancerIngress, Meta, Protocol, Service, ServicePort, ServiceType, SlicePort
-from netlab.ops import Sysctl
+from netlab.ops import Listener, Sysctl
 from netlab.proxy import iptables, nftables
 from netlab.ruleset import Ruleset
 from tests.proxy_support import (
@@ -29,12 +30,18 @@ from tests.proxy_support import (
 from tests.proxy_walk import outcome, packet
 
 MODES = {"iptables": iptables, "nftables": nftables}
+LAYOUTS = (*MODES, "maps")
+"""Modes, and nftables again with the flat layout."""
 VIP, EXTERNAL_IP, CLUSTER_IP = "203.0.113.200", "192.0.2.33", "10.96.0.10"
 LOCAL, REMOTE = "10.244.1.5:8080", "10.244.2.5:8080"
 
 
 def rules(given: Cluster, mode: str) -> Ruleset:
-    return ruleset(MODES[mode].plan(given, given.nodes["node-a"]))
+    if mode == "maps":
+        topology = given.topology
+        proxy_ = replace(topology.cluster.proxy, mode="nftables", layout="maps")
+        given = given.with_(topology=replace(topology, cluster=replace(topology.cluster, proxy=proxy_)))
+    return ruleset(MODES["nftables" if mode == "maps" else mode].plan(given, given.nodes["node-a"]))
 
 
 def web(*endpoints: Endpoint, proxy: dict[str, Any] | None = None, zone_a: str = "zone-a", **fields: Any) -> Cluster:
@@ -87,7 +94,7 @@ def verdict(sender: str, frontend: str, kind: str, setting: str) -> str:
     return row
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", LAYOUTS)
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("sender", "frontend"), TABLE, ids=" to ".join)
@@ -212,7 +219,7 @@ ROWS: dict[str, tuple[Cluster, str, str, int, Expected, Expected]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", LAYOUTS)
 @pytest.mark.parametrize("name", ROWS)
 def test_row(name: str, mode: str) -> None:
     given, source, to, port, of_iptables, of_nftables = ROWS[name]
@@ -221,7 +228,7 @@ def test_row(name: str, mode: str) -> None:
     assert outcome(rules(given, mode), packet(source, to, port, **fields)) == expected
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", LAYOUTS)
 def test_protocols_are_separate(mode: str) -> None:
     found = rules(everything(), mode)
     udp = packet(OUTSIDE, NODE, 30053, Protocol.UDP)
@@ -231,13 +238,13 @@ def test_protocols_are_separate(mode: str) -> None:
     assert outcome(found, packet(OUTSIDE, NODE, 30053))[0] == "not-handled"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", LAYOUTS)
 def test_hairpin_is_masqueraded_only_to_itself(mode: str) -> None:
     seen = outcome(rules(web(*BOTH), mode), packet("10.244.1.5", CLUSTER_IP))
     assert seen == ("endpoints", {LOCAL: True, REMOTE: False})
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", LAYOUTS)
 def test_affinity_keeps_a_client_with_its_endpoint_whatever_the_frontend(mode: str) -> None:
     found = rules(web(*BOTH, session_affinity="ClientIP", affinity_timeout_s=60), mode)
     assert outcome(found, packet(POD, CLUSTER_IP)) == KEPT
@@ -274,12 +281,12 @@ def test_every_rule_of_a_service_names_its_owner() -> None:
 
 
 def test_plan_covers_every_node_in_the_mode_asked_for() -> None:
-    assert proxy.modes() == ("iptables", "nftables")
-    for mode in proxy.modes():
+    assert {"iptables", "nftables"} <= set(proxy.modes())
+    for mode in MODES:
         given = everything(mode=mode)
         ops = [op for op in proxy.plan(given) if op.identity[0] == "ruleset"]
         assert [op.identity for op in ops] == [("ruleset", f"node/{name}", mode) for name in given.nodes]
         one_by_one = tuple(op for node in given.nodes.values() for op in MODES[mode].plan(given, node))
-        assert proxy.plan(given) == one_by_one
+        assert tuple(op for op in proxy.plan(given) if not isinstance(op, Listener)) == one_by_one
     with pytest.raises(InputError, match=r"ipvs.*iptables, nftables"):
         proxy.plan(everything(mode="ipvs"))

@@ -235,3 +235,14 @@ def test_namespaces_of_pods_nodes_and_hosts(cluster: Cluster) -> None:
 def test_source_addresses(cluster: Cluster, sender: str, destination: str, expected: str) -> None:
     ref = targets.resolve_sender(cluster, sender)
     assert str(targets.source_address(cluster, ref, ip_address(destination))) == expected
+
+
+def test_an_external_name_in_the_cluster_is_an_alias(cluster: Cluster) -> None:
+    for name, meant in (("alias", "web.shop"), ("loop", "loop2.default"), ("loop2", "loop.default")):
+        alias = Service(Meta(name, "default"), ServiceType.EXTERNAL_NAME, external_name=f"{meant}.svc.cluster.local.")
+        cluster = cluster.with_(services={**cluster.services, alias.meta.key: alias})
+    found = targets.resolve_destination(cluster, "alias:http")
+    assert (str(found.address), found.port) == ("10.96.0.99", 80)
+    for name in ("loop:80", "ext:80"):
+        with pytest.raises(InputError, match="outside the lab"):
+            targets.resolve_destination(cluster, name)

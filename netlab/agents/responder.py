@@ -22,11 +22,11 @@ import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NoReturn
 
-from netlab.agents import answers
+from netlab.agents import answers, health
 from netlab.agents.answers import PodFacts
 from netlab.agents.dialling import Dialling
 from netlab.errors import KernelError, MachineError
@@ -117,6 +117,8 @@ class Responder:
 
         Raises KernelError (port taken, address absent), MachineError (protocol that this kernel has not).
         """
+        if self._renewed(op):
+            return
         self.close(op.identity)
         sockets: list[socket.socket] = []
         with entered(netns_fd, self._home):
@@ -134,6 +136,15 @@ class Responder:
         self._doors[op.identity] = doors
         for door in doors:
             self._add(door.sock, partial(_serve_udp if op.protocol is Protocol.UDP else self._accept, door))
+
+    def _renewed(self, op: Listener) -> bool:
+        """Only what a health check says has changed: the sockets stay, and so do their connections."""
+        doors = self._doors.get(op.identity)
+        if op.health is None or doors is None or replace(doors[0].op, health=op.health) != op:
+            return False
+        for door in doors:
+            door.op = op
+        return True
 
     def close(self, identity: Identity) -> bool:
         """Stop listening, and end the connections that came through that listener. False when there was no such listener."""
@@ -350,7 +361,12 @@ class Responder:
                 client.out += b"HTTP/1.1 100 Continue\r\n\r\n"
                 client.inbox[:] = client.inbox.replace(b"100-continue", b"100-answered", 1)
                 return
-            answer = answers.http_answer(request, client.door.op.persona, pod, client.peer)
+            op = client.door.op
+            answer = (
+                health.http_answer(request, op.health)
+                if op.health is not None
+                else answers.http_answer(request, op.persona, pod, client.peer)
+            )
             if isinstance(answer, answers.Dial):
                 self._dial(client, request, answer)
                 return
@@ -539,7 +555,7 @@ def serve(sock: socket.socket) -> NoReturn:
         for path, op in wanted:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                _, namespace, name = op.pod.split("/")
+                *_, namespace, name = op.pod.split("/")
                 responder.listen(fd, op, PodFacts(name, namespace))
             except (KernelError, MachineError) as error:
                 problems.append(str(error))

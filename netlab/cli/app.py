@@ -48,6 +48,9 @@ VERBS: dict[str, str] = {
 }
 """Verb -> module of netlab.cli. The function has the verb's name, with an underscore where Python has taken it (`exec_`)."""
 
+NOT_BUILT = frozenset({"explain", "rollout", "port-forward", "top", "events", "graph", "report", "kubeconfig"})
+"""Verbs that are promised. Those that are in VERBS by now are built, whatever this says."""
+
 GROUPS = frozenset({"fault", "bench"})
 """Verbs with verbs of their own: their module has a typer app named `app`."""
 
@@ -76,6 +79,9 @@ PROGRAMS = frozenset({"exec", "shell", "tcpdump"})
 EXEC_FAILED = 125
 """What those return when netlab, not the program, has failed (as `docker run` and `env` do)."""
 
+BUG = 4
+"""An exception that nobody foresaw proves nothing: it must not look like an expectation that failed (1)."""
+
 BROKEN_PIPE = 128 + signal.SIGPIPE
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -93,6 +99,8 @@ def main(argv: list[str], starting: Any = None) -> int:
         return int(finished.code or 0)
     except SystemExit as usage:  # help, or a mistake that typer has found and shown
         return EXEC_FAILED if usage.code and set(verbs) <= PROGRAMS else int(usage.code or 0)
+    except Exception:  # outside of the verb itself
+        return bug(set(verbs) <= PROGRAMS)
     return 0
 
 
@@ -118,6 +126,8 @@ def wanted(argv: list[str]) -> tuple[str, ...]:
 def unknown_verb(word: str) -> NetlabError:
     from netlab.errors import InputError
 
+    if word in NOT_BUILT:
+        return InputError(f"`netlab {word}` is not built yet in this version; `netlab --help` lists the verbs")
     close = difflib.get_close_matches(word, VERBS, n=1)
     hint = f"did you mean `netlab {close[0]}`?" if close else "`netlab --help` lists the verbs"
     return InputError(f"unknown verb {word!r}; {hint}")
@@ -182,9 +192,20 @@ def guard(function: Callable[..., int | None]) -> Callable[..., None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
             code = BROKEN_PIPE
+        except Exception:
+            code = bug(function.__name__.rstrip("_") in PROGRAMS)
         raise Finished(code)
 
     return verb
+
+
+def bug(is_program: bool) -> int:
+    """Show the exception that is being handled, a mistake of netlab's own; returns the exit code."""
+    import traceback
+
+    traceback.print_exc()
+    print("error: this is a bug in netlab; the lines above belong in its report", file=sys.stderr)
+    return EXEC_FAILED if is_program else BUG
 
 
 def report(error: NetlabError) -> None:

@@ -1,23 +1,28 @@
 """How `capture` and `tcpdump` get at a lab's packets: a child joins the lab and records; what people read is printed out here.
 
 Recording needs root of the lab's user namespace; tcpdump, which prints, must not be root there (with a single uid it fails to
-change its user, `-Z root` or not). So the child records into a pipe and tcpdump reads it on this side of the namespace.
+change its user, `-Z root` or not). So the child records into a pipe and tcpdump reads it on this side of the namespace. The child
+keeps the lab's namespaces alive, so it ends with this process and with the lab, whichever goes first.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import IO, TYPE_CHECKING
 
 from netlab.cli import output
 from netlab.errors import InputError, KernelError, LabGone, MachineError, NetlabError
+from netlab.joining import PR_SET_PDEATHSIG
 from netlab.kernel import namespaces
 from netlab.observe import capture, tcpdump
 from netlab.observe.capture import Captured, Place, Wanted
@@ -57,7 +62,7 @@ def run(
                 done = _start(lab, places, wanted, out, ()).finish()
     lost = f", {done.dropped} more were lost because they came too fast" if done.dropped else ""
     where = f" in {file}" if file not in (None, "-") else ""
-    output.message(f"{done.packets} packets{where}{lost}")
+    output.message(f"{output.number_of(done.packets, 'packet')}{where}{lost}")
     return 0
 
 
@@ -77,7 +82,9 @@ def run_tcpdump(lab: "Lab", target: str, arguments: Sequence[str], namespace: st
     )
     output.message(f"listening on {wanted.device} of {places[0].name}")
     done = _printed(lab, places, wanted, wish.shown, {f"{place.name}:": "" for place in places})
-    output.message(f"{done.packets} packets captured\n{done.dropped} packets dropped by kernel")
+    output.message(
+        f"{output.number_of(done.packets, 'packet')} captured\n{output.number_of(done.dropped, 'packet')} dropped by kernel"
+    )
     return 0
 
 
@@ -103,8 +110,13 @@ def _printed(lab: "Lab", places: Sequence[Place], wanted: Wanted, shown: Sequenc
     command = [tcpdump.program(), "-r", "-", *(("-l", "--number") if cooked else ()), *shown]
     names_read, names_write = os.pipe()
     with _patient(), os.fdopen(names_read) as names:
-        reader = subprocess.Popen(  # it inherits that SIGINT is ignored: it ends when the recording does
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE if cooked else None, stderr=subprocess.PIPE, text=True
+        reader = subprocess.Popen(  # in a group of its own, where Ctrl-C does not reach it: it ends when the recording does
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if cooked else None,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
         )
         assert reader.stdin is not None and reader.stderr is not None
         try:
@@ -162,6 +174,8 @@ class _Recorder:
         found = json.loads(text)
         if "error" in found:
             raise {3: MachineError, 2: LabGone}.get(found["code"], KernelError)(found["error"])
+        if found["gone"]:
+            output.message("the lab is gone, and the capture ends with it")
         return Captured(found["packets"], found["dropped"], tuple(found["interfaces"]))
 
 
@@ -169,30 +183,66 @@ def _start(lab: "Lab", places: Sequence[Place], wanted: Wanted, out_fd: int, unu
     """Fork the child that joins the lab and records into `out_fd`."""
     report_read, report_write = os.pipe()
     sys.stdout.flush()
+    parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # until both sides have their handlers
     pid = os.fork()
     if pid:
         os.close(report_write)
+        signal.signal(signal.SIGTERM, lambda number, _: _pass_on(pid, number))
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return _Recorder(pid, os.fdopen(report_read))
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupted)
+        signal.signal(signal.SIGTERM, _interrupted)
         for fd in (report_read, *unused):
             os.close(fd)
-        os.write(report_write, json.dumps(_record(lab.pid, places, wanted, out_fd)).encode())
+        os.write(report_write, json.dumps(_record(lab.pid, parent, places, wanted, out_fd, before)).encode())
     finally:
         os._exit(0)
 
 
-def _record(holder: int, places: Sequence[Place], wanted: Wanted, out_fd: int) -> dict[str, object]:
+def _pass_on(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """End in good order, once: a second signal (to the group, and passed on) must not disturb the end of the file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _record(
+    holder: int, parent: int, places: Sequence[Place], wanted: Wanted, out_fd: int, signals: Iterable[int]
+) -> dict[str, object]:
     try:
-        opened = {place.netns: os.open(f"/proc/{holder}/fd/{place.netns}", os.O_RDONLY | os.O_CLOEXEC) for place in places}
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # not earlier: from here on an interrupt is an answer, too
+        try:
+            alive = os.pidfd_open(holder)  # readable when the holder has ended
+            opened = {place.netns: os.open(f"/proc/{holder}/fd/{place.netns}", os.O_RDONLY | os.O_CLOEXEC) for place in places}
+        except (FileNotFoundError, ProcessLookupError):
+            raise LabGone("the lab is gone") from None
         _join_user_namespace(holder)
-        done = capture.capture(places, lambda netns: os.dup(opened[netns]), out_fd, wanted)
+        _end_with(parent)
+        done = capture.capture(places, lambda netns: os.dup(opened[netns]), out_fd, wanted, stop_fd=alive)
     except NetlabError as error:
         return {"error": str(error), "code": error.exit_code}
     except OSError as error:
         return {"error": f"the capture could not go on: {error}", "code": 1}
-    return {"packets": done.packets, "dropped": done.dropped, "interfaces": done.interfaces}
+    except KeyboardInterrupt:  # before the first packet could come
+        return {"packets": 0, "dropped": 0, "interfaces": (), "gone": False}
+    gone = bool(select.select([alive], [], [], 0)[0])
+    return {"packets": done.packets, "dropped": done.dropped, "interfaces": done.interfaces, "gone": gone}
+
+
+def _end_with(parent: int) -> None:
+    """Be killed when the parent dies. To be asked for when the namespaces are joined: the kernel forgets it at a change of
+    credentials.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before that
+        os._exit(0)
 
 
 def _join_user_namespace(holder: int) -> None:
@@ -210,9 +260,15 @@ def _join_user_namespace(holder: int) -> None:
 
 @contextlib.contextmanager
 def _patient() -> Iterator[None]:
-    """Ctrl-C is for the recording child, which then ends in good order; this process waits for its report."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C is for the recording child, which then ends in good order; this process waits for its report.
+
+    SIGTTOU is ignored for tcpdump, which inherits that: its group is in the background, and it may print all the same.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTTOU)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -26,9 +26,7 @@ def draw(cluster: Cluster, width: int = WIDTH, collapse: int | None = None, serv
     drawn: set[str] = set()
     parts = []
     for lan in cluster.topology.networks:
-        here = [
-            one for one in (*hosts(cluster), *nodes(cluster, collapse)) if any(address in lan.cidr for address in one.addresses)
-        ]
+        here = [one for one in (*hosts(cluster), *nodes(cluster, collapse)) if any(address in lan for address in one.addresses)]
         again = [one for one in here if one.name in drawn]
         new = [one for one in here if one.name not in drawn]
         drawn |= {one.name for one in new}
@@ -71,14 +69,14 @@ def network(lan: Lan, new: Sequence[Member], again: Sequence[Member], width: int
     """The network's line, with the boxes of its hosts above and of its nodes below."""
     above = rows([box(one, above=True) for one in new if one.name.startswith("host/")], width)
     below = rows([box(one, above=False) for one in new if one.name.startswith("node/")], width)
-    router = f", router {lan.router}" if lan.router else ""
-    title = f"== {lan.name} {lan.cidr}{router} "
+    router = f", router {' '.join(map(str, lan.routers))}" if lan.routers else ""
+    title = f"== {lan.name} {' '.join(map(str, lan.cidrs))}{router} "
     longest = max([len(title) + 4, *(len(line) for row in (*above, *below) for line in row)])
     lines = [line for row in above for line in row]
     lines.append(title.ljust(longest, "="))
     for at, row in enumerate(below):
         lines += [*([f"== {lan.name} ".ljust(longest, "=")] if at else []), *row]
-    lines += [f"   also here: {one.name} {' '.join(str(each) for each in one.addresses if each in lan.cidr)}" for one in again]
+    lines += [f"   also here: {one.name} {' '.join(str(each) for each in one.addresses if each in lan)}" for one in again]
     return "".join(line + "\n" for line in lines)
 
 

@@ -84,18 +84,26 @@ def route_cells(row: Json) -> list[str]:
 
 
 def conntrack_cells(row: Json) -> list[str]:
-    """One connection: its protocol and state, the original direction, and where the reply comes from."""
-    return [
-        str(row.get(key, "")) or "-"
-        for key in ("protocol", "state", "src", "sport", "dst", "dport", "reply_src", "reply_sport", "reply_dst")
-    ]
+    """One connection: its protocol and state, the original direction, who answers, and to whom where that is not the source."""
+    there, back = (row.get("reply_dst"), row.get("reply_dport")), (row.get("src"), row.get("sport"))
+    ends = [_end(row, "src", "sport"), _end(row, "dst", "dport"), _end(row, "reply_src", "reply_sport")]
+    rewritten = _end(row, "reply_dst", "reply_dport") if there != back else "-"
+    return [str(row.get("protocol", "")) or "-", str(row.get("state", "")) or "-", *ends, rewritten]
+
+
+def _end(row: Json, address: str, port: str) -> str:
+    """`10.96.0.80:80 svc/default/kubia:80`; ICMP has no ports."""
+    where = str(row.get(address, ""))
+    shown = f"[{where}]" if ":" in where else where
+    name = (row.get("names") or {}).get(address, "")
+    return " ".join(part for part in (f"{shown}:{row[port]}" if row.get(port) else where, name) if part) or "-"
 
 
 TABLES = {
     "Link": (("DEVICE", "STATE", "MAC", "MASTER", "MTU"), link_cells),
     "Route": (("DESTINATION", "GATEWAY", "DEVICE", "SOURCE"), route_cells),
     "Conntrack": (
-        ("PROTOCOL", "STATE", "SOURCE", "SPORT", "DESTINATION", "DPORT", "REPLIES-FROM", "REPLY-PORT", "REPLIES-TO"),
+        ("PROTOCOL", "STATE", "SOURCE", "DESTINATION", "ANSWERED-BY", "MASQUERADED-AS"),
         conntrack_cells,
     ),
 }

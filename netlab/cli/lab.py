@@ -2,7 +2,8 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,7 +27,9 @@ def up(
     ] = None,
     files: FilesOption = None,
     name: Annotated[str | None, typer.Option(metavar="LAB", help="The lab's name; otherwise the topology's.")] = None,
-    proxy: Annotated[str | None, typer.Option(metavar="MODE", help="iptables or nftables, whatever the topology says.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option(metavar="MODE", help="iptables, nftables or userspace, whatever the topology says.")
+    ] = None,
     fabric: Annotated[str | None, typer.Option(metavar="NAME", help="bridge or routed, whatever the topology says.")] = None,
     named: Annotated[bool, typer.Option("--named", help="Publish the namespaces for `ip netns exec` (root only).")] = False,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
@@ -59,7 +62,25 @@ def up(
         print(lab.name, flush=True)
     lab.release()
     output.message(
-        f"{lab.started['nodes']} nodes, {lab.started['pods']} pods, proxy {lab.started['proxy']}; `netlab down` takes it down"
+        f"{output.number_of(lab.started['nodes'], 'node')}, {output.number_of(lab.started['pods'], 'pod')}, "
+        f"proxy {lab.started['proxy']}; `netlab down` takes it down"
+    )
+    if lab.started["ready"] < lab.started["pods"]:
+        tell_waiting(lab.get("pods", namespace=None))
+
+
+def tell_waiting(pods: Sequence[dict[str, Any]], most: int = 5) -> None:
+    """Name the pods that were not ready when the lab had settled; some of those asked for now may be by now."""
+    from netlab.cli.tables import pod_status, ready_condition
+
+    waiting = [pod for pod in pods if not ready_condition(pod) and pod["status"].get("phase") != "Succeeded"]
+    if not waiting:
+        return
+    shown = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']} ({pod_status(pod)})" for pod in waiting[:most]]
+    more = f" and {len(waiting) - most} more" if len(waiting) > most else ""
+    verb = "is" if len(waiting) == 1 else "are"
+    output.message(
+        f"{output.number_of(len(waiting), 'pod')} {verb} not ready: {', '.join(shown)}{more}; `netlab describe po NAME` says why"
     )
 
 

@@ -28,9 +28,11 @@ def apply(files: FilesOption = None, lab: LabOption = None) -> None:
       netlab apply -f manifests/
       kubectl create deployment web --image=nginx --dry-run=client -o yaml | netlab apply -f -
     """
-    documents = read(files)
+    documents = read(files, "apply")
+    versions = {(document["kind"], document["metadata"]["name"]): document["apiVersion"] for document in documents}
     for done in output.attach(lab).apply(documents):
-        print(f"{identity(done['kind'])}/{done['name']} {done['action']}")
+        kind, name = done["kind"], done["name"]
+        print(f"{identity(kind, versions.get((kind, name), ''))}/{name} {done['action']}")
 
 
 def delete(
@@ -53,23 +55,26 @@ def delete(
       netlab delete -f manifests/kubia.yaml
     """
     mode = output.choose(CASCADE.get(cascade, cascade), ("background", "foreground", "orphan"), "--cascade")
-    targets = [(kind, name, namespace) for kind, name in named(what or [])]
+    targets = [(kind, name, namespace, "") for kind, name in named(what or [])]
     if files:
-        targets += [target_of(document) for document in read(files)]
+        targets += [target_of(document) for document in read(files, "delete")]
     if not targets:
         raise InputError("nothing to delete: give KIND/NAME or -f MANIFEST")
     running = output.attach(lab)
     missing: list[Problem] = []
-    for kind, name, where in targets:
+    wrong: list[Problem] = []
+    for kind, name, where, version in targets:
         try:
             running.delete(kind, name, where, "orphan" if mode == "orphan" else "background")
-            print(f'{identity(kind)} "{name}" deleted', flush=True)
+            print(f'{identity(kind, version)} "{name}" deleted', flush=True)
         except ApiError as error:
             if error.code != 404:
                 raise
             missing.append(Problem(str(error)))
-    if missing and not ignore:
-        raise InputError(tuple(missing))
+        except InputError as error:
+            wrong += error.problems
+    if wrong or (missing and not ignore):
+        raise InputError((*wrong, *(() if ignore else missing)))
 
 
 CASCADE = {"true": "background", "false": "orphan"}
@@ -226,7 +231,7 @@ def scale(
 # ---------------------------------------------------------------- what was asked for
 
 
-def read(files: Sequence[str] | None) -> list[Json]:
+def read(files: Sequence[str] | None, verb: str) -> list[Json]:
     """The objects of the manifests as JSON, checked here so that errors name file and line; warnings are shown."""
     import sys
 
@@ -236,12 +241,15 @@ def read(files: Sequence[str] | None) -> list[Json]:
         raise InputError("give the manifests with -f FILE, -f DIRECTORY or -f -")
     loaded = manifest.read_objects(manifest.read_paths(files, sys.stdin.buffer.read))
     output.warn(loaded.warnings)
+    if not loaded.objects:
+        raise InputError(f"no objects passed to {verb}")
     return [dict(obj.manifest) for obj in loaded.objects]
 
 
-def target_of(document: Json) -> tuple[str, str, str]:
+def target_of(document: Json) -> tuple[str, str, str, str]:
+    """(kind, name, namespace, apiVersion) of a manifest."""
     meta = document["metadata"]
-    return document["kind"], meta["name"], meta.get("namespace") or "default"
+    return document["kind"], meta["name"], meta.get("namespace") or "default", document["apiVersion"]
 
 
 def named(words: Sequence[str]) -> Iterable[tuple[str, str]]:
@@ -270,13 +278,15 @@ def plural(word: str) -> str:
     return kinds.find(word).plural
 
 
-def identity(kind: str) -> str:
-    """singular.group of a kind, as kubectl's messages have it."""
+def identity(kind: str, api_version: str = "") -> str:
+    """singular.group of a kind, as kubectl's messages have it. A kind that Kubernetes does not have is its manifest's word."""
     from netlab.manifest import kinds
 
-    info = kinds.find(kind)
-    group, slash, _ = info.api_version.partition("/")
-    return f"{info.singular}.{group}" if slash else info.singular
+    own = not api_version or api_version.rpartition("/")[0] in kinds.groups()  # else a custom resource, such as Knative's Service
+    info = kinds.by_name().get(kind.lower()) if own else None
+    group, slash, _ = (info.api_version if info else api_version).partition("/")
+    singular = info.singular if info else kind.lower()
+    return f"{singular}.{group}" if slash else singular
 
 
 def fetch(running: "Lab", kind: str, name: str | None, namespace: str | None, selector: str) -> list[Json]:

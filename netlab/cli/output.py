@@ -93,6 +93,11 @@ def choose(given: str | None, allowed: Sequence[str], option: str) -> str | None
     raise InputError(f"{option} {given}: unknown value{hint}")
 
 
+def number_of(number: int, thing: str) -> str:
+    """`1 packet`, `2 packets`."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
 def split_ref(text: str) -> tuple[str, str]:
     """KIND/NAME as kubectl's `delete` and `scale` take it."""
     kind, slash, name = text.partition("/")

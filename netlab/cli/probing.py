@@ -95,18 +95,29 @@ def matrix(
     ] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="SELECTOR", help="Destinations: the same, and svc/NAME.")] = None,
     form: Annotated[str, typer.Option("-o", "--output", metavar="table|json|junit")] = "table",
+    proxy: Annotated[
+        str | None,
+        typer.Option(metavar="all", help="Every proxy mode side by side: the lab, and a twin of it for each other mode."),
+    ] = None,
     lab: LabOption = None,
 ) -> int:
     """Probe every pair: expected against seen.
+
+    With --proxy all every disagreement between the modes is listed, and explained by the known difference that it is; one that is
+    not explained makes the exit code 1.
 
     \b
     Examples:
       netlab matrix
       netlab matrix --from app=client --to svc/kubia
       netlab matrix -o junit > matrix.xml
+      netlab matrix --proxy all --from node/node-170 --to 10.96.0.1:81
     """
     output.choose(form, ("table", "json", "junit"), "-o")
+    output.choose(proxy, ("all",), "--proxy")
     running = output.attach(lab)
+    if proxy is not None:
+        return compared(running, ends(running, senders, services=False), ends(running, to, services=True), form)
     results = [one.json() for one in running.matrix(ends(running, senders, services=False), ends(running, to, services=True))]
     if not results:
         raise InputError("no pair of sender and destination fits: `netlab get po,svc -A` shows what there is")
@@ -120,11 +131,24 @@ def matrix(
     return worst(results)
 
 
+def compared(running: "Lab", senders: list[str] | None, to: list[str] | None, form: str) -> int:
+    """`--proxy all`."""
+    from netlab.cli import comparing
+
+    output.choose(form, ("table", "json"), "-o with --proxy all")
+    comparison = comparing.matrix(running, senders, to)
+    if form == "json":
+        output.print_json(comparison.json())
+    else:
+        print(comparing.text(comparison, output.coloured()), end="")
+    return comparison.exit_code
+
+
 def ends(running: "Lab", text: str | None, services: bool) -> list[str] | None:
     """The targets that `--from` or `--to` means: targets with commas, or the pods (and Services) with labels."""
     if text is None:
         return None
-    if "/" in text or re.fullmatch(r"[0-9.,:]+", text):
+    if "/" in text or ":" in text or re.fullmatch(r"[0-9.,]+", text):
         return text.split(",")
     kinds = ("pods", "services") if services else ("pods",)
     found = [(kind, one["metadata"]) for kind in kinds for one in running.get(kind, None, None, text)]
@@ -138,9 +162,16 @@ def owners(running: "Lab") -> dict[str, str]:
     pods = running.get("pods", None, None)
     services = running.get("services", None, None)
     found = {
-        one["status"].get("podIP", ""): f"pod/{one['metadata']['name']}" for one in pods if not one["spec"].get("hostNetwork")
+        address: f"pod/{one['metadata']['name']}"
+        for one in pods
+        if not one["spec"].get("hostNetwork")
+        for address in (one["status"].get("podIP", ""), *(each["ip"] for each in one["status"].get("podIPs") or ()))
     }
-    return found | {one["spec"].get("clusterIP", ""): f"svc/{one['metadata']['name']}" for one in services}
+    return found | {
+        address: f"svc/{one['metadata']['name']}"
+        for one in services
+        for address in (one["spec"].get("clusterIP", ""), *(one["spec"].get("clusterIPs") or ()))
+    }
 
 
 def worst(results: Sequence[Mapping[str, Any]]) -> int:
@@ -178,18 +209,19 @@ def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool, names: Mappi
             shown = cell(one) if one else "-"
             row += (paint(shown, COLOUR[one["verdict"]], colour) if one else shown) + " " * (wide - len(shown))
         rows.append(row.rstrip())
-    rows += ["", *(f"  {head:>3}  {named(end, names)}" for head, end in zip(heads, ends, strict=True)), ""]
+    width = max(24, *map(len, ends))
+    rows += ["", *(f"  {head:>3}  {named(end, names, width)}" for head, end in zip(heads, ends, strict=True)), ""]
     tally = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
     rows.append(", ".join(paint(f"{number} {word}", COLOUR[word], colour) for word, number in tally.items() if number))
     rows += [f"  {one['from']} -> {one['to']}: {line}" for one in results if one["verdict"] != "pass" for line in one["why"]]
     return "".join(row + "\n" for row in rows)
 
 
-def named(destination: str, names: Mapping[str, str]) -> str:
+def named(destination: str, names: Mapping[str, str], width: int = 24) -> str:
     """A destination with the object that has its address."""
     address = destination.partition("/")[0]
     owner = names.get(address) or names.get(address.rpartition(":")[0].strip("[]"))
-    return f"{destination:<24}  {owner}" if owner else destination
+    return f"{destination:<{width}}  {owner}" if owner else destination
 
 
 def junit(results: Sequence[Mapping[str, Any]]) -> str:
@@ -227,7 +259,7 @@ def verify(
     else:
         for line in report.drift:
             print(line)
-        done = f"{len(report.drift)} differences" + (
+        done = output.number_of(len(report.drift), "difference") + (
             f", {report.repaired} repaired" if repair else "; `netlab verify --repair` mends them"
         )
         output.message(done if report.drift else paint("the kernel holds what was planned", "green", output.coloured(sys.stderr)))

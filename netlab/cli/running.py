@@ -31,6 +31,9 @@ def run(
 ) -> int:
     """Run scenarios, one line a step. Exit code 0 when every expectation held, 1 when one failed, 4 when evidence is missing.
 
+    With --proxy all the modes are compared, probe by probe: every disagreement is listed with the known difference that explains
+    it, and one that none explains is a failure.
+
     \b
     Examples:
       netlab run scenarios/nodeport.yaml
@@ -39,8 +42,9 @@ def run(
     output.choose(form, ("json",), "-o")
     files = files_of(scenarios)
     from netlab import client
+    from netlab.cli import comparing
     from netlab.proxy import modes
-    from netlab.scenario import reports, runner
+    from netlab.scenario import reports, runner, side_by_side
     from netlab.scenario.values import exit_code
 
     output.choose(proxy, (*modes(), "all"), "--proxy")
@@ -49,9 +53,12 @@ def run(
     runs = runner.run_all(files, untethered if keep else client.up, options)
     if junit:
         write(junit, reports.junit(runs))
+    compared = side_by_side.compared(runs) if proxy == "all" else ()
     if form == "json":
-        output.print_json(reports.document(runs))
-    return exit_code(runs)
+        output.print_json({**reports.document(runs), **({"comparisons": [one.json() for one in compared]} if compared else {})})
+    for one in compared:
+        print(f"\n{one.name}: {comparing.summary(one.comparison, output.coloured())}", end="", file=out)
+    return max((exit_code(runs), *(one.exit_code for one in compared)), key=(0, 4, 1).index)
 
 
 def files_of(paths: Sequence[str]) -> list[Path]:

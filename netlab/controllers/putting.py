@@ -7,7 +7,7 @@ Refuses to know what follows from a change: that is the controllers' work.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from netlab.controllers import names, nodes, services
+from netlab.controllers import families, names, nodes, services
 from netlab.controllers.objects import kind_of, merged
 from netlab.controllers.pods import is_active
 from netlab.controllers.services import Taken
@@ -159,9 +159,9 @@ def _pod_addresses(cluster: Cluster) -> dict[Address, Key]:
     found: dict[Address, Key] = {}
     for node in cluster.nodes.values():
         found.update(dict.fromkeys(node.addresses, Key("", f"node/{node.meta.name}")))
-        bridge = gateway(node)
-        if bridge is not None:
-            found[bridge] = Key("", f"the bridge of node/{node.meta.name}")
+        for bridge in (gateway(node), gateway(node, "IPv6")):
+            if bridge is not None:
+                found[bridge] = Key("", f"the bridge of node/{node.meta.name}")
     for pod in cluster.pods.values():
         if not pod.spec.host_network:
             found.update(dict.fromkeys(pod.addresses, pod.meta.key))
@@ -199,8 +199,12 @@ def _put_workload(draft: Draft, workload: Workload) -> None:
 
 def _put_service(draft: Draft, service: Service) -> None:
     old = draft.services.get(service.meta.key)
+    config = draft.cluster.topology.cluster
+    service = families.completed(config, service, old)
     carried = services.carried(service, old) if old is not None else service
-    if _refuse(draft, service, services.refusals(draft.cluster.topology.cluster, carried, old, draft.taken)):
+    live = bool(service.meta.uid) and old is None  # a live cluster took it
+    unfit = () if live else families.refusals(config, carried)
+    if _refuse(draft, service, (*services.refusals(config, carried, old, draft.taken), *unfit)):
         return
     stored = _stored(draft, old, service)
     assert isinstance(stored, Service)

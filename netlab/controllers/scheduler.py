@@ -51,6 +51,12 @@ def place(cluster: Cluster) -> Cluster:
     return cluster.with_(pods={key: placed.get(key, pod) for key, pod in cluster.pods.items()})
 
 
+def host_addresses(node: Node) -> tuple[Address, ...]:
+    """The addresses of a hostNetwork pod: its node's first, and where pods have both families the first of the other."""
+    other = [address for address in node.addresses if address.version != node.addresses[0].version]
+    return (*node.addresses[:1], *(other[:1] if len(node.pod_cidrs) > 1 else ()))
+
+
 def unfit(spec: PodSpec, node: Node) -> str:
     """Why a pod of this kind may not run on a node; '' when it may."""
     if node.control_plane and not spec.tolerates_control_plane:
@@ -94,7 +100,7 @@ def _placed(cluster: Cluster, pod: Pod, load: _Load) -> Pod:
     node, message = _node(cluster, pod, load)
     if node is None:
         return pod if pod.message == message else replace(pod, message=message)
-    addresses = node.addresses[:1] if pod.spec.host_network else pod.addresses
+    addresses = host_addresses(node) if pod.spec.host_network else pod.addresses
     if not addresses:
         free = _free(cluster, node, load)
         addresses = free.next

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from netlab import ipam
-from netlab.controllers import names
+from netlab.controllers import families, names
 from netlab.errors import ApiError
 from netlab.model import (
     Address,
@@ -51,7 +51,8 @@ def external(service: Service) -> bool:
 
 
 def _lacks_address(service: Service) -> bool:
-    return not service.cluster_ips and not service.headless and service.type is not ServiceType.EXTERNAL_NAME
+    lacking = len(service.cluster_ips) < max(1, len(service.ip_families))
+    return lacking and not service.headless and service.type is not ServiceType.EXTERNAL_NAME
 
 
 def _wants_node_ports(service: Service) -> bool:
@@ -68,10 +69,13 @@ def _lacks_ports(service: Service) -> bool:
 
 
 def _addresses(cluster: Cluster, service: Service, free: dict[ipam.Family, Iterator[Address]]) -> tuple[Address, ...]:
-    """One free address a family. The iterators are shared within one round, so that each address is given once."""
+    """One address a family, given or free. The iterators are shared within one round, so that each is given once."""
     families: tuple[ipam.Family, ...] = service.ip_families or ("IPv4",)
     found = []
     for family in families:
+        if known := [address for address in service.cluster_ips if family == f"IPv{address.version}"]:
+            found.append(known[0])
+            continue
         address = next(free.setdefault(family, ipam.free_cluster_ips(cluster, family)), None)
         if address is None:
             raise ApiError(
@@ -180,7 +184,9 @@ def carried(service: Service, previous: Service) -> Service:
     if service.type is ServiceType.EXTERNAL_NAME:
         return service
     if not service.headless and not service.cluster_ips:
-        service = replace(service, cluster_ips=previous.cluster_ips)
+        families_now = service.ip_families or ("IPv4", "IPv6")
+        kept = tuple(address for address in previous.cluster_ips if f"IPv{address.version}" in families_now)
+        service = replace(service, cluster_ips=kept)
         if not _names_headless(service) and previous.headless:
             service = replace(service, headless=True)
     if external(service):
@@ -219,12 +225,13 @@ def _with_kubernetes(cluster: Cluster) -> Cluster:
 
 def _kubernetes(cluster: Cluster, serial: int) -> Service:
     labels = {"component": "apiserver", "provider": "kubernetes"}
+    family = families.of_cluster(cluster.topology.cluster)[0]
     port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": API_PORT}
     return Service(
         meta=Meta("kubernetes", "default", labels=labels, uid=names.uid("Service", "default", "kubernetes", serial)),
         cluster_ips=(ipam.service_address(cluster.topology.cluster, 1),),
         ports=(ServicePort(443, "https", target_port=API_PORT),),
-        ip_families=("IPv4",),
+        ip_families=(family,),
         manifest={
             "apiVersion": "v1",
             "kind": "Service",
@@ -237,18 +244,21 @@ def _kubernetes(cluster: Cluster, serial: int) -> Service:
 def _api_server(cluster: Cluster, serial: int) -> EndpointSlice:
     """The control plane's address (the first node's where there is no control plane), as the API server writes it itself."""
     nodes = sorted(cluster.nodes.values(), key=lambda node: not node.control_plane)
-    addresses = [node.addresses[0] for node in nodes[:1] if node.addresses]
+    family = families.of_cluster(cluster.topology.cluster)[0]
+    own = [address for node in nodes[:1] for address in node.addresses]
+    addresses = [address for address in own if family == f"IPv{address.version}"][:1]
     labels = {SERVICE_NAME: "kubernetes"}
     return EndpointSlice(
         meta=Meta("kubernetes", "default", labels=labels, uid=names.uid("EndpointSlice", "default", "kubernetes", serial)),
         service=KUBERNETES,
+        address_type=family,
         endpoints=tuple(Endpoint((address,), ready=True) for address in addresses),
         ports=(SlicePort("https", API_PORT),),
         manifest={
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
-            "addressType": "IPv4",
+            "addressType": family,
             "endpoints": [{"addresses": [str(address)], "conditions": {"ready": True}} for address in addresses],
             "ports": [{"name": "https", "port": API_PORT, "protocol": "TCP"}],
         },

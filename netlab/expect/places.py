@@ -61,8 +61,7 @@ def lab_of(cluster: Cluster) -> Lab:
     owners: dict[Address, Ref] = {}
     attachments: dict[Ref, tuple[ipam.Attachment, ...]] = {ROUTER: ipam.router_attachments(topology)}
     for lan in topology.networks:
-        if lan.router is not None:
-            owners[lan.router] = ROUTER
+        owners.update(dict.fromkeys(lan.routers, ROUTER))
     machines = [(Ref("host", "", host.name), host.addresses) for host in topology.hosts]
     machines += [(Ref("node", "", name), node.addresses) for name, node in cluster.nodes.items()]
     for place, addresses in machines:
@@ -119,20 +118,21 @@ def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Ar
     if any(destination in cidr for cidr in node.pod_cidrs) and lab.cluster.topology.cluster.fabric == "bridge":
         return Lost(DROPPED, f"no pod has {destination}")
     behind = pod.node if pod is not None else _node_of_cidr(lab, destination)
-    if behind not in (None, place.name) and (hop := _to_machine(lab, place, Ref("node", "", behind))) is not None:
+    if behind not in (None, place.name) and (hop := _to_machine(lab, place, Ref("node", "", behind), destination)) is not None:
         return hop
-    return _on_lan(lab, place, destination) or _to_router(lab, place)
+    return _on_lan(lab, place, destination) or _to_router(lab, place, destination)
 
 
 def _next_of_host(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
     if destination.is_loopback or lab.owners.get(destination) == place:
         return Arrived()
     host = next(host for host in lab.cluster.topology.hosts if host.name == place.name)
-    connected = max((a.network.prefixlen for a in lab.attachments[place] if destination in a.network), default=-1)
+    links = (a.network_of(destination) for a in lab.attachments[place])
+    connected = max((network.prefixlen for network in links if network is not None), default=-1)
     for network, gateway in sorted(host.routes, key=lambda route: -route[0].prefixlen):
         if destination in network and network.prefixlen > connected and (hop := _on_lan(lab, place, gateway)) is not None:
             return hop
-    return _on_lan(lab, place, destination) or _to_router(lab, place)
+    return _on_lan(lab, place, destination) or _to_router(lab, place, destination)
 
 
 def _gateway(lab: Lab, pod: Pod, address: Address) -> Address | None:
@@ -152,13 +152,13 @@ def _on_lan(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | None:
     """The hop to an address of a LAN that `place` is on, or to the owner of an address of no LAN; None when there is none."""
     owner = lab.owners.get(destination)
     for own in lab.attachments[place]:
-        if destination in own.network and not _is_down(lab, str(place), own.device):
+        if own.network_of(destination) and not _is_down(lab, str(place), own.device):
             if owner is None:
                 return Lost(DROPPED, f"nobody has {destination} in {own.lan}")
-            return _across(lab, place, own, owner)
+            return _across(lab, place, own, owner, destination)
     # Addresses of no LAN: the router and the nodes have routes to them, hosts leave it to the router.
-    if owner is not None and place.kind != "host" and not any(destination in lan.cidr for lan in lab.cluster.topology.networks):
-        return _to_machine(lab, place, _by_way_of(lab, place, owner))
+    if owner is not None and place.kind != "host" and not any(destination in lan for lan in lab.cluster.topology.networks):
+        return _to_machine(lab, place, _by_way_of(lab, place, owner), destination)
     return None
 
 
@@ -172,29 +172,37 @@ def _by_way_of(lab: Lab, place: Ref, owner: Ref) -> Ref:
     return gateway if gateway is not None and gateway.kind == "node" and gateway != place else owner
 
 
-def _to_machine(lab: Lab, place: Ref, owner: Ref) -> Hop | Lost | None:
-    """The hop to a machine on a LAN that both are on."""
-    theirs = {attachment.lan for attachment in lab.attachments[owner]}
-    own = next((attachment for attachment in lab.attachments[place] if attachment.lan in theirs), None)
-    return None if own is None or _is_down(lab, str(place), own.device) else _across(lab, place, own, owner)
+def _to_machine(lab: Lab, place: Ref, owner: Ref, destination: Address) -> Hop | Lost | None:
+    """The hop to a machine on a LAN in which both have an address of the destination's family."""
+    theirs = {(one.lan, address.version) for one in lab.attachments[owner] for address in one.addresses}
+    own = next(
+        (
+            one
+            for one in lab.attachments[place]
+            if (one.lan, destination.version) in theirs
+            and any(address.version == destination.version for address in one.addresses)
+        ),
+        None,
+    )
+    return None if own is None or _is_down(lab, str(place), own.device) else _across(lab, place, own, owner, destination)
 
 
-def _to_router(lab: Lab, place: Ref) -> Hop | Lost:
-    return _to_machine(lab, place, ROUTER) or _no_route(place)
+def _to_router(lab: Lab, place: Ref, destination: Address) -> Hop | Lost:
+    return _to_machine(lab, place, ROUTER, destination) or _no_route(place)
 
 
 def _no_route(place: Ref) -> Lost:
     return Lost(REJECTED, f"{place} has no route")
 
 
-def _across(lab: Lab, place: Ref, own: ipam.Attachment, owner: Ref) -> Hop | Lost:
+def _across(lab: Lab, place: Ref, own: ipam.Attachment, owner: Ref, destination: Address) -> Hop | Lost:
     theirs = next((attachment for attachment in lab.attachments[owner] if attachment.lan == own.lan), None)
     if theirs is None:
         return Lost(DROPPED, f"{owner} is not on {own.lan}")
     for end, device in ((place, own.device), (owner, theirs.device)):
         if _is_down(lab, str(end), device) or _is_down(lab, f"lan/{own.lan}", ipam.lan_port(str(end))):
             return Lost(DROPPED, f"the link of {end} to {own.lan} is down")
-    return Hop(owner, theirs.device, own.addresses[0])
+    return Hop(owner, theirs.device, next((one for one in own.addresses if one.version == destination.version), None))
 
 
 def _device_of(lab: Lab, pod: Pod) -> str:

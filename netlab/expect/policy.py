@@ -52,6 +52,7 @@ class Decision:
     affinity: bool = False
     why: str = ""
     routed: bool = True
+    relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ class Frontend:
 def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
     """`device` is the interface that the packet came in through; '' when the node itself sends it."""
     decision = _decide(cluster, node, packet, device)
-    if decision.kind is NOT_HANDLED and packet.destination.is_loopback and not packet.source.is_loopback and _localnet(cluster):
+    # What the node itself sends meets the guard in OUTPUT, before a refusal for want of endpoints, which hangs on INPUT.
+    unguarded = decision.kind is NOT_HANDLED or (decision.kind is REJECTED and device == "")
+    if unguarded and packet.destination.is_loopback and not packet.source.is_loopback and _localnet(cluster):
         return Decision(DROPPED, why=f"to {packet.destination} from {packet.source}: blocked, because route_localnet is on")
     return decision
 
@@ -268,6 +271,17 @@ def _serves_node_ports(cluster: Cluster, node: Node, address: Address) -> bool:
     if not networks or any(network.prefixlen == 0 for network in networks):
         return True
     # Only addresses that an interface has are looked up, and of 127.0.0.0/8 that is the first.
+    return any(address in network for network in networks) and (not address.is_loopback or str(address) == "127.0.0.1")
+
+
+def serves_health_checks(cluster: Cluster, node: Node, address: Address) -> bool:
+    """Whether health checks of Services are answered at this local address: where nodePortAddresses says, localhost or not."""
+    given = cluster.topology.cluster.proxy.node_port_addresses
+    if given == "primary" or (given is None and _nftables(cluster)):
+        return address == _primary(node, address.version)
+    networks = [network for network in given or () if network.version == address.version]
+    if not networks or any(network.prefixlen == 0 for network in networks):
+        return True
     return any(address in network for network in networks) and (not address.is_loopback or str(address) == "127.0.0.1")
 
 

@@ -5,9 +5,12 @@ It decides what the client sees of each backend. It refuses to know routes (plac
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from netlab.expect.deciding import decide
+from netlab.expect.health import checks_health
 from netlab.expect.places import Arrived, Hop, Lab, Lost, next_place
-from netlab.expect.policy import Packet, decide, local_addresses
+from netlab.expect.policy import Decision, Packet, local_addresses
 from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
 
 DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
@@ -44,6 +47,7 @@ class End:
     backend: Backend | None
     why: str = ""
     affinity: bool = False
+    spread: Literal["random", "turns", "any"] = "random"
 
 
 def send(lab: Lab, sender: Ref, packet: Packet) -> Iterator[End]:
@@ -91,6 +95,9 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
         yield _lost(trail, packet, DROPPED, f"{place} discards a packet that comes with its own address as source")
         return
     decision = decide(lab.cluster, node, packet, device)
+    if decision.relayed:
+        yield from _relayed(lab, place, packet, decision, trail)
+        return
     match decision.kind:
         case OutcomeKind.DELIVERED:
             for backend in decision.backends:
@@ -106,6 +113,55 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
             problem = _way_back(lab, place, packet, trail, REJECTED) if told else ""
             why = f"{decision.why}; {problem}" if problem else decision.why
             yield _lost(trail, packet, REJECTED if told and not problem else DROPPED, why)
+
+
+def _relayed(lab: Lab, place: Ref, packet: Packet, decision: Decision, trail: Trail) -> Iterator[End]:
+    """The node's proxy process takes the flow, and calls endpoints in turn from the node's address.
+
+    Over TCP it tries four, waiting 0.25, 0.5, 1 and 2 s for one that does not answer; a client waits for one second.
+    """
+    taken = replace(packet, destination=local_addresses(lab.cluster, lab.node(place))[0])
+    problem = _way_back(lab, place, taken, replace(trail, rewrites=(*trail.rewrites, Rewrite(place, packet, taken))), DELIVERED)
+    if problem:
+        yield End(DROPPED, None, problem)
+        return
+    if packet.protocol is Protocol.TCP and not _is_own(lab, trail):
+        why = f"the proxy process' part of the handshake goes to whoever has {trail.first.source}: no connection is made"
+        yield End(DROPPED, None, why)
+        return
+    if not decision.backends:
+        yield End(decision.kind, None, decision.why)
+        return
+    calls = [_called(lab, place, packet.protocol, backend, decision.affinity) for backend in decision.backends]
+    if packet.protocol is not Protocol.TCP:
+        yield from (_datagram(call) for call in calls)
+        return
+    spread: Literal["random", "turns", "any"] = "turns" if all(call.fate in (DELIVERED, None) for call in calls) else "any"
+    for start, waits in ((number, [0.25, 0.5, 1.0, 2.0]) for number in range(len(calls))):
+        asked = (calls * 4)[start : start + 4]
+        late = [sum(w for w, c in zip(waits, asked[:n], strict=False) if c.fate is DROPPED) for n in range(5)]
+        good = next((call for call, wait in zip(asked, late, strict=False) if call.fate in (DELIVERED, None) and wait < 1), None)
+        if good is not None:
+            yield replace(good, spread=spread)
+        else:
+            yield End(REJECTED if late[4] < 1 else DROPPED, None, f"the proxy process reaches no endpoint ({asked[0].why})")
+
+
+def _called(lab: Lab, place: Ref, protocol: Protocol, backend: Backend, affinity: bool) -> End:
+    """The process' own flow to an endpoint."""
+    hop = next_place(lab, place, backend.address)
+    leaving = hop.source if isinstance(hop, Hop) else backend.address if isinstance(hop, Arrived) else None
+    sources = (leaving,) if leaving is not None else local_addresses(lab.cluster, lab.node(place))
+    out = Packet(sources[0], backend.address, backend.port, protocol)
+    (end,) = _forward(lab, place, out, Trail(place, out, masqueraded=True, sources=sources))
+    return End(end.fate, Backend(backend.address, backend.port, True, end.fate, sources), end.why, affinity, "turns")
+
+
+def _datagram(call: End) -> End:
+    """The refusal of a datagram is told to the process and goes no further."""
+    if call.fate is not REJECTED or call.backend is None:
+        return call
+    return replace(call, fate=DROPPED, backend=replace(call.backend, fate=DROPPED))
 
 
 def _rewrite(lab: Lab, place: Ref, packet: Packet, backend: Backend, trail: Trail) -> tuple[Packet, Trail]:
@@ -153,6 +209,8 @@ def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[Outcome
             return _listening((lab.pod(place),), packet)
         case "node":
             sharing = [p for p in lab.cluster.pods.values() if p.spec.host_network and p.node == place.name]
+            if checks_health(lab.cluster, lab.node(place), packet):
+                return DELIVERED, ""
             return _listening(tuple(sharing), packet)
         case _:
             return REJECTED, f"{place} listens on nothing"
@@ -183,8 +241,7 @@ def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | Non
 
 def _way_back(lab: Lab, place: Ref, packet: Packet, trail: Trail, fate: OutcomeKind | None) -> str:
     """'' when the answer reaches the client as an answer to what it sent; else why not."""
-    own = trail.first.source
-    if not own.is_loopback and own not in _addresses(lab, trail.sender):
+    if not _is_own(lab, trail):
         return ""  # the answer to a foreign source goes to whoever has that address: all that can be known is that it leaves
     source, destination = packet.destination, packet.source
     pending, passed = list(trail.rewrites), set[Ref]()
@@ -209,6 +266,11 @@ def _way_back(lab: Lab, place: Ref, packet: Packet, trail: Trail, fate: OutcomeK
                     passed.add(place)
                 place = to
     return "the answer goes round in circles"
+
+
+def _is_own(lab: Lab, trail: Trail) -> bool:
+    """Whether the flow's source address is its sender's own."""
+    return trail.first.source.is_loopback or trail.first.source in _addresses(lab, trail.sender)
 
 
 def _answers(sent: Packet, source: Address, destination: Address) -> bool:

@@ -75,8 +75,10 @@ def _leg(cluster: Cluster, netns: str, attachment: Attachment) -> Iterator[Op]:
         up=(netns, attachment.device) not in cluster.links_down,
         peer_up=(switch, port) not in cluster.links_down,
     )
-    for address in attachment.addresses:
-        yield DeviceAddress(netns, attachment.device, address, attachment.network.prefixlen)
+    for network in attachment.networks:
+        for address in attachment.addresses:
+            if address in network:
+                yield DeviceAddress(netns, attachment.device, address, network.prefixlen)
 
 
 def _neighbours(machines: Iterable[Machine]) -> Iterator[Op]:

@@ -36,7 +36,10 @@ def speaks_ipv6(cluster: Cluster) -> bool:
     """Whether anything in the lab has an IPv6 address; if not, IPv6 is off on every device (its link-local noise is unwanted)."""
     config = cluster.topology.cluster
     lans = cluster.topology.networks
-    return any(network.version == 6 for network in (*config.pod_cidrs, *config.service_cidrs, *(lan.cidr for lan in lans)))
+    return any(
+        network.version == 6
+        for network in (*config.pod_cidrs, *config.service_cidrs, *(cidr for lan in lans for cidr in lan.cidrs))
+    )
 
 
 def of_node(netns: str, ipv6: bool, tcp_be_liberal: bool) -> tuple[Sysctl, ...]:
@@ -72,7 +75,17 @@ def _ipv6(netns: str, ipv6: bool, forwards: bool) -> tuple[Sysctl, ...]:
         return _ops(netns, (("net/ipv6/conf/default/disable_ipv6", "1"),), optional=True)
     dad = (("net/ipv6/conf/default/disable_ipv6", "0"), ("net/ipv6/conf/default/accept_dad", "0"))
     return _ops(
-        netns, (("net/ipv6/conf/all/forwarding", "1" if forwards else "0"), ("net/ipv6/conf/default/accept_ra", "0"), *dad)
+        netns,
+        (
+            ("net/ipv6/conf/all/forwarding", "1" if forwards else "0"),
+            ("net/ipv6/conf/default/accept_ra", "0"),
+            *dad,
+            # A router without a link-local address sends no redirects (ndisc_send_redirect); IPv6 has no sysctl for them.
+            ("net/ipv6/conf/default/addr_gen_mode", "1"),
+            ("net/ipv6/conf/default/accept_redirects", "0"),
+            # A refusal is an answer, as in IPv4. The mask names the types that are limited, and nobody sends type 0.
+            ("net/ipv6/icmp/ratemask", "0"),
+        ),
     )
 
 

@@ -102,7 +102,9 @@ def is_stale(entry: Entry, wanted: Wanted) -> bool:
     serving = wanted.get((original.destination, original.destination_port))
     if serving is None:
         serving = wanted.get((None, original.destination_port))
-    return bool(serving) and (entry.reply.source, entry.reply.source_port) not in (serving or ())
+    version = original.destination.version  # a family without a serving endpoint is left alone, too
+    known = [end for end in serving or () if end[0].version == version]
+    return bool(known) and (entry.reply.source, entry.reply.source_port) not in known
 
 
 def _family(entry: Entry) -> int:

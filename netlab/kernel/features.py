@@ -56,6 +56,7 @@ COMMIT
 -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE --random-fully
 COMMIT
 """
+_REDIRECT = "*nat\n-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 61000\nCOMMIT\n"
 
 
 def main() -> None:
@@ -158,13 +159,13 @@ def _nftables() -> str:
         context.close()
 
 
-def _iptables(backend: str) -> Callable[[], str]:
+def _iptables(backend: str, text: str = _IPTABLES) -> Callable[[], str]:
     def probe() -> str:
         path = path_of(f"iptables-{backend}-restore")
         if path is None:
             return f"iptables-{backend}-restore is missing"
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "XTABLES_LOCKFILE": "/dev/null"}
-        done = subprocess.run([path], input=_IPTABLES, capture_output=True, text=True, env=environment, timeout=20, check=False)
+        done = subprocess.run([path], input=text, capture_output=True, text=True, env=environment, timeout=20, check=False)
         return " ".join(done.stderr.split())[:200] or "it failed without a word" if done.returncode else ""
 
     return probe
@@ -195,6 +196,7 @@ _PROBES: tuple[_Probe, ...] = (
     ("nftables", True, "maps, sets, NAT and random choice load", "apt install nftables; modprobe nf_tables", _nftables),
     ("iptables (nft)", True, _RULES_LOAD, "apt install iptables; modprobe nft_compat", _iptables("nft")),
     ("iptables (legacy)", False, _RULES_LOAD, "as root: modprobe iptable_nat iptable_filter", _iptables("legacy")),
+    ("REDIRECT", False, "the userspace mode can run", "as root: modprobe xt_REDIRECT", _iptables("nft", _REDIRECT)),
     ("connection tracking", True, "ctnetlink answers", "as root: modprobe nf_conntrack_netlink", _conntrack),
     ("packet sockets", True, "probes can see packets", "as root: modprobe af_packet", _packets),
     ("IPv6", False, "can be used in labs", "boot without ipv6.disable=1", _ipv6),

@@ -7,7 +7,8 @@ A Tap is a packet socket on every interface of the namespace, both directions, f
 closing one waits for an RCU grace period (packet_release calls synchronize_net: 8 to 24 ms measured, idle): taps are opened only
 where they are needed, closed side by side, and never kept, because a process that holds many takes as long to die. A Delivered is
 a raw IP socket and has no such cost: it gets a copy of what passed PREROUTING, routing and INPUT, addressed to this namespace,
-after every rewrite, on whatever interface it came, loopback included - what a server there would see.
+after every rewrite, on whatever interface it came, loopback included - what a server there would see. A raw IPv6 socket gives
+no IP header (RFC 3542): a Delivered of IPv6 puts a plain one together from the packet's addresses.
 """
 
 import ctypes
@@ -32,6 +33,7 @@ OUTGOING = 4
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _SO_MEMINFO = 26, 33, 35, 55
 _CLOSERS = 32
+_HEADER_V6 = struct.Struct("!IHBB16s16s")
 
 
 class Frame(NamedTuple):
@@ -147,17 +149,28 @@ class Delivered:
 
     sock: socket.socket
     protocol: int
+    version: int = 4
 
     def fileno(self) -> int:
         return self.sock.fileno()
 
     def new(self, maximum: int = 1 << 20) -> Iterator[bytes]:
         """Packets that are waiting, each from its IP header on."""
+        take = self._take if self.version == 4 else self._take_v6
         for _ in range(maximum):
             try:
-                yield self.sock.recv(2048, socket.MSG_DONTWAIT)
+                yield take()
             except BlockingIOError:
                 return
+
+    def _take(self) -> bytes:
+        return self.sock.recv(2048, socket.MSG_DONTWAIT)
+
+    def _take_v6(self) -> bytes:
+        data, ancillary, _, address = self.sock.recvmsg(2048, 64, socket.MSG_DONTWAIT)
+        source = socket.inet_pton(socket.AF_INET6, address[0].partition("%")[0])
+        destination = next((info[:16] for _, kind, info in ancillary if kind == socket.IPV6_PKTINFO), bytes(16))
+        return _HEADER_V6.pack(0x60000000, len(data), self.protocol, 64, source, destination) + data
 
     def drops(self) -> int:
         """Packets lost so far because the socket's buffer was full (SK_MEMINFO_DROPS)."""
@@ -167,20 +180,22 @@ class Delivered:
         self.sock.close()
 
 
-def delivered(protocol: int, program: Sequence[Instruction]) -> Delivered:
-    """What this namespace receives of an IP protocol (6, 17, 132, 1), filtered; the receive buffer as large as may be."""
-    sock = _socket(socket.AF_INET, socket.SOCK_RAW, protocol)
+def delivered(protocol: int, program: Sequence[Instruction], version: int = 4) -> Delivered:
+    """What this namespace receives of an IP protocol (6, 17, 132, 1 or 58), filtered; the receive buffer as large as may be."""
+    sock = _socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_RAW, protocol)
+    if version == 6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     attach_filter(sock, program)
     _enlarge(sock)
-    watcher = Delivered(sock, protocol)
+    watcher = Delivered(sock, protocol, version)
     for _ in watcher.new():
         pass  # what came before the filter was attached
     return watcher
 
 
-def injector() -> socket.socket:
+def injector(version: int = 4) -> socket.socket:
     """A raw socket whose packets bring their own IP header and meet this namespace's OUTPUT hooks and routes."""
-    return _socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    return _socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
 
 def _socket(family: int, kind: int, protocol: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 loader     loads rules (libnftables calls exit() when it runs out of descriptors: it must not take the lab along)
 responder  answers for every pod that has no program of its own
+keeper     holds TCP connections open for who asked; started at the first
 workers    probe, read back, verify, capture, run commands; as many as there is to do at once, each one request at a time
 
 A dead agent is started again at once; the holder then gives the new one everything the dead one held.
@@ -31,11 +32,19 @@ class Agents:
         self.responder = self._start("responder", serve_responder)
         self._workers: list[agent.Agent] = []
         self._queue: deque[tuple[agent.Reply, str, tuple[Any, ...]]] = deque()
+        self._keeper: agent.Agent | None = None
 
     def pids(self) -> dict[str, int]:
         """Name -> pid (in the lab's pid namespace) of every agent that runs."""
         workers = {f"worker-{number}": worker.pid for number, worker in enumerate(self._workers)}
-        return {"loader": self.loader.pid, "responder": self.responder.pid, **workers}
+        keeper = {"keeper": self._keeper.pid} if self._keeper is not None else {}
+        return {"loader": self.loader.pid, "responder": self.responder.pid, **keeper, **workers}
+
+    def keep(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
+        """Let the keeper do it: a connection lives in one process."""
+        if self._keeper is None:
+            self._keeper = self._start("keeper", serve_keeper)
+        self._keeper.request(reply, method, *arguments)
 
     def work(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
         """Let an idle worker do it, or a new one, or the first that has time; `reply` gets (ok, answer) later."""
@@ -80,6 +89,8 @@ class Agents:
             if self._queue:
                 reply, method, arguments = self._queue.popleft()
                 self.work(reply, method, *arguments)
+        elif which is self._keeper:
+            self._keeper = None
         elif which is self.loader:
             self.loader = self._start("loader", serve_loader)
         elif which is self.responder:
@@ -108,6 +119,12 @@ def serve_responder(sock: socket.socket) -> None:
     from netlab.agents import responder
 
     responder.serve(sock)
+
+
+def serve_keeper(sock: socket.socket) -> None:
+    from netlab.lab import holding
+
+    holding.serve(sock)
 
 
 def serve_worker(sock: socket.socket) -> None:

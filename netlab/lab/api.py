@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, http, probing, verbs
+from netlab.lab import explaining, holding, http, probing, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -170,6 +170,9 @@ SETTLING = ("apply", "scale", "fault")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
     "matrix": probing.matrix,
+    "connect": holding.connect,
+    "use-connection": holding.use,
+    "close-connection": holding.close,
     "explain": explaining.explain,
     "exec": verbs.exec_,
     "observe": verbs.observe,

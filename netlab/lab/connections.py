@@ -4,13 +4,17 @@ Pure: (Cluster) -> Service address and port -> serving endpoints. Services witho
 are untouched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from netlab.endpoints import endpoints_of, external_ips, load_balancer_ips, proxied_services
+from netlab.endpoints import Family, endpoints_of, external_ips, load_balancer_ips, proxied_services
 from netlab.model import Address, Cluster, Protocol
+from netlab.ops import Relay
 
 Serving = Mapping[tuple[Address | None, int], frozenset[tuple[Address, int]]]
 """(Service address, None for node ports; port) -> (address, port) of every endpoint that serves, terminating ones included."""
+
+
+FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
 
 
 def serving_udp(cluster: Cluster) -> Serving:
@@ -20,11 +24,34 @@ def serving_udp(cluster: Cluster) -> Serving:
         for port in service.ports:
             if port.protocol is not Protocol.UDP:
                 continue
-            serving = frozenset((one.address, one.port) for one in endpoints_of(cluster, service, port) if one.serving)
+            both = (one for family in FAMILIES for one in endpoints_of(cluster, service, port, family))
+            serving = frozenset((one.address, one.port) for one in both if one.serving)
             if not serving:
                 continue
-            for address in (*service.cluster_ips, *external_ips(service), *load_balancer_ips(service)):
+            outside = (a for family in FAMILIES for a in (*external_ips(service, family), *load_balancer_ips(service, family)))
+            for address in (*service.cluster_ips, *outside):
                 found[address, port.port] = serving
             if port.node_port is not None:
                 found[None, port.node_port] = serving
+    return found
+
+
+def relayed_udp(cluster: Cluster, relays: Iterable[Relay]) -> Serving:
+    """The same in mode userspace, where flows lead to the proxy processes: at any address of a node, at the port's own number.
+
+    What was sent before the Service was there has been forwarded as it was, and would be for as long as its sender goes on.
+    """
+    numbers = {port.name: port.port for relay in relays for port in relay.ports if port.protocol is Protocol.UDP}
+    nodes = cluster.nodes.values()
+    local = {address for node in nodes for address in (*node.addresses, *(cidr[1] for cidr in node.pod_cidrs))}
+    found: dict[tuple[Address | None, int], frozenset[tuple[Address, int]]] = {}
+    for service in proxied_services(cluster):
+        for port in service.ports:
+            number = numbers.get(f"{service.meta.namespace}/{service.meta.name}" + (f":{port.name}" if port.name else ""))
+            if port.protocol is Protocol.UDP and number is not None:
+                led = frozenset((address, number) for address in local)
+                for address in (*service.cluster_ips, *external_ips(service), *load_balancer_ips(service)):
+                    found[address, port.port] = led
+                if port.node_port is not None:
+                    found[None, port.node_port] = led
     return found

@@ -14,6 +14,7 @@ from netlab.judge import judge
 from netlab.lab import probing
 from netlab.lab.holder import Lab
 from netlab.lab.probing import Body, Later, Question
+from netlab.lab.receiving import name_of, receivers
 from netlab.model import Judgement, Observation, OutcomeKind
 from netlab.observe.remedies import Death, remedies
 from netlab.probes import agreement, story, story_parts
@@ -40,16 +41,14 @@ def explain(lab: Lab, body: Body, later: Later) -> None:
 
 def document(cluster: Any, plan: Any, question: Question, sender: str, seen: Witnessed) -> dict[str, Any]:
     """What `explain` answers."""
-    names = probing.receivers(cluster)
+    names = receivers(cluster)
     own = question.flow.source in addresses_of(cluster, question.sender) or question.flow.source.is_loopback
     told = story.tell(seen, plan, sender, own)
     traced = Tracer(plan).trace(question.flow, sender)
     planned = PlannedRules(plan)
     agreed = agreement.compare(traced, told, seen, planned)
     observation = observed(told, seen, names)
-    exact = {
-        (one.address, one.port): probing.named(one.address, one.port, names) for one in expect(cluster, question.flow).backends
-    }
+    exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in expect(cluster, question.flow).backends}
     verdict = judge(question.expected, question.traced, observation, source=question.flow.source, names=exact)
     judgement = verdict.judgement
     if agreed.differences and judgement is Judgement.PASS:
@@ -95,7 +94,7 @@ def document(cluster: Any, plan: Any, question: Question, sender: str, seen: Wit
 
 def receiver(end: Mapping[str, Any], names: Mapping[Any, str]) -> str:
     address, port = ip_address(end["packet"]["dst"]), end["packet"]["dport"]
-    return probing.named(address, port, names)
+    return name_of(address, port, names)
 
 
 def odds(weights: Mapping[Any, Fraction], end: Mapping[str, Any], count: int) -> str:

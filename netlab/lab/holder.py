@@ -28,9 +28,10 @@ from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
 from netlab.lab import directory as directories
 from netlab.lab.agents import Agents
-from netlab.lab.connections import Serving, serving_udp
+from netlab.lab.connections import Serving, relayed_udp, serving_udp
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
+from netlab.lab.relays import Relays
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
@@ -144,6 +145,7 @@ class Lab:
         self._serving_udp: Serving | None = None
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
+        self.relays = Relays(loop, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
@@ -170,7 +172,7 @@ class Lab:
 
     def build(self) -> None:
         """From nothing to the lab of the specification."""
-        self.change(controllers.initial(self.spec.topology, self.spec.objects))
+        self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""
@@ -195,12 +197,16 @@ class Lab:
         self._write_files(op for op in added if isinstance(op, ops.File))
         self.kernel.apply((), [op for op in added if _is_link_level(op)])
         self._listen([op for op in added if isinstance(op, ops.Listener)])
+        relays = [op for op in added if isinstance(op, ops.Relay)]
+        self.relays.open(relays)
         self._load(difference)
+        self.relays.trim(relays)
         self._forget_stale_flows()
         self._start_processes(op for op in added if isinstance(op, ops.Process))
         for op in removed:
             if isinstance(op, ops.Process):
                 self.processes.stop(op)
+        self.relays.close(op for op in removed if isinstance(op, ops.Relay))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
         for op in removed:
@@ -230,7 +236,8 @@ class Lab:
         """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet
         chooses anew.
         """
-        serving = serving_udp(self.cluster)
+        relays = self.relays.ops()
+        serving = relayed_udp(self.cluster, relays) if relays else serving_udp(self.cluster)
         if self._serving_udp is not None and serving != self._serving_udp:
             paths = [self.netns_path(f"node/{name}") for name in self.cluster.nodes]
             self.agents.call("loader", "stale_udp", paths, serving)
@@ -271,7 +278,7 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(f"the {name} process died" + ("" if name == "worker" else " and was started again"))
+        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper") else " and was started again"))
         if name == "responder":
             self._listen([op for op in self.plan.ops.values() if isinstance(op, ops.Listener)])
 
@@ -300,4 +307,4 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File)
+    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay)

@@ -9,14 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from netlab import differences
+from netlab.differences import Difference
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
 from netlab.lab.holder import Lab
-from netlab.lab.naming import Names, named, receivers
+from netlab.lab.receiving import Names, name_of, receivers
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
-from netlab.probes.values import HttpRequest, ProbeRequest, Watched
-from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
+from netlab.ops import Relay
+from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
+from netlab.targets import Destination, addresses_of, netns_of, resolve_destination, resolve_sender, source_address
 from netlab.trace import trace
 
 Body = Mapping[str, Any]
@@ -36,6 +39,7 @@ class Question:
     timeout_s: float
     expected: Outcome
     traced: Outcome
+    known: tuple[Difference, ...] = ()
 
 
 def probe(lab: Lab, body: Body, later: Later) -> None:
@@ -56,16 +60,15 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     cluster = lab.cluster
     pods = [str(pod.ref) for pod in cluster.pods.values() if pod.phase == "Running" and pod.addresses]
     senders = body.get("from") or pods + [f"node/{name}" for name in cluster.nodes] + _hosts(cluster)
-    to = body.get("to") or pods + _services(cluster)
+    second = [] if body.get("to") else _second_addresses(cluster)
+    to = body.get("to") or pods + _services(cluster) + second
     if len(senders) * len(to) > MAXIMUM_PAIRS:
         raise InputError(f"{len(senders)} x {len(to)} pairs are more than {MAXIMUM_PAIRS}: choose some with --from and --to")
     common = {"count": 1, "timeout_s": body.get("timeout_s", 1.0), "namespace": body.get("namespace", "default")}
-    questions = [
-        ask(lab, {**common, "from": sender, "to": destination})
-        for sender in senders
-        for destination in to
-        if sender != destination
-    ]
+    pairs = [(sender, destination) for sender in senders for destination in to if sender != destination]
+    if second:
+        pairs = _of_one_family(cluster, pairs, second)
+    questions = [ask(lab, {**common, "from": sender, "to": destination}) for sender, destination in pairs]
     names, watched = receivers(cluster), watch_list(lab)
 
     def seen(ok: bool, answer: Any) -> None:
@@ -83,7 +86,7 @@ def ask(lab: Lab, body: Body) -> Question:
     protocol, http = _protocol(body.get("protocol"))
     destination = resolve_destination(cluster, body["to"], namespace, protocol, sender)
     if http and not destination.url_host:
-        destination = replace(destination, url_host=f"{destination.address}:{destination.port}", path="/")
+        destination = replace(destination, url_host=place(destination.address, destination.port), path="/")
     source = _address(body["source"]) if body.get("source") else source_address(cluster, sender, destination.address)
     count = int(body.get("count") or 1)
     if not 1 <= count <= MAXIMUM_COUNT:
@@ -99,6 +102,7 @@ def ask(lab: Lab, body: Body) -> Question:
         float(body.get("timeout_s") or 1.0),
         expect(cluster, flow),
         trace(lab.plan, flow).outcome,
+        differences.known(cluster, flow),
     )
 
 
@@ -145,6 +149,31 @@ def _services(cluster: Cluster) -> list[str]:
     ]
 
 
+def _second_addresses(cluster: Cluster) -> list[str]:
+    """The other family's addresses of pods and Services that have two."""
+    pods = [pod for pod in cluster.pods.values() if pod.phase == "Running" and not pod.spec.host_network]
+    found = []
+    for pod in pods:
+        ports = [port.port for container in pod.spec.containers for port in container.ports if port.protocol is Protocol.TCP]
+        found += [place(address, ports[0] if ports else 0) for address in pod.addresses[1:]]
+    for service in cluster.services.values():
+        ports = [port.port for port in service.ports if port.protocol is Protocol.TCP]
+        found += [place(address, port) for address in service.cluster_ips[1:] for port in ports]
+    return found
+
+
+def _of_one_family(cluster: Cluster, pairs: list[tuple[str, str]], second: list[str]) -> list[tuple[str, str]]:
+    """The pairs that have a family in common. A pod's packet to its own second address is left out, as to its first."""
+    own = {text: addresses_of(cluster, resolve_sender(cluster, text)) for text, _ in pairs}
+    asked = {text: resolve_destination(cluster, text).address for _, text in pairs}
+    return [
+        (sender, to)
+        for sender, to in pairs
+        if any(address.version == asked[to].version for address in own[sender])
+        and not (to in second and asked[to] in own[sender])
+    ]
+
+
 # ---------------------------------------------------------------- the worker's part
 
 
@@ -156,7 +185,11 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
     }
     addresses |= {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
     addresses |= {f"host/{host.name}": host.addresses for host in cluster.topology.hosts}
-    return tuple(Watched(lab.netns_path(netns), netns, addresses.get(netns, ()), netns in addresses) for netns in lab.kernel.fds)
+    passing = {op.netns: frozenset(port.port for port in op.ports) for op in lab.plan.ops.values() if isinstance(op, Relay)}
+    return tuple(
+        Watched(lab.netns_path(netns), netns, addresses.get(netns, ()), netns in addresses, passing.get(netns, frozenset()))
+        for netns in lab.kernel.fds
+    )
 
 
 def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, ...]) -> ProbeRequest:
@@ -170,6 +203,7 @@ def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, 
         watched=watched,
         names=names,
         http=http,
+        relayed=lab.cluster.topology.cluster.proxy.mode == "userspace" and question.flow.protocol is Protocol.TCP,
     )
 
 
@@ -184,7 +218,7 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         seen = replace(
             seen, blind=(*seen.blind, *seen.evidence, "a refusal by an SCTP receiver cannot be seen here"), delivered=0
         )
-    exact = {(one.address, one.port): named(one.address, one.port, names) for one in question.expected.backends}
+    exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
     verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
     document = {
         "from": str(question.sender),
@@ -199,6 +233,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         "verdict": str(verdict.judgement),
         "why": list(verdict.why),
     }
+    if question.known:
+        document["differences"] = [{"row": d.row, "text": d.text, "apart": sorted(d.apart)} for d in question.known]
     responses: Sequence[Any] = getattr(answer, "responses", ())
     if responses:
         document["http"] = [
@@ -211,13 +247,15 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
 
 def expectation(expected: Outcome, names: Names) -> dict[str, Any]:
     """What the oracle said. `masqueraded` is one truth value, or one a backend where they differ."""
-    flags = {named(one.address, one.port, names): one.masqueraded for one in expected.backends}
+    flags = {name_of(one.address, one.port, names): one.masqueraded for one in expected.backends}
     values = set(flags.values())
     document: dict[str, Any] = {
         "outcome": "dropped" if expected.kind == "not-handled" else str(expected.kind),
         "backends": list(flags),
         "masqueraded": values.pop() if len(values) == 1 else False if not values else flags,
     }
+    if expected.spread != "random":
+        document["spread"] = expected.spread
     if expected.why:
         document["why"] = expected.why
     return document

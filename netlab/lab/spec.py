@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from netlab.model import KubernetesObject, Topology
+from netlab.model import Cluster, KubernetesObject, Topology
 
 RELEASE = b"R"
 """What the starter says when the lab shall outlive it; otherwise the lab ends with its starter."""
@@ -10,10 +10,11 @@ RELEASE = b"R"
 
 @dataclass(frozen=True, slots=True)
 class LabSpec:
-    """`directory` is the lab's private directory, already claimed."""
+    """`directory`: the lab's private one, already claimed. `cluster`: begin with it, not with topology and objects."""
 
     name: str
     directory: str
     version: str
     topology: Topology
     objects: tuple[KubernetesObject, ...] = ()
+    cluster: Cluster | None = None

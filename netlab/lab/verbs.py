@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from netlab import controllers, manifest, plan
-from netlab.endpoints import endpoints_of
+from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError
 from netlab.lab.holder import Lab
-from netlab.lab.naming import named, receivers
+from netlab.lab.naming import named, names_of
+from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
-from netlab.ops import Listener, Process, Ruleset, Veth
+from netlab.ops import Listener, Process, Relay, Ruleset, Veth
 from netlab.targets import netns_of, resolve_sender
 
 Body = Mapping[str, Any]
@@ -91,10 +92,12 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
     if service is None:
         raise ApiError(404, "NotFound", f'services "{name}" not found')
     names = receivers(lab.cluster)
+    families: tuple[Family, ...] = service.ip_families or ("IPv4",)
     found = {
-        named(endpoint.address, endpoint.port, names)
+        name_of(endpoint.address, endpoint.port, names)
         for port in service.ports
-        for endpoint in endpoints_of(lab.cluster, service, port)
+        for family in families
+        for endpoint in endpoints_of(lab.cluster, service, port, family)
         if endpoint.ready
     }
     return sorted(found)
@@ -102,7 +105,7 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
 
 def processes(lab: Lab, body: Body) -> dict[str, Any]:
     """The lab's processes by name, with their pids in the lab's pid namespace."""
-    return {"agents": lab.agents.pids(), "containers": lab.processes.pids()}
+    return {"agents": {**lab.agents.pids(), **lab.relays.pids()}, "containers": lab.processes.pids()}
 
 
 def fault(lab: Lab, body: Body) -> dict[str, Any]:
@@ -160,7 +163,12 @@ def exec_(lab: Lab, body: Body, later: Later) -> None:
 def observe(lab: Lab, body: Body, later: Later) -> None:
     """{"target", "what": links|addresses|routes|neighbours|rules|conntrack} -> what the kernel says there."""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
-    lab.agents.work(later, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
+    names = names_of(lab.cluster) if body["what"] == "conntrack" else None
+
+    def seen(ok: bool, answer: Any) -> None:
+        later(ok, [named(row, names) for row in answer] if ok and names is not None else answer)
+
+    lab.agents.work(seen, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
 
 
 def flush_conntrack(lab: Lab, body: Body, later: Later) -> None:
@@ -176,7 +184,7 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
     def found(ok: bool, answer: Any) -> None:
         if not ok:
             return later(False, answer)
-        drift = answer + _listener_drift(lab)
+        drift = answer + _listener_drift(lab) + lab.relays.drift()
         sentences = [sentence for sentence, _ in drift]
         if body.get("repair") and drift:
             repair(lab, [identity for _, identity in drift if identity is not None])
@@ -199,5 +207,5 @@ def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
     wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process)], extra)
-    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process)), ()))
+    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay)], extra)
+    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay)), ()))

@@ -286,7 +286,14 @@ def _lans(nodes: Sequence[NodeSpec], inner: Sequence[Network]) -> tuple[Lan, ...
     else:
         cidrs = list(dict.fromkeys(_narrow(address, inner) for address in same))
     everyone = {address for node in nodes for address in node.addresses}
-    return tuple(_lan("lan" if len(cidrs) == 1 else f"lan-{index}", cidr, everyone) for index, cidr in enumerate(cidrs, 1))
+    lans = tuple(_lan("lan" if len(cidrs) == 1 else f"lan-{index}", cidr, everyone) for index, cidr in enumerate(cidrs, 1))
+    other = [address for address in everyone if address.version != version]
+    if len(lans) > 1 or not other:
+        return lans
+    second = _around(other, 64 if version == 4 else _LAN_PREFIX)
+    if second.prefixlen < (48 if version == 4 else _WIDEST_LAN) or any(second.overlaps(network) for network in inner):
+        return lans
+    return (replace(lans[0], second_cidr=second, second_router=_lan("", second, everyone).router),)
 
 
 def _narrow(address: Address, inner: Sequence[Network]) -> Network:
@@ -307,8 +314,8 @@ def _with_lans(given: tuple[Lan, ...], nodes: Sequence[NodeSpec], inner: Sequenc
     lans = list(given)
     everyone = {address for node in nodes for address in node.addresses}
     for node in nodes:
-        if not any(node.addresses[0] in lan.cidr for lan in lans):
-            cidr = _narrow(node.addresses[0], (*inner, *(lan.cidr for lan in lans)))
+        if not any(node.addresses[0] in lan for lan in lans):
+            cidr = _narrow(node.addresses[0], (*inner, *(cidr for lan in lans for cidr in lan.cidrs)))
             lans.append(_lan(f"lan-{len(lans) + 1}", cidr, everyone))
     return tuple(lans)
 
@@ -317,15 +324,21 @@ def _client(lans: Sequence[Lan], nodes: Sequence[NodeSpec], destinations: Sequen
     """The outside host of the default topology, beside the dump's first control plane node: .100 if it is free."""
     first = next((node for node in nodes if node.control_plane), nodes[0])
     gateway = first.addresses[0]
-    lan = next(lan for lan in lans if gateway in lan.cidr)
-    taken = {address for node in nodes for address in node.addresses} | {other.router for other in lans}
-    wanted = lan.cidr.network_address + 100
-    free = [wanted] if wanted in lan.cidr and wanted not in taken and wanted != lan.cidr.broadcast_address else []
-    address = next((candidate for candidate in (*free, *_some_hosts(lan.cidr)) if candidate not in taken), None)
-    if address is None or any(node.name == "client" for node in nodes):
+    lan = next(lan for lan in lans if gateway in lan)
+    taken = {address for node in nodes for address in node.addresses} | {router for other in lans for router in other.routers}
+    own = [(cidr, _free_host(cidr, taken)) for cidr in lan.cidrs]
+    addresses = tuple(address for cidr, address in own if address is not None)
+    if not addresses or any(node.name == "client" for node in nodes):
         return ()
-    routes = tuple((network, gateway) for network in destinations if network.version == gateway.version)
-    return (HostSpec("client", (address,), routes),)
+    gateways = {address.version: address for address in reversed(first.addresses) if address in lan}
+    routes = tuple((network, gateways[network.version]) for network in destinations if network.version in gateways)
+    return (HostSpec("client", addresses, routes),)
+
+
+def _free_host(cidr: Network, taken: set[Address]) -> Address | None:
+    wanted = cidr.network_address + (100 if cidr.version == 4 else 0x100)
+    free = [wanted] if wanted in cidr and wanted not in taken and wanted != cidr.broadcast_address else []
+    return next((candidate for candidate in (*free, *_some_hosts(cidr)) if candidate not in taken), None)
 
 
 def _some_hosts(network: Network) -> list[Address]:

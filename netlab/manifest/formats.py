@@ -251,11 +251,15 @@ def percent(value: Any) -> str:
 
 
 def router(value: Any) -> str:
-    """An address, or the word none."""
+    """An address, one a family as a list, or the word none."""
     if value == "none":
         return ""
-    error = ip(value)
-    return error and f"{error}; an address or none is wanted"
+    items = value if type(value) is list and value else [value]
+    for item in items:
+        if error := ip(item):
+            return f"{error}; an address or none is wanted"
+    versions = [ip_address(item).version for item in items]
+    return "" if len(set(versions)) == len(versions) else "holds two addresses of the same family; one for each is wanted"
 
 
 def addresses(value: Any) -> str:
@@ -289,7 +293,7 @@ def modes(value: Any) -> str:
         return f"must be a proxy mode, a list of them, or all, not {json_type(value)}"
     for item in values:
         if item not in ("iptables", "nftables", "ipvs", "userspace", "all"):
-            return f"{json_type(item).removeprefix('the string ')} is no proxy mode: iptables, nftables or all"
+            return f"{json_type(item).removeprefix('the string ')} is no proxy mode: iptables, nftables, userspace or all"
     return ""
 
 
@@ -376,7 +380,7 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "network": (strict_network, {"type": "string"}),
     "networks": (networks, {"type": ["string", "array"], "items": {"type": "string"}}),
     "duration": (duration, _NUMBER_OR_STRING),
-    "router": (router, _STRING),
+    "router": (router, _STRINGS),
     "addresses": (addresses, _STRINGS),
     "nodePortAddresses": (node_port_addresses, _STRINGS),
     "modes": (modes, _STRINGS),

@@ -15,7 +15,7 @@ TABLES: dict[str, str] = {
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
         nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool""",
-    "Lan": "cidr:network! router:router",
+    "Lan": "cidr:networks! router:router",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
     "HostSpec": "addresses:addresses routes:{ip}",
     "LinkSpec": "rate:rate delay:duration jitter:duration loss:percent",

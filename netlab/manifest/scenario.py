@@ -12,7 +12,7 @@ from typing import Any
 from netlab.manifest import own_fields
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import Document, read_documents
-from netlab.manifest.formats import json_type
+from netlab.manifest.formats import json_type, modes
 from netlab.manifest.meta import Json
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
 from netlab.manifest.source import Source
@@ -27,12 +27,16 @@ _TARGET = ("delete",)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. `arguments` has the file's keys, checked; `line` is where the step begins. `name` is the user's, or ''."""
+    """One step. `arguments` has the file's keys, checked; `line` is where the step begins. `name` is the user's, or ''.
+
+    proxy: the proxy modes in which the step is taken, () for every one; in others it is left out.
+    """
 
     kind: str
     arguments: Mapping[str, Any]
     line: int = 0
     name: str = ""
+    proxy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ def read_scenario(source: Source) -> Scenario:
         checked = own_fields.checks()["Scenario"](document.data, document, report)
         data = checked if checked is not BAD else {}
     steps = tuple(_steps(data.get("steps") or (), document, report))
+    if any(step.proxy for step in steps) and not data.get("proxy"):
+        report.problem(document, "its steps are for some proxy modes only: say with `proxy:` in which modes it runs")
     report.finish()
     proxy = data.get("proxy") or ()
     return Scenario(
@@ -103,7 +109,7 @@ def _step(entry: Any, place: Place, report: Report) -> Step | None:
     if not isinstance(entry, dict):
         report.problem(place, f"a step is wanted, like `probe: {{from: ..., to: ...}}`, not {json_type(entry)}")
         return None
-    kinds = [key for key in entry if key != "name"]
+    kinds = [key for key in entry if key not in ("name", "proxy")]
     for key in kinds:
         if key not in step_kinds():
             meant = did_you_mean(key, step_kinds())
@@ -117,9 +123,14 @@ def _step(entry: Any, place: Place, report: Report) -> Step | None:
     name = entry.get("name") or ""
     if not isinstance(name, str):
         report.problem((place, "name"), f"must be a string, not {json_type(name)}")
+    proxy = entry.get("proxy", ())
+    if "proxy" in entry and (error := modes(proxy)):
+        report.problem((place, "proxy"), error)
+        proxy = ()
+    only = (proxy,) if isinstance(proxy, str) else tuple(proxy)
     kind = known[0]
     arguments = _arguments(kind, entry[kind], (place, kind), report)
-    return Step(kind, FrozenDict(arguments), report.where(place)[1], str(name))
+    return Step(kind, FrozenDict(arguments), report.where(place)[1], str(name), () if "all" in only else only)
 
 
 def _arguments(kind: str, value: Any, place: Place, report: Report) -> dict[str, Any]:

@@ -32,10 +32,10 @@ def _step() -> dict[str, Any]:
         "anyOf": [
             {
                 "type": "object",
-                "properties": {"name": {"type": "string"}, **steps},
+                "properties": {"name": {"type": "string"}, "proxy": dict(FORMATS["modes"][1]), **steps},
                 "additionalProperties": False,
                 "minProperties": 1,
-                "maxProperties": 2,
+                "maxProperties": 3,
             },
             {"enum": ["matrix", "verify"]},
         ]

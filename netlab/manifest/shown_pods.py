@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.manifest.shown_time import timestamp
-from netlab.model import Cluster, Container, Pod, PodSpec
+from netlab.model import Address, Cluster, Container, Node, Pod, PodSpec
 
 _DONE = ("Succeeded", "Failed")
 
@@ -52,6 +52,13 @@ def _with_protocols(container: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def _host_ips(node: Node) -> tuple[Address, ...]:
+    """The node's first address of each family that its pods have."""
+    primary = node.addresses[0].version
+    other = [address for address in node.addresses if address.version != primary]
+    return (*node.addresses[:1], *(other[:1] if len(node.pod_cidrs) > 1 else ()))
+
+
 def pod_status(pod: Pod, given: Mapping[str, Any], cluster: Cluster, started: float) -> dict[str, Any]:
     """status of a pod, as its kubelet would report it."""
     since = given.get("startTime") or timestamp(started + pod.meta.created)
@@ -60,7 +67,7 @@ def pod_status(pod: Pod, given: Mapping[str, Any], cluster: Cluster, started: fl
         node = cluster.nodes.get(pod.node)
         if node is not None and node.addresses:
             status["hostIP"] = str(node.addresses[0])
-            status["hostIPs"] = [{"ip": str(address)} for address in node.addresses[:1]]
+            status["hostIPs"] = [{"ip": str(address)} for address in _host_ips(node)]
         status["startTime"] = since
         status["containerStatuses"] = [_container_status(pod, container, since, given) for container in pod.spec.containers]
     if pod.addresses:

@@ -6,7 +6,8 @@ Decides what a file leaves out: networks, names and addresses of nodes, their po
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
+from itertools import islice
 from typing import Any
 
 from netlab.errors import InputError
@@ -32,9 +33,13 @@ from netlab.model import (
 )
 
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
-_DEFAULT_LAN = Lan("lan", IPv4Network("192.168.0.0/24"), ip_address("192.168.0.1"))
-_DEFAULT_NODES = {"node-169": "192.168.0.169", "node-170": "192.168.0.170", "node-171": "192.168.0.171"}
+_DEFAULT_LANS = {
+    4: Lan("lan", ip_network("192.168.0.0/24"), ip_address("192.168.0.1")),
+    6: Lan("lan", ip_network("fd00:192:168::/64"), ip_address("fd00:192:168::1")),
+}
+_DEFAULT_NODES = {name: ip_address(f"192.168.0.{name[5:]}") for name in ("node-169", "node-170", "node-171")}
 _CLIENT = ip_address("192.168.0.100")
+_DEFAULT_CIDRS_V6 = {"podCIDR": ip_network("fd00:10:244::/56"), "serviceCIDR": ip_network("fd00:10:96::/112")}
 MOST_NODES = 2000
 _NODE_PREFIX = {4: 24, 6: 64}
 _LONGEST_PREFIX = {4: 29, 6: 124}
@@ -97,13 +102,14 @@ def own_kind(data: Json, kind: str, place: Place, report: Report) -> bool:
 
 def _topology(data: Json, place: Place, report: Report) -> Topology:
     cluster = _cluster(data.get("cluster") or {}, (place, "cluster"), report)
-    lans = _lans(data)
+    lans = _lans(data, [network.version for network in cluster.pod_cidrs])
     bare = not data.get("nodes")
     nodes, hosts = _nodes(data, lans), _hosts(data)
     if bare and not data.get("hosts"):
         hosts = (_client(cluster, lans, nodes),)
     nodes, hosts = _addressed(nodes, hosts, lans, place, report)
-    lans = tuple(_with_router(lan, nodes, hosts) if _router(data, lan) is None else lan for lan in lans)
+    nodes = _both_families(nodes, hosts, lans, cluster.pod_cidrs)
+    lans = tuple(lan if _without_router(data, lan) else _with_routers(lan, nodes, hosts) for lan in lans)
     try:
         nodes = with_pod_cidrs(cluster.pod_cidrs, nodes)
     except InputError as error:
@@ -116,16 +122,22 @@ def _topology(data: Json, place: Place, report: Report) -> Topology:
 def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
     defaults = ClusterConfig()
     not_built(data, place, report)
-    given = [key for key in ("podCIDR", "serviceCIDR") if data.get(key) is not None]
+    given = {key: _networks(data.get(key)) for key in ("podCIDR", "serviceCIDR") if data.get(key) is not None}
+    versions = next((tuple(network.version for network in networks) for networks in given.values()), (4,))
     return ClusterConfig(
-        pod_cidrs=_networks(data.get("podCIDR")) or defaults.pod_cidrs,
-        service_cidrs=_networks(data.get("serviceCIDR")) or defaults.service_cidrs,
+        pod_cidrs=given.get("podCIDR") or _default_cidrs("podCIDR", defaults.pod_cidrs, versions),
+        service_cidrs=given.get("serviceCIDR") or _default_cidrs("serviceCIDR", defaults.service_cidrs, versions),
         proxy=_proxy(data.get("proxy") or {}),
         fabric=data.get("fabric") or defaults.fabric,
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
         cidrs_given=bool(given),
     )
+
+
+def _default_cidrs(key: str, plain: tuple[Network, ...], versions: Sequence[int]) -> tuple[Network, ...]:
+    """The CIDRs that are not given, of the families that the other ones have."""
+    return tuple(network for version in versions for network in (plain if version == 4 else (_DEFAULT_CIDRS_V6[key],)))
 
 
 def _networks(value: Any) -> tuple[Network, ...]:
@@ -151,34 +163,41 @@ def _proxy(data: Json) -> ProxyConfig:
     return replace(ProxyConfig(), **changes)
 
 
-def _lans(data: Json) -> tuple[Lan, ...]:
+def _lans(data: Json, versions: Sequence[int]) -> tuple[Lan, ...]:
+    """The networks of the file; without any, one of the families that pods have."""
     given = data.get("networks")
     if not given:
-        return (_DEFAULT_LAN,)
-    lans = ((name, entry) for name, entry in given.items() if entry.get("cidr"))
-    return tuple(Lan(name, ip_network(entry["cidr"].strip()), _router_address(entry.get("router"))) for name, entry in lans)
+        first, *others = (_DEFAULT_LANS[version] for version in versions)
+        return (replace(first, second_cidr=others[0].cidr, second_router=others[0].router) if others else first,)
+    return tuple(_lan(name, entry) for name, entry in given.items() if entry.get("cidr"))
 
 
-def _router(data: Json, lan: Lan) -> Any:
-    return lan.router or ((data.get("networks") or {}).get(lan.name) or {}).get("router")
+def _lan(name: str, entry: Json) -> Lan:
+    cidrs, value = _networks(entry["cidr"]), entry.get("router") or ()
+    given = [value] if isinstance(value, str) else value
+    known = {address.version: address for address in (ip_address(text) for text in given if text != "none")}
+    # An address of a family that the network has not is the first one's: the check names it.
+    stray = [address for version, address in known.items() if version not in {cidr.version for cidr in cidrs}]
+    routers = [known.get(cidr.version, stray.pop() if stray else None) for cidr in cidrs]
+    return Lan(name, cidrs[0], routers[0], *((cidrs[1], routers[1]) if len(cidrs) > 1 else ()))
 
 
-def _router_address(value: str | None) -> Address | None:
-    return ip_address(value) if value and value != "none" else None
+def _without_router(data: Json, lan: Lan) -> bool:
+    return ((data.get("networks") or {}).get(lan.name) or {}).get("router") == "none"
 
 
-def _with_router(lan: Lan, nodes: Sequence[NodeSpec], hosts: Sequence[HostSpec]) -> Lan:
+def _with_routers(lan: Lan, nodes: Sequence[NodeSpec], hosts: Sequence[HostSpec]) -> Lan:
     """A LAN has a router unless it says `router: none`; at the first address that nobody has."""
     ends: tuple[NodeSpec | HostSpec, ...] = (*nodes, *hosts)
     used = {address for end in ends for address in end.addresses}
-    free = next((address for address in _candidates(lan.cidr) if address not in used), None)
-    return replace(lan, router=free)
+    first, *second = (next((address for address in _candidates(cidr) if address not in used), None) for cidr in lan.cidrs)
+    return replace(lan, router=lan.router or first, second_router=lan.second_router or (second[0] if second else None))
 
 
 def _nodes(data: Json, lans: Sequence[Lan]) -> tuple[NodeSpec, ...]:
     given: Mapping[str, Json] = data.get("nodes") or {
         name: {
-            "addresses": [address] if any(ip_address(address) in lan.cidr for lan in lans) else [],
+            "addresses": [str(own) for lan in lans[:1] for cidr in lan.cidrs for own in _twins(address, cidr)],
             "controlPlane": name == "node-169",
         }
         for name, address in _DEFAULT_NODES.items()
@@ -193,6 +212,36 @@ def _nodes(data: Json, lans: Sequence[Lan]) -> tuple[NodeSpec, ...]:
         )
         for name, entry in given.items()
     )
+
+
+def _twins(address: Address, cidr: Network) -> list[Address]:
+    """The address if it lies in the network; in IPv6 the one that ends with the same digits: 192.168.0.169 and ::169."""
+    if cidr.version == address.version:
+        return [address] if address in cidr else []
+    twin = cidr.network_address + int(str(address).rpartition(".")[2], 16)
+    return [twin] if cidr.version == 6 and twin in cidr else []
+
+
+def _both_families(
+    nodes: Sequence[NodeSpec], hosts: Sequence[HostSpec], lans: Sequence[Lan], pods: Sequence[Network]
+) -> tuple[NodeSpec, ...]:
+    """Nodes of dual-stack clusters have an address of each family in their first network that has both."""
+    if len(pods) < 2:
+        return tuple(nodes)
+    ends: tuple[NodeSpec | HostSpec, ...] = (*nodes, *hosts)
+    used = {address for end in ends for address in end.addresses} | {router for lan in lans for router in lan.routers}
+    found = []
+    for node in nodes:
+        lan = next((lan for lan in lans if len(lan.cidrs) == 2 and any(address in lan for address in node.addresses)), None)
+        for cidr in lan.cidrs if lan else ():
+            if not any(address.version == cidr.version for address in node.addresses):
+                wished = (twin for address in node.addresses for twin in _twins(address, cidr))
+                free = next((address for address in (*wished, *islice(_candidates(cidr), 2**17)) if address not in used), None)
+                if free is not None:
+                    used.add(free)
+                    node = replace(node, addresses=(*node.addresses, free))
+        found.append(node)
+    return tuple(found)
 
 
 def node_labels(name: str, given: Labels, control_plane: bool) -> Labels:
@@ -221,11 +270,11 @@ def _hosts(data: Json) -> tuple[HostSpec, ...]:
 
 def _client(cluster: ClusterConfig, lans: Sequence[Lan], nodes: Sequence[NodeSpec]) -> HostSpec:
     """The outside host of the field's articles: it reaches pods and Services by static routes through the first node."""
-    here = lans and _CLIENT in lans[0].cidr
-    gateway = nodes[0].addresses[0] if nodes[0].addresses else None
+    here = tuple(own for lan in lans[:1] for cidr in lan.cidrs for own in _twins(_CLIENT, cidr))
+    gateways = {address.version: address for address in reversed(nodes[0].addresses)}
     destinations = (*cluster.service_cidrs, *cluster.pod_cidrs)
-    routes = tuple((network, gateway) for network in destinations if gateway and gateway.version == network.version)
-    return HostSpec("client", (_CLIENT,) if here else (), routes)
+    routes = tuple((network, gateways[network.version]) for network in destinations if network.version in gateways)
+    return HostSpec("client", here, routes)
 
 
 def _candidates(network: Network) -> Iterator[Address]:
@@ -237,7 +286,7 @@ def _addressed(
 ) -> tuple[tuple[NodeSpec, ...], tuple[HostSpec, ...]]:
     """Gives an address of the first network to whoever has none."""
     ends: tuple[NodeSpec | HostSpec, ...] = (*nodes, *hosts)
-    used = {address for end in ends for address in end.addresses} | {lan.router for lan in lans}
+    used = {address for end in ends for address in end.addresses} | {router for lan in lans for router in lan.routers}
     free: Iterator[Address] = iter(())
     if lans:
         hosts_of_lan = list(_candidates(lans[0].cidr)) if lans[0].cidr.num_addresses <= 2**17 else _candidates(lans[0].cidr)
@@ -246,7 +295,7 @@ def _addressed(
     missing = [end for end in ends if not end.addresses]
     given = {id(end): (address,) for end, address in zip(missing, free, strict=False)}
     if lans and len(given) < len(missing):
-        at = ((place, "networks"), lans[0].name) if lans[0] is not _DEFAULT_LAN else (place, "nodes")
+        at = ((place, "networks"), lans[0].name) if lans[0].cidr != _DEFAULT_LANS[4].cidr else (place, "nodes")
         report.problem(at, f"{lans[0].cidr} has no room for {len(missing)} more addresses")
     return (
         tuple(replace(node, addresses=node.addresses or given.get(id(node), ())) for node in nodes),

@@ -11,9 +11,9 @@ from itertools import pairwise
 from netlab.manifest.formats import ip, machine_name, strict_network
 from netlab.manifest.meta import Json
 from netlab.manifest.problems import Place, Report, did_you_mean, written
-from netlab.model import Address, HostSpec, Lan, Network, NodeSpec, Topology
+from netlab.model import Address, HostSpec, Network, NodeSpec, Topology
 
-_NOT_BUILT = {"routing": ("vxlan", "bgp"), "mode": ("ipvs", "userspace"), "layout": ("maps",)}
+_NOT_BUILT = {"routing": ("vxlan", "bgp"), "mode": ("ipvs",)}
 _RESERVED = ("router", "localhost")
 
 
@@ -56,7 +56,11 @@ def _networks(topology: Topology, place: Place, report: Report) -> None:
     named: list[tuple[str, Network, Place]] = []
     named += [("podCIDR", network, (cluster, "podCIDR")) for network in topology.cluster.pod_cidrs]
     named += [("serviceCIDR", network, (cluster, "serviceCIDR")) for network in topology.cluster.service_cidrs]
-    named += [(f"network {lan.name}", lan.cidr, (((place, "networks"), lan.name), "cidr")) for lan in topology.networks]
+    named += [
+        (f"network {lan.name}", cidr, (((place, "networks"), lan.name), "cidr"))
+        for lan in topology.networks
+        for cidr in lan.cidrs
+    ]
     for index, (name, network, at) in enumerate(named):
         for other_name, other, other_at in named[:index]:
             if network.overlaps(other):
@@ -64,23 +68,25 @@ def _networks(topology: Topology, place: Place, report: Report) -> None:
                 report.problem(shown, f"{name} {network} overlaps {other_name} {other}")
     for lan in topology.networks:
         at = (((place, "networks"), lan.name), "cidr")
-        if lan.cidr.num_addresses < 4:
-            report.problem(at, f"{lan.cidr} is too small for a network: at most /30")
-        if lan.router is not None and not _is_host(lan.router, lan):
-            report.problem((((place, "networks"), lan.name), "router"), f"{lan.router} is no address for a machine in {lan.cidr}")
+        for cidr, address in ((lan.cidr, lan.router), (lan.second_cidr, lan.second_router)):
+            if cidr is not None and cidr.num_addresses < 4:
+                report.problem(at, f"{cidr} is too small for a network: at most /{cidr.max_prefixlen - 2}")
+            if cidr is not None and address is not None and not _is_host(address, cidr):
+                report.problem((((place, "networks"), lan.name), "router"), f"{address} is no address for a machine in {cidr}")
 
 
-def _is_host(address: Address, lan: Lan) -> bool:
-    if address not in lan.cidr:
+def _is_host(address: Address, cidr: Network) -> bool:
+    if address not in cidr:
         return False
-    return lan.cidr.num_addresses < 4 or (address != lan.cidr.network_address and address != lan.cidr.broadcast_address)
+    return cidr.num_addresses < 4 or (address != cidr.network_address and address != cidr.broadcast_address)
 
 
 def _addresses(topology: Topology, place: Place, report: Report) -> None:
     owners: dict[Address, str] = {}
     for lan in topology.networks:
-        if lan.router is not None and owners.setdefault(lan.router, f"the router of {lan.name}") != f"the router of {lan.name}":
-            report.problem((((place, "networks"), lan.name), "router"), f"{lan.router} is also {owners[lan.router]}")
+        for router in lan.routers:
+            if owners.setdefault(router, f"the router of {lan.name}") != f"the router of {lan.name}":
+                report.problem((((place, "networks"), lan.name), "router"), f"{router} is also {owners[router]}")
     inner = (*topology.cluster.pod_cidrs, *topology.cluster.service_cidrs)
     for section, end in _ends(topology):
         at = (((place, section), end.name), "addresses")
@@ -88,9 +94,9 @@ def _addresses(topology: Topology, place: Place, report: Report) -> None:
             if address in owners:
                 report.problem(at, f"{address} is also the address of {owners[address]}")
             owners.setdefault(address, end.name)
-            own = next((lan for lan in topology.networks if address in lan.cidr), None)
+            own = next((cidr for lan in topology.networks for cidr in lan.cidrs if address in cidr), None)
             if own is not None and not _is_host(address, own):
-                report.problem(at, f"{address} is the network's own or broadcast address in {own.cidr}")
+                report.problem(at, f"{address} is the network's own or broadcast address in {own}")
             if own is None and any(address in network for network in inner):
                 report.problem(at, f"{address} lies in the cluster's podCIDR or serviceCIDR")
         if not end.addresses:
@@ -102,7 +108,7 @@ def _addresses(topology: Topology, place: Place, report: Report) -> None:
 
 
 def _in_lan(address: Address, topology: Topology) -> bool:
-    return any(address in lan.cidr for lan in topology.networks)
+    return any(address in lan for lan in topology.networks)
 
 
 def _pod_cidrs(topology: Topology, place: Place, report: Report) -> None:
@@ -131,10 +137,10 @@ def _routes(topology: Topology, place: Place, report: Report) -> None:
                 report.problem(at, f"the gateway {text} is of another family than {destination}")
         for network, gateway in host.routes:
             at = ((((place, "hosts"), host.name), "routes"), str(network))
-            lan = next((lan for lan in topology.networks if gateway in lan.cidr), None)
+            lan = next((lan for lan in topology.networks if gateway in lan), None)
             if gateway in host.addresses:
                 report.problem(at, f"the gateway {gateway} is {host.name} itself")
-            elif lan is None or not any(address in lan.cidr for address in host.addresses):
+            elif lan is None or not any(address in lan for address in host.addresses):
                 report.problem(at, f"the gateway {gateway} is out of reach: {host.name} has no address in a network with it")
 
 
@@ -158,5 +164,5 @@ def _links(topology: Topology, place: Place, report: Report) -> None:
             meant = did_you_mean(link.lan, lans)
             hint = f"; did you mean {meant}?" if meant else "; END/NETWORK is wanted"
             report.problem(at, f'there is no network "{link.lan}"{hint}', key=True)
-        elif link.end in ends and not any(address in lans[link.lan].cidr for address in ends[link.end].addresses):
+        elif link.end in ends and not any(address in lans[link.lan] for address in ends[link.end].addresses):
             report.problem(at, f"{link.end} has no address in {link.lan}", key=True)

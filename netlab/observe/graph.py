@@ -132,7 +132,7 @@ def letter(number: int) -> str:
 
 
 def _lans(cluster: Cluster, addresses: tuple[Address, ...]) -> tuple[str, ...]:
-    return tuple(lan.name for lan in cluster.topology.networks if any(address in lan.cidr for address in addresses))
+    return tuple(lan.name for lan in cluster.topology.networks if any(address in lan for address in addresses))
 
 
 def _service(cluster: Cluster, service: Service, number: int) -> tuple[ServiceRow, set[Address]]:

@@ -12,7 +12,6 @@ import socket
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 import h11
 
@@ -24,7 +23,7 @@ from netlab.probes.flows import Batch, Sent
 from netlab.probes.packets import OWN_TEST, Kind, Seen, Template
 from netlab.probes.prober import Prober
 from netlab.probes.rounds import watched_of
-from netlab.probes.values import HttpRequest, HttpResponse, ProbeRequest, name_of
+from netlab.probes.values import HttpRequest, HttpResponse, ProbeRequest, name_of, place
 from netlab.probes.watching import Eye
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -69,7 +68,7 @@ class Client:
     def start(self) -> None:
         """Send the request."""
         flow, wanted = self.sent.batch.flow, self.request
-        host = wanted.host or f"{flow.destination}:{flow.port}"
+        host = wanted.host or place(flow.destination, flow.port)
         headers = [("Host", host), ("User-Agent", "netlab"), *wanted.headers]
         event = h11.Request(method=wanted.method, target=wanted.path or "/", headers=headers)
         self.sock.send((self.http.send(event) or b"") + (self.http.send(h11.EndOfMessage()) or b""))
@@ -122,7 +121,7 @@ class Client:
         if not self.sent.arrivals:
             return ""
         _, address, port, _ = self.sent.arrivals[0]
-        return name_of(self.sent.batch.request.names, IPv4Address(address), port)
+        return name_of(self.sent.batch.request.names, packets.address(address), port)
 
 
 @dataclass(slots=True)
@@ -143,8 +142,9 @@ class Exchange:
         ports = [self.request.flow.source_port] * count if self.request.flow.source_port else self.prober.ports(eye.netns, count)
         if eye.fd < 0:
             return []
+        family = socket.AF_INET if self.request.flow.destination.version == 4 else socket.AF_INET6
         with entered(eye.fd):
-            socks = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in ports]
+            socks = [socket.socket(family, socket.SOCK_STREAM) for _ in ports]
         for sock, port in zip(socks, ports, strict=True):
             sent = Sent(self.batch, len(self.batch.flows), port)
             self.batch.flows.append(sent)
@@ -208,17 +208,18 @@ class Exchange:
 
     def _watch(self, eye: Eye, raw: Delivered) -> None:
         for data in raw.new():
-            start = (data[0] & 15) * 4
-            if len(data) < start + 14 or data[9] != 6:
+            ip = packets.header(data)
+            start = ip.length
+            if len(data) < start + 14 or ip.protocol != 6:
                 continue
             source_port, destination_port, sequence, acknowledged = struct.unpack_from("!HHII", data, start)
             flags = data[start + 13] & 0x16
             if flags == _SYN and sequence == self.run << 16 | OWN_TEST:
-                eye.proved.add(6)
+                eye.proved.add((data[0] >> 4, 6, False))
             elif flags == _SYN and eye.receiver:
-                seen = Seen(Kind.REQUEST, 0, data[12:16], data[16:20], source_port, destination_port)
+                seen = Seen(Kind.REQUEST, 0, ip.source, ip.destination, source_port, destination_port)
                 self.starts.setdefault(sequence, []).append((eye.netns, seen))
-            elif flags == _SYN | _ACK and eye.netns == self.batch.netns and data[12:16] == self.request.flow.destination.packed:
+            elif flags == _SYN | _ACK and eye.netns == self.batch.netns and ip.source == self.request.flow.destination.packed:
                 self.accepted[destination_port] = (acknowledged - 1) & 0xFFFFFFFF
 
     def blind(self) -> list[str]:
@@ -227,7 +228,7 @@ class Exchange:
         for eye in self.eyes.values():
             found += [f"{eye.label}: {problem}" for problem in (*eye.problems, *watching.lost(eye))]
             if not eye.problems and not eye.proved:
-                watching.send_own_tests(eye, (packets.own_test(self.run, Protocol.TCP),), watching.LOOPBACK)
+                watching.send_own_tests(eye, (_own_test(self.request, self.run),), packets.LOOPBACK)
                 for raw in eye.raw:
                     self._watch(eye, raw)
                 if not eye.proved:
@@ -235,15 +236,24 @@ class Exchange:
         return found
 
 
+def _own_test(request: ProbeRequest, run: int) -> watching.OwnTest:
+    version = request.flow.destination.version
+    return watching.OwnTest(version, packets.own_test(run, Protocol.TCP, version))
+
+
 @contextlib.contextmanager
 def exchange(prober: Prober, request: ProbeRequest) -> Iterator[Exchange]:
     """Open eyes for real clients; closed at the end, while the clients' sockets are the caller's."""
     run = prober.token()
     plan = watching.Plan(
-        filters.handshake_filter(), filters.handshake_filter(), (Protocol.TCP,), frozenset({request.netns}), False
+        filters.handshake_filter(),
+        filters.handshake_filter(),
+        ((request.flow.destination.version, Protocol.TCP),),
+        frozenset({request.netns}),
+        False,
     )
     with watching.eyes(prober.open_netns, watched_of((request,)), plan) as eyes:
         for eye in eyes.values():
-            watching.send_own_tests(eye, (packets.own_test(run, Protocol.TCP),), eye.address)
+            watching.send_own_tests(eye, (_own_test(request, run),), eye.addresses)
         batch = Batch(request.netns, eyes[request.netns].label, request.flow, request, Template(lambda index, port: b""), True)
         yield Exchange(prober, request, run, eyes, batch)

@@ -5,14 +5,13 @@ Decides the wording and what is worth saying. Refuses to judge.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address
 
 from netlab.kernel.packet_sockets import OUTGOING
 from netlab.model import OutcomeKind, Protocol
 from netlab.probes import packets
 from netlab.probes.flows import Sent
 from netlab.probes.packets import Kind, Seen
-from netlab.probes.values import name_of
+from netlab.probes.values import name_of, place
 from netlab.probes.watching import Eye
 
 Sighting = tuple[int, int, Eye, str, int, bytes, Seen]
@@ -66,9 +65,10 @@ def _whereabouts(flow: Sent, trail: Sequence[Sighting]) -> str:
 
 
 def _receiver(flow: Sent, number: int) -> str:
-    _, address, port, _ = flow.arrivals[number]
-    name, place = name_of(flow.batch.request.names, IPv4Address(address), port), f"{IPv4Address(address)}:{port}"
-    return name if name == place else f"{name} ({place})"
+    _, packed, port, _ = flow.arrivals[number]
+    address = packets.address(packed)
+    name, where = name_of(flow.batch.request.names, address, port), place(address, port)
+    return name if name == where else f"{name} ({where})"
 
 
 def _answer_trail(trail: Sequence[Sighting]) -> str:
@@ -91,7 +91,9 @@ def _last_seen(flow: Sent, trail: Sequence[Sighting]) -> str:
     asked = flow.asked
     addressed = f"still addressed to {now} (no rule rewrote it)" if now == asked else f"rewritten to {now}"
     eye, coming_in = last[2], last[4] != OUTGOING
-    refused = "; its stack there did not accept it" if coming_in and seen.destination == eye.address.packed else ""
+    refused = (
+        "; its stack there did not accept it" if coming_in and packets.address(seen.destination) in eye.addresses.values() else ""
+    )
     return f"last seen {_where(last)}, {addressed}{refused}"
 
 
@@ -101,7 +103,7 @@ def _where(sighting: Sighting) -> str:
 
 
 def _address(address: bytes, port: int) -> str:
-    return f"{IPv4Address(address)}:{port}" if port else str(IPv4Address(address))
+    return place(packets.address(address), port)
 
 
 def unanswered_protocol(protocol: Protocol) -> str:

@@ -8,11 +8,10 @@ Refuses to know sockets and time.
 
 from collections import Counter
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 from netlab.model import Address, Flow, FrozenDict, Observation, OutcomeKind, Protocol
-from netlab.probes.packets import UNREACHABLE, Kind, Seen, Template
-from netlab.probes.values import ProbeRequest, name_of
+from netlab.probes.packets import UNREACHABLE, Kind, Seen, Template, address
+from netlab.probes.values import ProbeRequest, name_of, place
 
 Arrival = tuple[str, bytes, int, bytes]
 """Namespace, destination address and port after all rewriting, source address as seen there."""
@@ -34,7 +33,9 @@ class Batch:
 
 @dataclass(slots=True, eq=False)
 class Sent:
-    """One flow. `detail` says how an outcome came about, `stray` what came that was no answer."""
+    """One flow. `detail` says how an outcome came about, `stray` what came that was no answer. `passed`: a proxy
+    process took it.
+    """
 
     batch: Batch
     index: int
@@ -43,6 +44,7 @@ class Sent:
     detail: str = ""
     stray: str = ""
     left: bool = False
+    passed: bool = False
     arrivals: list[Arrival] = field(default_factory=list)
 
     def arrived(self, netns: str, seen: Seen) -> None:
@@ -62,7 +64,7 @@ class Sent:
         elif self._from_whom_was_asked(seen):
             self._conclude(seen)
         else:
-            origin = f"{IPv4Address(seen.source)}:{seen.source_port}"
+            origin = place(address(seen.source), seen.source_port)
             self.stray = f"an answer came from {origin} instead of {self.asked}, which a client discards"
 
     def left_a_receiver(self, seen: Seen) -> None:
@@ -77,7 +79,7 @@ class Sent:
     @property
     def asked(self) -> str:
         flow = self.batch.flow
-        return f"{flow.destination}:{flow.port}" if flow.port else str(flow.destination)
+        return place(flow.destination, flow.port)
 
     def _from_whom_was_asked(self, seen: Seen) -> bool:
         flow = self.batch.flow
@@ -89,21 +91,20 @@ class Sent:
         if seen.kind is Kind.REFUSAL:
             self.outcome = OutcomeKind.REJECTED
             word = "ABORT" if self.batch.flow.protocol is Protocol.SCTP else "RST"
-            self.detail = f"refused by a {word} from {IPv4Address(seen.source)}:{seen.source_port}"
+            self.detail = f"refused by a {word} from {place(address(seen.source), seen.source_port)}"
         else:
             self.outcome = OutcomeKind.DELIVERED
 
     def _refused_by_icmp(self, seen: Seen, strict: bool) -> None:
         assert seen.error is not None
         kind, code, source, destination, source_port, destination_port = seen.error
-        flow, origin = self.batch.flow, IPv4Address(seen.source)
+        flow, origin = self.batch.flow, address(seen.source)
         quoted = (source, destination, source_port, destination_port)
         if strict and quoted != (flow.source.packed, flow.destination.packed, self.source_port, flow.port):
             ports = flow.protocol is Protocol.ICMP
             if not (ports and quoted[:2] == (flow.source.packed, flow.destination.packed)):
-                self.stray = (
-                    f"an ICMP error from {origin} quotes {IPv4Address(destination)}:{destination_port}, which was not asked"
-                )
+                asked = place(address(destination), destination_port)
+                self.stray = f"an ICMP error from {origin} quotes {asked}, which was not asked"
                 return
         if kind == 3 and code != 4:
             self.outcome = OutcomeKind.REJECTED
@@ -120,7 +121,7 @@ def observation(
     outcomes = Counter(flow.outcome or OutcomeKind.DROPPED for flow in flows)
     arrivals: Counter[tuple[Address, int, Address]] = Counter()
     for flow in flows:
-        arrivals.update({(IPv4Address(to), port, IPv4Address(source)): 1 for _, to, port, source in flow.arrivals})
+        arrivals.update({(address(to), port, address(source)): 1 for _, to, port, source in flow.arrivals})
     backends: Counter[str] = Counter()
     sources: Counter[str] = Counter()
     for (to, port, source), number in sorted(arrivals.items(), key=lambda item: (int(item[0][0]), item[0][1], int(item[0][2]))):

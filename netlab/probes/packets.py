@@ -6,17 +6,18 @@ Decides where the token stands. A run is a random 16-bit number, an index tells 
     UDP    payload `netl` + run and index as eight hexadecimal digits
     ICMP   the same payload in an echo request, whose sequence number is the index
 ICMP errors quote the packet's start and so the token. The first packet of a kind is built by scapy (never its conf or sockets,
-and imported on first use: it takes 0.25 s); further ones differ in a few 16-bit words, patched with their checksum.
+and imported on first use: it takes 0.25 s); further ones differ in a few 16-bit words, patched with their checksum. An IPv6
+packet is the same one behind another header, with a checksum that covers that header's addresses.
 """
 
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NamedTuple
 
-from netlab.model import Protocol
+from netlab.model import Address, Protocol
 
 MAGIC = b"netl"
 MAX_INDEX = 0xFFF0
@@ -24,6 +25,11 @@ OWN_TEST = 0xFFF8
 """The index of the watchers' own test packets; flows have indices below MAX_INDEX."""
 
 NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132, Protocol.ICMP: 1}
+ICMPV6 = 58
+LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+_CHECKSUM_AT = {6: 16, 17: 6, ICMPV6: 2}
+_ICMP_OF_ICMPV6 = {(1, 0): (3, 0), (1, 1): (3, 13), (1, 3): (3, 1), (1, 4): (3, 3), (1, 5): (3, 13), (1, 6): (3, 0)}
+"""ICMPv6 errors in ICMP's words: flows need not know which it was."""
 _TCP = struct.Struct("!HHIIBB")
 _SCTP = struct.Struct("!HHI")
 
@@ -36,6 +42,10 @@ UNREACHABLE = {
     10: "host prohibited",
     13: "administratively prohibited",
 }
+
+
+Words = tuple[tuple[int, int], ...]
+"""(offset, value) of 16-bit words."""
 
 
 class Kind(IntEnum):
@@ -66,26 +76,85 @@ class Template:
     fill: Callable[[int, int], bytes]
 
 
+class Header(NamedTuple):
+    """What every IP header says: where it ends, the protocol behind it, and from whom to whom."""
+
+    length: int
+    protocol: int
+    source: bytes
+    destination: bytes
+
+
+def header(data: bytes) -> Header:
+    """The IP header at the start of the data. IPv6 extension headers are nobody's here."""
+    if data[0] >> 4 == 6:
+        return Header(40, data[6], data[8:24], data[24:40])
+    return Header((data[0] & 15) * 4, data[9], data[12:16], data[16:20])
+
+
+def address(packed: bytes) -> Address:
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+
+
+def number_of(protocol: Protocol, version: int) -> int:
+    """The protocol's number in IP headers of that version."""
+    return ICMPV6 if protocol is Protocol.ICMP and version == 6 else NUMBERS[protocol]
+
+
 def payload(run: int, index: int) -> bytes:
     return MAGIC + f"{run:04x}{index:04x}".encode()
 
 
-def template(run: int, protocol: Protocol, source: IPv4Address, destination: IPv4Address, port: int) -> Template:
+def template(run: int, protocol: Protocol, source: Address, destination: Address, port: int) -> Template:
     """The packets of one flow. Source port 0 of a filled packet stands for 0."""
 
     def build(index: int, source_port: int) -> bytes:
-        return bytes(scapy_packet(run, protocol, source, destination, port, index, source_port))
+        return packet(run, protocol, source, destination, port, index, source_port)
 
+    words: Callable[[int, int], Words]
+    at = 20 if source.version == 4 else 40  # where the IP header ends
     match protocol:
         case Protocol.SCTP:  # a CRC-32c cannot be patched cheaply, and nobody sends many
             return Template(build)
         case Protocol.TCP:
-            return Template(_patcher(build(0, 0), 36, lambda index, source_port: ((20, source_port), (26, index))))
+            words = lambda index, source_port: ((at, source_port), (at + 6, index))  # noqa: E731
+            return Template(_patcher(build(0, 0), at + 16, words))
         case Protocol.UDP:
-            return Template(_patcher(build(0, 0), 26, lambda index, source_port: ((20, source_port), *_hex_words(36, index))))
+            words = lambda index, source_port: ((at, source_port), *_hex_words(at + 16, index))  # noqa: E731
+            return Template(_patcher(build(0, 0), at + 6, words))
         case Protocol.ICMP:
-            words = lambda index, source_port: ((24, source_port), (26, index), *_hex_words(36, index))  # noqa: E731
-            return Template(_patcher(build(0, 0), 22, words))
+            words = lambda index, source_port: ((at + 4, source_port), (at + 6, index), *_hex_words(at + 16, index))  # noqa: E731
+            return Template(_patcher(build(0, 0), at + 2, words))
+
+
+def packet(run: int, protocol: Protocol, source: Address, destination: Address, port: int, index: int, source_port: int) -> bytes:
+    """One packet, from its IP header on."""
+    if isinstance(source, IPv4Address) and isinstance(destination, IPv4Address):
+        return bytes(scapy_packet(run, protocol, source, destination, port, index, source_port))
+    home = IPv4Address("127.0.0.1")
+    plain = bytes(scapy_packet(run, protocol, home, home, port, index, source_port))[20:]
+    return _behind_v6(number_of(protocol, 6), source, destination, plain)
+
+
+def _behind_v6(number: int, source: Address, destination: Address, plain: bytes) -> bytes:
+    """The packet behind an IPv6 header; its checksum covers the addresses, but for SCTP's."""
+    data = bytearray(plain)
+    if number == ICMPV6:
+        data[0] = 128  # echo request
+    if number in _CHECKSUM_AT:
+        at = _CHECKSUM_AT[number]
+        data[at : at + 2] = b"\0\0"
+        covered = source.packed + destination.packed + struct.pack("!II", len(data), number) + data
+        total = _checksum(sum(struct.unpack(f"!{(len(covered) + 1) // 2}H", covered + b"\0" * (len(covered) % 2))))
+        data[at : at + 2] = (total or 0xFFFF if number == 17 else total).to_bytes(2, "big")
+    return struct.pack("!IHBB", 0x60000000, len(data), number, 64) + source.packed + destination.packed + data
+
+
+def _checksum(total: int) -> int:
+    """The Internet checksum of words whose sum is `total`."""
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF
 
 
 def _hex_words(offset: int, index: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -93,14 +162,12 @@ def _hex_words(offset: int, index: int) -> tuple[tuple[int, int], tuple[int, int
     return (offset, int.from_bytes(text[:2], "big")), (offset + 2, int.from_bytes(text[2:], "big"))
 
 
-def _patcher(
-    model: bytes, checksum_at: int, words: Callable[[int, int], tuple[tuple[int, int], ...]]
-) -> Callable[[int, int], bytes]:
+def _patcher(model: bytes, checksum_at: int, words: Callable[[int, int], Words]) -> Callable[[int, int], bytes]:
     """Sets 16-bit words and mends the checksum by the difference (RFC 1624)."""
     original = {at: int.from_bytes(model[at : at + 2], "big") for at, _ in words(0, 0)}
     base = int.from_bytes(model[checksum_at : checksum_at + 2], "big") ^ 0xFFFF
     base += sum(value ^ 0xFFFF for value in original.values())
-    udp = model[9] == 17
+    version, udp = model[0] >> 4, header(model).protocol == 17
 
     def fill(index: int, source_port: int) -> bytes:
         packet = bytearray(model)
@@ -108,7 +175,8 @@ def _patcher(
         for at, value in words(index, source_port):
             packet[at], packet[at + 1] = value >> 8, value & 0xFF
             total += value
-        packet[4], packet[5] = (index + 1) >> 8 & 0xFF, (index + 1) & 0xFF  # IP id: not zero, or the kernel picks one
+        if version == 4:
+            packet[4], packet[5] = (index + 1) >> 8 & 0xFF, (index + 1) & 0xFF  # IP id: not zero, or the kernel picks one
         total = (total & 0xFFFF) + (total >> 16)
         total = ((total & 0xFFFF) + (total >> 16)) ^ 0xFFFF
         if udp and total == 0:
@@ -119,22 +187,23 @@ def _patcher(
     return fill
 
 
-def own_test(run: int, protocol: Protocol) -> Callable[[IPv4Address], bytes]:
+def own_test(run: int, protocol: Protocol, version: int = 4) -> Callable[[Address], bytes]:
     """The packet by which a watcher proves itself: from an address to itself, port 1."""
-    home = IPv4Address("127.0.0.1")
-    model = bytes(scapy_packet(run, protocol, home, home, 1, OWN_TEST, 1))
-    checksum_at = {Protocol.TCP: 36, Protocol.UDP: 26}.get(protocol)  # the others' checksums do not cover addresses
+    home = LOOPBACK[version]
+    model = packet(run, protocol, home, home, 1, OWN_TEST, 1)
+    start, places = (20, slice(12, 20)) if version == 4 else (40, slice(8, 40))
+    number = number_of(protocol, version)
+    # The checksums of SCTP and of IPv4's ICMP do not cover addresses.
+    checksum_at = start + _CHECKSUM_AT[number] if number in _CHECKSUM_AT else None
 
-    def fill(address: IPv4Address) -> bytes:
+    def fill(address: Address) -> bytes:
         packet = bytearray(model)
-        packet[12:16] = packet[16:20] = address.packed
+        packet[places] = address.packed * 2
         if checksum_at is not None:
-            high, low = struct.unpack("!HH", address.packed)
             total = int.from_bytes(model[checksum_at : checksum_at + 2], "big") ^ 0xFFFF
-            total += 2 * (0x7F00 ^ 0xFFFF) + 2 * (0x0001 ^ 0xFFFF) + 2 * (high + low)
-            total = (total & 0xFFFF) + (total >> 16)
-            total = ((total & 0xFFFF) + (total >> 16)) ^ 0xFFFF
-            packet[checksum_at : checksum_at + 2] = total.to_bytes(2, "big")
+            total += sum(2 * (word ^ 0xFFFF) for (word,) in struct.iter_unpack("!H", home.packed))
+            total += sum(2 * word for (word,) in struct.iter_unpack("!H", address.packed))
+            packet[checksum_at : checksum_at + 2] = _checksum(total).to_bytes(2, "big")
         return bytes(packet)
 
     return fill
@@ -164,6 +233,10 @@ def scapy_packet(
 
 def summary(data: bytes) -> str:
     """One line about a packet, as scapy dissects it: `IP / TCP 10.0.0.1:1025 > 10.0.0.2:http S`."""
+    if data[0] >> 4 == 6:
+        from scapy.layers.inet6 import IPv6
+
+        return str(IPv6(data).summary())
     from scapy.layers.inet import IP
 
     return str(IP(data).summary())
@@ -171,41 +244,44 @@ def summary(data: bytes) -> str:
 
 def seen(data: bytes, run: int) -> Seen | None:
     """What a packet (from its IP header on) is to this run; None for a stranger's or a cut-off one."""
-    if len(data) < 28 or data[0] >> 4 != 4:
+    if len(data) < 28 or data[0] >> 4 not in (4, 6):
         return None
-    start = (data[0] & 15) * 4
+    ip = header(data)
     try:
-        match data[9]:
+        match ip.protocol:
             case 6:
-                return _seen_tcp(data, start, run)
+                return _seen_tcp(data, ip, run)
             case 17:
-                source_port, destination_port = struct.unpack_from("!HH", data, start)
-                index = _payload_index(data, start + 8, run)
+                source_port, destination_port = struct.unpack_from("!HH", data, ip.length)
+                index = _payload_index(data, ip.length + 8, run)
                 if index is None:
                     return None
-                return Seen(Kind.REQUEST, index, data[12:16], data[16:20], source_port, destination_port)
+                return Seen(Kind.REQUEST, index, ip.source, ip.destination, source_port, destination_port)
             case 1:
-                return _seen_icmp(data, start, run)
+                return _seen_icmp(data, ip, run)
+            case 58:
+                return _seen_icmpv6(data, ip, run)
             case 132:
-                return _seen_sctp(data, start, run)
-    except struct.error:
+                return _seen_sctp(data, ip, run)
+    except (struct.error, IndexError):
         pass
     return None
 
 
-def _seen_tcp(data: bytes, start: int, run: int) -> Seen | None:
-    source_port, destination_port, sequence, acknowledged, _, flags = _TCP.unpack_from(data, start)
+def _seen_tcp(data: bytes, ip: Header, run: int) -> Seen | None:
+    source_port, destination_port, sequence, acknowledged, _, flags = _TCP.unpack_from(data, ip.length)
     if flags & 0x16 == 0x02:  # SYN, neither ACK nor RST
         if sequence >> 16 != run:
             return None
-        return Seen(Kind.REQUEST, sequence & 0xFFFF, data[12:16], data[16:20], source_port, destination_port)
+        return Seen(Kind.REQUEST, sequence & 0xFFFF, ip.source, ip.destination, source_port, destination_port)
     if flags & 0x10 and acknowledged >> 16 == run and flags & 0x06:
         kind = Kind.REFUSAL if flags & 0x04 else Kind.REPLY
-        return Seen(kind, (acknowledged - 1) & 0xFFFF, data[12:16], data[16:20], source_port, destination_port)
+        return Seen(kind, (acknowledged - 1) & 0xFFFF, ip.source, ip.destination, source_port, destination_port)
     return None
 
 
-def _seen_sctp(data: bytes, start: int, run: int) -> Seen | None:
+def _seen_sctp(data: bytes, ip: Header, run: int) -> Seen | None:
+    start = ip.length
     source_port, destination_port, tag = _SCTP.unpack_from(data, start)
     chunk = data[start + 12]
     if chunk == 1:
@@ -217,31 +293,45 @@ def _seen_sctp(data: bytes, start: int, run: int) -> Seen | None:
         return None
     if tag >> 16 != run:
         return None
-    return Seen(kind, tag & 0xFFFF, data[12:16], data[16:20], source_port, destination_port)
+    return Seen(kind, tag & 0xFFFF, ip.source, ip.destination, source_port, destination_port)
 
 
-def _seen_icmp(data: bytes, start: int, run: int) -> Seen | None:
-    kind, code = data[start], data[start + 1]
+def _seen_icmp(data: bytes, ip: Header, run: int) -> Seen | None:
+    kind, code = data[ip.length], data[ip.length + 1]
     if kind in (0, 8):
-        index = _payload_index(data, start + 8, run)
-        if index is None:
-            return None
-        return Seen(Kind.REQUEST if kind == 8 else Kind.REPLY, index, data[12:16], data[16:20], 0, 0)
-    quoted = data[start + 8 :]
-    if kind not in (3, 5, 11) or len(quoted) < 28:
+        return _seen_echo(data, ip, run, request=kind == 8)
+    return _seen_error(data, ip, run, kind, code) if kind in (3, 5, 11) else None
+
+
+def _seen_icmpv6(data: bytes, ip: Header, run: int) -> Seen | None:
+    kind, code = data[ip.length], data[ip.length + 1]
+    if kind in (128, 129):
+        return _seen_echo(data, ip, run, request=kind == 128)
+    if kind not in (1, 3):
         return None
-    inner = (quoted[0] & 15) * 4
-    protocol = quoted[9]
-    ports = (0, 0) if protocol == 1 else struct.unpack_from("!HH", quoted, inner)
-    index = _quoted_index(quoted, inner, protocol, run)
+    return _seen_error(data, ip, run, *_ICMP_OF_ICMPV6.get((kind, code), (3 if kind == 1 else 11, code)))
+
+
+def _seen_echo(data: bytes, ip: Header, run: int, request: bool) -> Seen | None:
+    index = _payload_index(data, ip.length + 8, run)
+    return None if index is None else Seen(Kind.REQUEST if request else Kind.REPLY, index, ip.source, ip.destination, 0, 0)
+
+
+def _seen_error(data: bytes, ip: Header, run: int, kind: int, code: int) -> Seen | None:
+    quoted = data[ip.length + 8 :]
+    if len(quoted) < 28:
+        return None
+    inner = header(quoted)
+    ports = (0, 0) if inner.protocol in (1, ICMPV6) else struct.unpack_from("!HH", quoted, inner.length)
+    index = _quoted_index(quoted, inner.length, inner.protocol, run)
     if index is None:
         return None
-    error = (kind, code, quoted[12:16], quoted[16:20], ports[0], ports[1])
-    return Seen(Kind.ICMP_ERROR, index, data[12:16], data[16:20], 0, 0, error)
+    error = (kind, code, inner.source, inner.destination, ports[0], ports[1])
+    return Seen(Kind.ICMP_ERROR, index, ip.source, ip.destination, 0, 0, error)
 
 
 def _quoted_index(quoted: bytes, inner: int, protocol: int, run: int) -> int | None:
-    if protocol in (1, 17):
+    if protocol in (1, 17, ICMPV6):
         return _payload_index(quoted, inner + 8, run)
     if protocol not in (6, 132):
         return None
@@ -261,9 +351,12 @@ def _payload_index(data: bytes, at: int, run: int) -> int | None:
         return None
 
 
-def reset(run: int, source: IPv4Address, destination: IPv4Address, port: int, index: int, source_port: int) -> bytes:
+def reset(run: int, source: Address, destination: Address, port: int, index: int, source_port: int) -> bytes:
     """The RST that ends what a SYN began: the sender's kernel sends it by itself where the source address is its own."""
     from scapy.layers.inet import IP, TCP
 
     sequence = (run << 16 | index) + 1
-    return bytes(IP(src=str(source), dst=str(destination)) / TCP(sport=source_port, dport=port, flags="R", seq=sequence))
+    segment = TCP(sport=source_port, dport=port, flags="R", seq=sequence)
+    if source.version == 6:
+        return _behind_v6(6, source, destination, bytes(IP() / segment)[20:])
+    return bytes(IP(src=str(source), dst=str(destination)) / segment)

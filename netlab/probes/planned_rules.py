@@ -18,6 +18,7 @@ from netlab.ruleset import (
     Accept,
     Chain,
     Dnat,
+    DnatLookup,
     DnatRandom,
     Drop,
     Field,
@@ -30,6 +31,7 @@ from netlab.ruleset import (
     Masquerade,
     OrMark,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -194,6 +196,10 @@ def said(statement: Statement) -> str:
             return "the mark is taken off"
         case Dnat(address, port):
             return f"destination becomes {address}:{port}"
+        case Redirect(port):
+            return f"goes to port {port} of this machine: the proxy process"
+        case DnatLookup():
+            return "destination becomes one of the service's endpoints, at random"
         case DnatRandom(targets):
             return f"destination becomes one of {len(targets)}, at random" if len(targets) > 1 else _only(targets[0])
         case GotoRandom(chains):

@@ -90,8 +90,8 @@ class Prober:
 def check(request: ProbeRequest) -> None:
     """Raises InputError for what cannot be probed."""
     flow = request.flow
-    if not isinstance(flow.source, IPv4Address) or not isinstance(flow.destination, IPv4Address):
-        raise InputError(f"probe from {flow.source} to {flow.destination}: IPv6 probes are not built yet")
+    if flow.source.version != flow.destination.version:
+        raise InputError(f"probe from {flow.source} to {flow.destination}: a packet has addresses of one family")
     if request.count < 1:
         raise InputError(f"probe: count {request.count}: at least one packet is needed")
 

@@ -11,12 +11,14 @@ class Watched:
     """A namespace that is watched. `receiver`: flows may end there (pods, nodes, hosts); otherwise it gives evidence only.
 
     `addresses` are those that live there; the watcher proves itself with a packet to the first. `label` is for sentences.
+    `passing`: ports of a proxy process; what arrives there is only on its way.
     """
 
     netns: str
     label: str = ""
     addresses: tuple[Address, ...] = ()
     receiver: bool = True
+    passing: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:
@@ -40,6 +42,7 @@ class ProbeRequest:
     names: (address, port) of receivers -> how results name them; port 0 stands for every port of the address.
     control: a flow of the same sender that must arrive; without it the control is that every watcher saw its own test packet and
     that the sender's packets were seen to leave.
+    relayed: TCP connections may pass proxy processes, so that packets cannot be followed but what is said on them can.
     """
 
     netns: str
@@ -50,6 +53,7 @@ class ProbeRequest:
     names: Mapping[tuple[Address, int], str] = NOTHING
     http: HttpRequest | None = None
     control: Flow | None = None
+    relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +98,9 @@ class Used:
 def name_of(names: Mapping[tuple[Address, int], str], address: Address, port: int) -> str:
     """How a receiver is named in results: as given, or `ip:port`."""
     found = names.get((address, port)) or names.get((address, 0))
-    return found if found else f"{address}:{port}" if port else str(address)
+    return found or place(address, port)
+
+
+def place(address: Address, port: int) -> str:
+    """`ip:port`, IPv6 in brackets; the address alone where there is no port."""
+    return str(address) if not port else f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"

@@ -9,34 +9,49 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 from netlab.errors import NetlabError
 from netlab.kernel import packet_sockets
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import Delivered, Instruction, Tap
-from netlab.model import Protocol
-from netlab.probes.packets import NUMBERS
+from netlab.model import Address, Protocol
+from netlab.probes.packets import LOOPBACK, number_of
 from netlab.probes.values import Watched
 
-LOOPBACK = IPv4Address("127.0.0.1")
-OwnTest = Callable[[IPv4Address], bytes]
+Spoken = tuple[int, Protocol]
+"""IP version and protocol of some of the flows."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTest:
+    """Makes the test packet of one protocol and IP version, for any address."""
+
+    version: int
+    fill: Callable[[Address], bytes]
 
 
 @dataclass(slots=True, eq=False)
 class Eye:
-    """What watches one namespace. `proved`: protocols whose test packet from the namespace's own address was seen."""
+    """What watches one namespace. `addresses`: by IP version, its own or the loopback address.
+
+    `proved`: (IP version, protocol number, whether from loopback) of the test packets that were seen.
+    """
 
     netns: str
     label: str
     fd: int
     receiver: bool
     sender: bool
-    address: IPv4Address
+    addresses: Mapping[int, Address]
     tap: Tap | None = None
     raw: list[Delivered] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    proved: set[int] = field(default_factory=set)
+    proved: set[tuple[int, int, bool]] = field(default_factory=set)
+    passing: frozenset[int] = frozenset()
+
+    def tests_seen(self, loopback: bool, versions: tuple[int, ...] = (4, 6)) -> int:
+        """How many tests of these IP versions were seen; with `loopback` those sent to the loopback address count, too."""
+        return len({(ip, number) for ip, number, at_home in self.proved if ip in versions and (loopback or not at_home)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +60,7 @@ class Plan:
 
     program: Sequence[Instruction]
     udp_program: Sequence[Instruction]
-    protocols: tuple[Protocol, ...]
+    protocols: tuple[Spoken, ...]
     senders: frozenset[str]
     tapped: bool
 
@@ -67,8 +82,8 @@ def eyes(open_netns: Callable[[str], int], watched: Mapping[str, Watched], plan:
 
 
 def _eye(open_netns: Callable[[str], int], netns: str, what: Watched, plan: Plan) -> Eye:
-    address = next((address for address in what.addresses if isinstance(address, IPv4Address)), LOOPBACK)
-    eye = Eye(netns, what.name, -1, what.receiver, netns in plan.senders, address)
+    addresses: dict[int, Address] = {**LOOPBACK, **{address.version: address for address in reversed(what.addresses)}}
+    eye = Eye(netns, what.name, -1, what.receiver, netns in plan.senders, addresses, passing=what.passing)
     try:
         eye.fd = open_netns(netns)
     except (OSError, NetlabError) as error:
@@ -78,31 +93,36 @@ def _eye(open_netns: Callable[[str], int], netns: str, what: Watched, plan: Plan
 
 def _open(eye: Eye, plan: Plan) -> None:
     protocols = list(plan.protocols)
-    if eye.sender and Protocol.ICMP not in protocols:
-        protocols.append(Protocol.ICMP)
+    if eye.sender:
+        errors = dict.fromkeys((version, Protocol.ICMP) for version, _ in protocols)
+        protocols += [spoken for spoken in errors if spoken not in protocols]
     try:
         with entered(eye.fd):
             if plan.tapped:
                 eye.tap = packet_sockets.tap(plan.program)
-            for protocol in protocols:
+            for version, protocol in protocols:
                 program = plan.udp_program if eye.sender and protocol is Protocol.UDP else plan.program
-                eye.raw.append(packet_sockets.delivered(NUMBERS[protocol], program))
+                eye.raw.append(packet_sockets.delivered(number_of(protocol, version), program, version))
     except (OSError, NetlabError) as error:
         eye.problems.append(f"cannot be watched: {error}")
 
 
-def send_own_tests(eye: Eye, tests: Sequence[OwnTest], address: IPv4Address) -> None:
-    """Send the eye's test packets from `address` to itself, inside its namespace."""
+def send_own_tests(eye: Eye, tests: Sequence[OwnTest], addresses: Mapping[int, Address]) -> None:
+    """Send the eye's test packets from these addresses (by IP version), each to itself, inside its namespace."""
     if eye.fd < 0:
         return
-    with contextlib.suppress(OSError), entered(eye.fd), packet_sockets.injector() as sock:
-        for test in tests:
-            sock.sendto(test(address), (str(address), 0))
+    for version in dict.fromkeys(test.version for test in tests):
+        address = addresses[version]
+        with contextlib.suppress(OSError), entered(eye.fd), packet_sockets.injector(version) as sock:
+            for test in tests:
+                if test.version == version:
+                    sock.sendto(test.fill(address), (str(address), 0))
 
 
-def holds(netns_fd: int, address: IPv4Address) -> bool:
+def holds(netns_fd: int, address: Address) -> bool:
     """Whether the address belongs to the namespace, so that answers come back to it."""
-    with entered(netns_fd), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with entered(netns_fd), socket.socket(family, socket.SOCK_DGRAM) as sock:
         try:
             sock.bind((str(address), 0))
         except OSError:

@@ -21,6 +21,10 @@ class Worker:
 
     def probe(self, request: ProbeRequest) -> Any:
         """An Observation; for a request with `http`, an HttpResult around one."""
+        if request.relayed:
+            from netlab.probes import relayed
+
+            return relayed.probe_all(self.prober(), [request])[0]
         if request.http is not None:
             from netlab.probes import http
 
@@ -29,7 +33,15 @@ class Worker:
 
     def probe_many(self, requests: Sequence[ProbeRequest], watched: tuple[Watched, ...]) -> list[Observation]:
         """All of them side by side, with the same watchers."""
-        return list(self.prober().probe_all([replace(request, watched=watched) for request in requests]))
+        asked = [replace(request, watched=watched) for request in requests]
+        plain = iter(self.prober().probe_all([request for request in asked if not request.relayed]))
+        if not any(request.relayed for request in asked):
+            return list(plain)
+        from netlab.probes import relayed
+
+        through = iter(relayed.probe_all(self.prober(), [request for request in asked if request.relayed]))
+        found = (next(through if request.relayed else plain) for request in asked)
+        return [one if isinstance(one, Observation) else one.observation for one in found]
 
     def explain(self, errand: Errand) -> Witnessed:
         """One packet, followed; needs no prober, and so no scapy."""

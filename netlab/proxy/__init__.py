@@ -4,6 +4,7 @@ A mode is a module of this package with NAME and `plan(cluster, node, ports=None
 Nothing here knows how rules are written down (rendering/) or loaded (kernel/).
 """
 
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -11,7 +12,8 @@ from types import ModuleType
 from netlab.errors import InputError
 from netlab.model import Cluster
 from netlab.ops import Op
-from netlab.proxy.service_ports import service_ports_by_family
+from netlab.proxy import health
+from netlab.proxy.port_blocks import blocks_of
 
 
 def modes() -> tuple[str, ...]:
@@ -28,10 +30,12 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     module = _modules().get(mode)
     if module is None:
         raise InputError(f"cluster.proxy.mode: {mode!r} is not a proxy mode; there are {', '.join(modes())}")
-    ports = service_ports_by_family(cluster)
-    return tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
+    ports = blocks_of(cluster).ports
+    rules = tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
+    return (*rules, *health.plan(cluster))
 
 
+@cache
 def _modules() -> dict[str, ModuleType]:
     found = (import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__))
     return {module.NAME: module for module in found if hasattr(module, "NAME")}

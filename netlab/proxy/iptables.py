@@ -11,11 +11,16 @@ filter: what was not rewritten meets KUBE-SERVICES, KUBE-EXTERNAL-SERVICES (reje
 Not made: the canary chains (nothing flushes our rules behind our back) and the nfacct counters (metrics only).
 """
 
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import chain
+
 from netlab.model import Cluster, Node
 from netlab.ops import Op, Ruleset, Sysctl
 from netlab.proxy.iptables_service import ServiceRules, host, service_rules
-from netlab.proxy.service_ports import PortsByFamily, choose, service_ports_by_family
-from netlab.proxy.settings import MASQUERADE_MARK, Settings, localhost, settings
+from netlab.proxy.port_blocks import PortBlock, blocks_of
+from netlab.proxy.service_ports import PortsByFamily, choose_at, families
+from netlab.proxy.settings import MASQUERADE_MARK, Settings, View, localhost, settings, view
 from netlab.ruleset import (
     Accept,
     Base,
@@ -48,12 +53,12 @@ NEW = (CtState(("new",)),)
 def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tuple[Op, ...]:
     """The node's Ruleset (tables filter and nat of each family) and the sysctl that localhost NodePorts need.
 
-    `ports` is what service_ports_by_family gives; passing it saves working it out again for every node.
+    `ports` is for modes that have no use for blocks of ports.
     """
-    ports = service_ports_by_family(cluster) if ports is None else ports
+    del ports
     netns = f"node/{node.meta.name}"
     backend = cluster.topology.cluster.proxy.backend
-    tables = tuple(table for family in ports for table in _tables(cluster, node, family, ports))
+    tables = tuple(table for family in families(cluster) for table in _tables(cluster, node, family))
     localhost = _localhost_node_ports(cluster, settings(cluster, node, "ip", primary_by_default=False))
     # Without route_localnet the kernel drops 127.0.0.1 on its way to a pod as a martian; it is never left as it was inherited.
     localnet = Sysctl(netns, "net/ipv4/conf/all/route_localnet", "1" if localhost else "0")
@@ -65,15 +70,24 @@ def _localhost_node_ports(cluster: Cluster, set_: Settings) -> bool:
     return set_.family == "ip" and cluster.topology.cluster.proxy.localhost_node_ports and set_.loopback
 
 
-def _tables(cluster: Cluster, node: Node, family: Family, ports: PortsByFamily) -> tuple[Table, ...]:
+def _tables(cluster: Cluster, node: Node, family: Family) -> tuple[Table, ...]:
     set_ = settings(cluster, node, family, primary_by_default=False)
     localhost_ok = _localhost_node_ports(cluster, set_)
-    services = [
-        service_rules(port.front, choose(port, node)[0], set_.policy, set_.allows_node(port.front.source_ranges))
-        for port in ports[family]
-    ]
+    blocks = map(_rules_for(view(node, set_)), blocks_of(cluster).by_family[family])
+    services = list(chain.from_iterable(blocks))
     liberal = cluster.topology.cluster.proxy.conntrack_tcp_be_liberal
     return (_filter(family, services, localhost_ok, liberal), _nat(family, services, set_, localhost_ok))
+
+
+@lru_cache(maxsize=64)
+def _rules_for(seen: View) -> Callable[[PortBlock], tuple[ServiceRules, ...]]:
+    """The rules of a block's ports on a node that has this view. Asked again for the same block, they are at hand."""
+
+    def rules(block: PortBlock) -> tuple[ServiceRules, ...]:
+        chosen = ((port.front, choose_at(port, seen.node, seen.zone)[0]) for port in block.ports)
+        return tuple(service_rules(front, one, seen.policy, seen.allowed(front.source_ranges)) for front, one in chosen)
+
+    return lru_cache(maxsize=1 << 12)(rules)
 
 
 def _filter(family: Family, services: list[ServiceRules], localhost_ok: bool, liberal: bool) -> Table:

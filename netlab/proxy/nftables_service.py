@@ -229,10 +229,10 @@ class _Service:
 
     def firewall_rules(self) -> tuple[Rule, ...]:
         own = tuple(ip_network(ip) for ip in self.front.load_balancer_ips) if self.allow_from_node else ()
-        return (self.rule((Source(_disjoint((*self.front.source_ranges, *own)), negate=True),), (Drop(),)),)
+        return (self.rule((Source(disjoint((*self.front.source_ranges, *own)), negate=True),), (Drop(),)),)
 
 
-def _disjoint(networks: tuple[Network, ...]) -> tuple[Network, ...]:
+def disjoint(networks: tuple[Network, ...]) -> tuple[Network, ...]:
     """The same addresses, in order and none twice: intervals that overlap are an error to some versions of nft."""
     collapsed: Iterator[Network] = collapse_addresses(networks)  # type: ignore[type-var]  # one family only, unknown to mypy
     return tuple(collapsed)

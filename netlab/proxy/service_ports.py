@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from netlab import endpoints
 from netlab.endpoints import ServiceEndpoint
-from netlab.model import Address, Cluster, Key, Network, Node, Protocol, Ref, Service, ServicePort, ServiceType
+from netlab.model import Address, Cluster, EndpointSlice, Key, Network, Node, Protocol, Ref, Service, ServicePort, ServiceType
 from netlab.ruleset import Family
 
 
@@ -109,13 +109,21 @@ def service_ports_by_family(cluster: Cluster) -> PortsByFamily:
 def service_ports(cluster: Cluster, family: Family) -> tuple[PortEndpoints, ...]:
     """Every port that is proxied in this family, by namespace and name of its Service, then in the Service's order."""
     slices = endpoints.slices_by_service(cluster)
+    return tuple(port for service in endpoints.proxied_services(cluster) for port in ports_of(cluster, service, family, slices))
+
+
+def ports_of(
+    cluster: Cluster, service: Service, family: Family, slices: Mapping[Key, tuple[EndpointSlice, ...]]
+) -> tuple[PortEndpoints, ...]:
+    """The ports of one Service in this family, in its order; `slices` holds at least its own slices."""
     ip_family: endpoints.Family = "IPv4" if family == "ip" else "IPv6"
+    address = endpoints.cluster_ip(service, ip_family)
+    if address is None:
+        return ()
     return tuple(
         PortEndpoints(
             _frontend(service, port, address, ip_family), endpoints.endpoints_of(cluster, service, port, ip_family, slices)
         )
-        for service in endpoints.proxied_services(cluster)
-        if (address := endpoints.cluster_ip(service, ip_family)) is not None
         for port in service.ports
     )
 
@@ -126,15 +134,19 @@ def choose(port: PortEndpoints, node: Node) -> tuple[Chosen, tuple[Target, ...]]
     Ready ones; where there is none, those that still serve while terminating. The second part stays out of Chosen because it
     differs from node to node even where the choice does not.
     """
+    return choose_at(port, node.meta.name, node.zone)
+
+
+def choose_at(port: PortEndpoints, name: str, zone: str) -> tuple[Chosen, tuple[Target, ...]]:
+    """The same, for a node of this name in this zone."""
     front, known = port.front, port.endpoints
     if not known:
         return Chosen(), ()
-    name = node.meta.name
     ready = [endpoint for endpoint in known if endpoint.ready]
     leaving = [endpoint for endpoint in known if not endpoint.ready and endpoint.serving and endpoint.terminating]
     cluster: list[ServiceEndpoint] = []
     if front.uses_cluster:
-        cluster = _near(ready, node) or leaving
+        cluster = _near(ready, name, zone) or leaving
     local: list[ServiceEndpoint] = []
     if front.uses_local:
         local = [e for e in ready if e.node == name] or [e for e in leaving if e.node == name]
@@ -146,12 +158,14 @@ def choose(port: PortEndpoints, node: Node) -> tuple[Chosen, tuple[Target, ...]]
         reachable = [endpoint for endpoint in known if id(endpoint) in used]
     anywhere = bool(cluster) or (front.uses_local and bool(ready or leaving))
     here = [endpoint for endpoint in reachable if endpoint.node == name]
-    return Chosen(_targets(cluster), _targets(local), _targets(reachable), anywhere), _targets(here)
+    of_cluster = _targets(cluster)
+    return Chosen(of_cluster, _targets(local), of_cluster if reachable is cluster else _targets(reachable), anywhere), _targets(
+        here
+    )
 
 
-def _near(ready: list[ServiceEndpoint], node: Node) -> list[ServiceEndpoint]:
+def _near(ready: list[ServiceEndpoint], name: str, zone: str) -> list[ServiceEndpoint]:
     """Topology hints: they count only if every ready endpoint has one and one of them names this node (or its zone)."""
-    name, zone = node.meta.name, node.zone
     if all(endpoint.node_hints for endpoint in ready):
         here = [endpoint for endpoint in ready if name in endpoint.node_hints]
         if here:
@@ -164,7 +178,7 @@ def _near(ready: list[ServiceEndpoint], node: Node) -> list[ServiceEndpoint]:
 
 
 def _targets(chosen: list[ServiceEndpoint]) -> tuple[Target, ...]:
-    return tuple(Target(endpoint.address, endpoint.port) for endpoint in chosen)
+    return tuple([Target(endpoint.address, endpoint.port) for endpoint in chosen]) if chosen else ()
 
 
 def _frontend(service: Service, port: ServicePort, cluster_ip: Address, family: endpoints.Family) -> Frontend:

@@ -46,6 +46,25 @@ class Settings:
         return self.node_ip is not None and any(self.node_ip in network for network in source_ranges)
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of a node and its settings the rules of a single service depend on."""
+
+    node: str
+    zone: str
+    policy: Policy
+    node_ip: Address | None
+
+    def allowed(self, source_ranges: tuple[Network, ...]) -> bool:
+        """One of the ranges holds the node's own address; a load-balancer IP is then allowed as a source as well."""
+        return self.node_ip is not None and any(self.node_ip in network for network in source_ranges)
+
+
+def view(node: Node, set_: Settings) -> View:
+    """The view that this node has of services."""
+    return View(node.meta.name, node.zone, set_.policy, set_.node_ip)
+
+
 def localhost(family: Family) -> Network:
     return ip_network("127.0.0.0/8" if family == "ip" else "::1/128")
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from netlab.model import Network
+from netlab.rendering.alike import unlike
 from netlab.ruleset import (
     Accept,
     Chain,
@@ -24,6 +25,7 @@ from netlab.ruleset import (
     DestinationLocal,
     DestinationPort,
     Dnat,
+    DnatLookup,
     DnatRandom,
     Drop,
     Family,
@@ -40,6 +42,7 @@ from netlab.ruleset import (
     OrMark,
     Probability,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -81,10 +84,11 @@ def lines(ruleset: Ruleset, family: Family = "ip") -> dict[str, tuple[str, ...]]
 
 
 def _table(table: Table, old: Table | None) -> str:
-    before = {chain.name: chain for chain in old.chains} if old is not None else {}
-    # `is` first: planners reuse the chains that stayed the same, and one plan has thousands of them.
-    changed = [chain for chain in table.chains if (was := before.get(chain.name)) is not chain and was != chain]
-    now = {chain.name for chain in table.chains}
+    # Planners reuse the chains that stayed the same, and one plan has thousands of them.
+    old_chains, chains = unlike(old.chains if old is not None else (), table.chains)
+    before = {chain.name: chain for chain in old_chains}
+    changed = [chain for chain in chains if (was := before.get(chain.name)) is not chain and was != chain]
+    now = {chain.name for chain in chains}
     gone = [chain for name, chain in before.items() if name not in now]
     if not changed and not gone:
         return ""
@@ -186,11 +190,13 @@ def _statement(statement: Statement, family: Family) -> str:
         case Dnat(address, port):
             shown = f"{address}" if address.version == 4 else f"[{address}]"
             return f"-j DNAT --to-destination {shown}:{port}"
+        case Redirect(port):
+            return f"-j REDIRECT --to-ports {port}"
         case Masquerade():
             return "-j MASQUERADE --random-fully"
         case RememberSource(name):
             return f"-m recent --set --name {name} {_RECENT[family]}"
-        case DnatRandom() | GotoRandom() | UpdateSet() | Lookup():
+        case DnatRandom() | DnatLookup() | GotoRandom() | UpdateSet() | Lookup():
             raise AssertionError(f"not an iptables statement: {statement}")
         case _:
             assert_never(statement)

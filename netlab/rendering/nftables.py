@@ -10,19 +10,23 @@ in. Before Linux 6.2 a chain counts as referred to for a moment after its map el
 fails with EBUSY: whoever loads a difference then loads the whole text instead. Written for nft 1.0.2 and later.
 """
 
-from typing import assert_never
+from dataclasses import replace
+from typing import Any, assert_never, cast
 
 from netlab.model import Network, Protocol
+from netlab.rendering.alike import unlike
 from netlab.ruleset import (
     Accept,
     Base,
     Chain,
     CtDnat,
     CtState,
+    DataMap,
     Destination,
     DestinationLocal,
     DestinationPort,
     Dnat,
+    DnatLookup,
     DnatRandom,
     Drop,
     Family,
@@ -43,6 +47,7 @@ from netlab.ruleset import (
     OrMark,
     Probability,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -58,6 +63,7 @@ from netlab.ruleset import (
 )
 
 _TYPES = {Field.L4PROTO: "inet_proto", Field.DPORT: "inet_service"}
+Item = SetDef | MapDef | DataMap
 
 
 def text(ruleset: Ruleset, old: Ruleset | None = None) -> str:
@@ -97,32 +103,47 @@ def _whole(table: Table) -> str:
     return "\n".join((*out, "}", ""))
 
 
-def _items(table: Table) -> tuple[SetDef | MapDef, ...]:
-    return (*table.sets, *table.maps)
+def _items(table: Table) -> tuple[Item, ...]:
+    return (*table.sets, *table.maps, *table.data_maps)
 
 
-def _kind(item: SetDef | MapDef) -> str:
+def _kind(item: Item) -> str:
     return "set" if isinstance(item, SetDef) else "map"
 
 
-def _properties(item: SetDef | MapDef, family: Family) -> list[str]:
+def _properties(item: Item, family: Family) -> list[str]:
+    if isinstance(item, DataMap):
+        # A random number has no type by which a key could be declared: typeof says it by an example. The example's port decides
+        # the protocol of rules that ask the map: nft 1.0.6 adds `meta l4proto tcp` to them where the map says `tcp dport`, and
+        # cannot read back a map that says `th dport` ("conflicting protocols specified: ip vs. th").
+        value = f"{family} daddr . {item.protocol.lower()} dport"
+        out = [f"typeof {_fields(item.fields, family)} . numgen random mod {item.modulus} : {value}"]
+        return [*out, f"comment {_quoted(item.comment)}"] if item.comment else out
     key = " . ".join(_TYPES.get(field, "ipv4_addr" if family == "ip" else "ipv6_addr") for field in item.fields)
     out = [f"type {key}" + ("" if isinstance(item, SetDef) else " : verdict")]
     if isinstance(item, SetDef) and item.timeout_s is not None:
         # `dynamic` from the start: the kernel adds it when a rule updates the set, and the definitions would differ.
         out += ["flags dynamic,timeout", f"timeout {item.timeout_s}s"]
+    if isinstance(item, SetDef) and item.interval:
+        out.append("flags interval")
     return [*out, f"comment {_quoted(item.comment)}"] if item.comment else out
 
 
-def _elements_property(item: SetDef | MapDef) -> list[str]:
+def _elements_property(item: Item) -> list[str]:
     elements = _elements(item)
     return ["elements = { " + ",\n\t\t\t     ".join(elements.values()) + " }"] if elements else []
 
 
-def _elements(item: SetDef | MapDef) -> dict[str, str]:
+def _elements(item: Item) -> dict[str, str]:
     """Key -> the element as it is added, in order."""
     if isinstance(item, SetDef):
         return {key: key for key in map(_key, item.elements)}
+    if isinstance(item, DataMap):
+        return {
+            f"{start} . {number}": f"{start} . {number} : {address} . {port}"
+            for start, targets in ((_key(key), targets) for key, targets in item.elements)
+            for number, (address, port) in enumerate(targets)
+        }
     comments = item.element_comments or ("",) * len(item.elements)
     out = {}
     for (key, verdict), comment in zip(item.elements, comments, strict=True):
@@ -220,19 +241,30 @@ def _is_changed(chain: Chain, was: Chain | None, remade: set[str]) -> bool:
 def _names(rule: Rule) -> list[str]:
     sets = [match.set_name for match in rule.matches if isinstance(match, InSet)]
     sets += (statement.set_name for statement in rule.statements if isinstance(statement, UpdateSet))
-    return [*sets, *(statement.map_name for statement in rule.statements if isinstance(statement, Lookup))]
+    return [*sets, *(statement.map_name for statement in rule.statements if isinstance(statement, Lookup | DnatLookup))]
 
 
-def _element_changes(item: SetDef | MapDef, was: SetDef | MapDef | None) -> tuple[list[str], list[str]]:
+def _element_changes(item: Item, was: Item | None) -> tuple[list[str], list[str]]:
     """Keys to delete, then elements to add. A value is changed by deleting its key and adding it again."""
-    if was is not None and was == item:
+    if was is not None and (was is item or was == item):
         return [], []
+    if was is not None:
+        was, item = _unlike(was, item)
     before = _elements(was) if was is not None else {}
     now = _elements(item)
     return (
         [key for key, shown in before.items() if now.get(key) != shown],
         [shown for key, shown in now.items() if before.get(key) != shown],
     )
+
+
+def _unlike(was: Item, item: Item) -> tuple[Item, Item]:
+    """Both without the elements that they begin and end with alike: of 20,000 elements then few have to be written out."""
+    if isinstance(was, MapDef) and (was.element_comments or (isinstance(item, MapDef) and item.element_comments)):
+        return was, item
+    one, other = cast("Any", was), cast("Any", item)  # of one kind, so that their elements are
+    old, new = unlike(one.elements, other.elements)
+    return replace(one, elements=old), replace(other, elements=new)
 
 
 def _block(properties: list[str]) -> str:
@@ -297,6 +329,8 @@ def _statement(statement: Statement, family: Family) -> str:
             return f"meta mark set meta mark ^ {bits:#010x}"
         case Dnat(address, port):
             return f"dnat to {address}:{port}" if address.version == 4 else f"dnat to [{address}]:{port}"
+        case DnatLookup(map_name, fields, modulus):
+            return f"dnat {family} to {_fields(fields, family)} . numgen random mod {modulus} map @{map_name}"
         case DnatRandom(targets):
             return f"dnat {family} to {_random('map', [f'{address} . {port}' for address, port in targets])}"
         case GotoRandom(chains):
@@ -307,7 +341,7 @@ def _statement(statement: Statement, family: Family) -> str:
             return f"update @{set_name} {{ {family} saddr }}"
         case Lookup(map_name, fields):
             return f"{_fields(fields, family)} vmap @{map_name}"
-        case RememberSource():
+        case RememberSource() | Redirect():
             raise AssertionError(f"not an nftables statement: {statement}")
         case _:
             assert_never(statement)

@@ -107,13 +107,13 @@ def _through(netns: str, own: tuple[Attachment, ...], machine: _Machine, network
             continue
         for network in networks:
             gateway = _of_family(theirs.addresses, network)
-            if gateway is not None:
+            if gateway is not None and attachment.network_of(gateway):
                 yield Route(netns, network, gateway, attachment.device, owner=machine.ref)
 
 
 def _own_routes(spec: HostSpec, host: _Machine) -> Iterator[Route]:
     for network, gateway in spec.routes:
-        device = next((attachment.device for attachment in host.attachments if gateway in attachment.network), None)
+        device = next((attachment.device for attachment in host.attachments if attachment.network_of(gateway)), None)
         if device is None:
             raise InputError(f"host {spec.name}: the gateway {gateway} of its route to {network} is in none of its networks")
         yield Route(str(host.ref), network, gateway, device, owner=host.ref)
@@ -121,18 +121,18 @@ def _own_routes(spec: HostSpec, host: _Machine) -> Iterator[Route]:
 
 def _default(topology: Topology, machine: _Machine) -> Iterator[Route]:
     """A default route through the router of the first LAN that has one."""
-    routers = {lan.name: lan.router for lan in topology.networks if lan.router is not None}
+    routers = {(lan.name, router.version): router for lan in topology.networks for router in lan.routers}
     for network in _defaults(topology):
         for attachment in machine.attachments:
-            router = routers.get(attachment.lan)
-            if router is not None and router.version == network.version:
+            router = routers.get((attachment.lan, network.version))
+            if router is not None and attachment.network_of(router):
                 yield Route(str(machine.ref), network, router, attachment.device)
                 break
 
 
 def _defaults(topology: Topology) -> tuple[Network, ...]:
     """0.0.0.0/0, ::/0: those whose family some LAN speaks."""
-    versions = {lan.cidr.version: lan.cidr for lan in topology.networks}
+    versions = {cidr.version: cidr for lan in topology.networks for cidr in lan.cidrs}
     return tuple(cidr.supernet(new_prefix=0) for _, cidr in sorted(versions.items()))
 
 

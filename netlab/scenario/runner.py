@@ -76,17 +76,19 @@ def run(path: Path, scenario: Scenario, mode: str, up: Up, options: Options, kee
     lab = up(topology, manifests, proxy=mode or None, fabric=scenario.fabric or None)
     try:
         _print(options.out, f"{heading(scenario.name, mode)}: lab {lab.name} is up ({context.clock() - begun:.2f} s)")
-        steps = tuple(_steps(lab, scenario, context, options))
+        steps = tuple(_steps(lab, scenario, context, options, mode))
     finally:
         if not keep:
             lab.down()
     return ScenarioRun(scenario.name, str(path), mode, steps, context.clock() - begun)
 
 
-def _steps(lab: Lab, scenario: Scenario, context: Context, options: Options) -> list[StepRun]:
+def _steps(lab: Lab, scenario: Scenario, context: Context, options: Options, mode: str) -> list[StepRun]:
     known = kinds()
     done: list[StepRun] = []
     for step in scenario.steps:
+        if step.proxy and mode and mode not in step.proxy:
+            continue
         ran = run_step(lab, step, known, context)
         done.append(ran)
         for line in lines(ran, len(done)):

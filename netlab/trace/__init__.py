@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from netlab.model import NOTHING, Backend, Flow, Outcome, OutcomeKind
+from netlab.trace.paths import Hop, Path
 from netlab.trace.rules import Met, Packet
-from netlab.trace.walk import Hop, Path, walk
+from netlab.trace.walk import walk
 from netlab.trace.world import HasOps, World
 
 __all__ = ["Hop", "Met", "Packet", "Path", "Trace", "Tracer", "trace"]

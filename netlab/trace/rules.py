@@ -11,6 +11,7 @@ ends in a verdict for its base chain. First packets are traced: the sets and lis
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from ipaddress import IPv4Address
 from typing import Literal, assert_never
 
 from netlab.model import Address, Network, Protocol, Ref
@@ -23,6 +24,7 @@ from netlab.ruleset import (
     DestinationLocal,
     DestinationPort,
     Dnat,
+    DnatLookup,
     DnatRandom,
     Drop,
     Field,
@@ -41,6 +43,7 @@ from netlab.ruleset import (
     OrMark,
     Probability,
     RecentlySeen,
+    Redirect,
     Reject,
     RememberSource,
     Return,
@@ -49,11 +52,13 @@ from netlab.ruleset import (
     SourceLocal,
     Statement,
     Table,
+    Targets,
     UpdateSet,
     Verdict,
     XorMark,
 )
 
+LOCALHOST = IPv4Address("127.0.0.1")
 CERTAIN = Fraction(1)
 NEVER = Fraction(0)
 MANGLING = ("dst", "src")
@@ -108,22 +113,27 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """What rules may ask of the namespace. `masquerade`: the source that a packet gets on its way out; None if there is none."""
+    """What rules may ask of the namespace. `masquerade`: the source that a packet gets on its way out; None if there is none.
+    `primary`: the first address of a device, which REDIRECT means.
+    """
 
     is_local: Callable[[Address], bool]
     masquerade: Callable[[Packet], Address | None]
+    primary: Callable[[str], Address | None]
 
 
 class Rules:
     """The tables of one namespace in one family, indexed for look-ups."""
 
-    __slots__ = ("_base", "_chains", "_maps", "_sets")
+    __slots__ = ("_asked", "_base", "_chains", "_data", "_maps", "_sets")
 
     def __init__(self, tables: Iterable[Table]) -> None:
         self._chains: dict[tuple[str, str], Chain] = {}
         self._sets: dict[tuple[str, str], Members] = {}
         self._maps: dict[tuple[str, str], Members] = {}
+        self._data: dict[tuple[str, str], dict[Key, Targets]] = {}
         self._base: dict[Hook, list[tuple[Table, Chain]]] = {}
+        self._asked: frozenset[tuple[str, str]] | None = None
         for table in tables:
             for chain in table.chains:
                 self._chains[table.name, chain.name] = chain
@@ -133,6 +143,8 @@ class Rules:
                 self._sets[table.name, set_.name] = Members((key, None) for key in set_.elements)
             for map_ in table.maps:
                 self._maps[table.name, map_.name] = Members(map_.elements)
+            for data in table.data_maps:
+                self._data[table.name, data.name] = dict(data.elements)
         for chains in self._base.values():
             chains.sort(key=lambda pair: pair[1].base.priority if pair[1].base else 0)
 
@@ -165,8 +177,24 @@ class Rules:
             if ended is not None:
                 yield ended
 
+    def asks(self, table: str, name: str) -> bool:
+        """Whether some rule asks who is on the list or in the set: without that, remembering a client is in vain."""
+        if self._asked is None:
+            self._asked = frozenset(
+                (where, match.name if isinstance(match, RecentlySeen) else match.set_name)
+                for (where, _), chain in self._chains.items()
+                for rule in chain.rules
+                for match in rule.matches
+                if isinstance(match, RecentlySeen | InSet)
+            )
+        return (table, name) in self._asked
+
     def chain(self, table: str, name: str) -> Chain:
         return self._chains[table, name]
+
+    def targets(self, table: str, name: str, key: Key) -> Targets:
+        """What a data map has under the key; () when it has nothing."""
+        return self._data[table, name].get(key, ())
 
     def members(self, table: str, name: str, of_map: bool) -> "Members":
         return (self._maps if of_map else self._sets)[table, name]
@@ -261,13 +289,18 @@ class _Walk:
                 state.packet = replace(packet, mark=packet.mark ^ bits)
             case Dnat(address, port):
                 return self._dnat(state, address, port, place)
+            case Redirect(port):
+                target = LOCALHOST if self.hook is Hook.OUTPUT else self.namespace.primary(packet.in_device)
+                if target is None:
+                    self._note(state, place, f"drop: {packet.in_device} has no address to redirect to")
+                    return self._end(state, "drop")
+                return self._dnat(state, target, port, place)
             case DnatRandom(targets):
-                for address, port in targets:
-                    part = _State(packet, state.probability / len(targets), (), state.met)
-                    branch = self._dnat(part, address, port, place)
-                    # A state without frames ends at once, with what it has.
-                    todo.append(_State(branch.packet, branch.probability, (_ACCEPT,), branch.met))
-                return "split"
+                return self._spread(state, targets, place, todo)
+            case DnatLookup(name, fields, modulus):
+                found_targets = self.rules.targets(self.table, name, _key(packet, fields))
+                assert len(found_targets) in (0, modulus), f"{name} holds {len(found_targets)} targets under one key"
+                return self._spread(state, found_targets, place, todo) if found_targets else "left"
             case GotoRandom(chains):
                 for name in chains:
                     frames = (*state.frames[:-1], (self.rules.chain(self.table, name), 0))
@@ -276,10 +309,10 @@ class _Walk:
             case Masquerade():
                 return self._masquerade(state, place)
             case RememberSource(name):
-                state.packet = replace(packet, affinity=True)
+                state.packet = replace(packet, affinity=packet.affinity or self.rules.asks(self.table, name))
                 self._note(state, place, f"remember the client on list {name}")
             case UpdateSet(name):
-                state.packet = replace(packet, affinity=True)
+                state.packet = replace(packet, affinity=packet.affinity or self.rules.asks(self.table, name))
                 self._note(state, place, f"remember the client in set {name}")
             case Lookup(name, fields):
                 found, verdict = self.rules.members(self.table, name, True).find(_key(packet, fields))
@@ -289,6 +322,15 @@ class _Walk:
             case _:
                 assert_never(statement)
         return "on"
+
+    def _spread(self, state: _State, targets: Targets, place: tuple[Chain, int, Rule], todo: list[_State]) -> Literal["split"]:
+        """Each of the targets with the same probability."""
+        for address, port in targets:
+            part = _State(state.packet, state.probability / len(targets), (), state.met)
+            branch = self._dnat(part, address, port, place)
+            # A state without frames ends at once, with what it has.
+            todo.append(_State(branch.packet, branch.probability, (_ACCEPT,), branch.met))
+        return "split"
 
     def _verdict(self, state: _State, verdict: Verdict, place: tuple[Chain, int, Rule]) -> Branch | Literal["left"]:
         match verdict:
@@ -364,8 +406,8 @@ class _Walk:
                 return self.namespace.is_local(packet.destination)
             case InInterface(name, prefix, negate):
                 return (packet.in_device.startswith(name) if prefix else packet.in_device == name) != negate
-            case CtState(states):
-                return packet.state in states
+            case CtState(states, negate):
+                return (packet.state in states or (packet.dnat and "dnat" in states)) != negate
             case CtDnat(negate):
                 return packet.dnat != negate
             case MarkSet(mask, negate):

@@ -15,46 +15,15 @@ from fractions import Fraction
 from typing import Literal
 
 from netlab.model import Address, Backend, Flow, OutcomeKind, Protocol
+from netlab.ops import RelayPort
 from netlab.ruleset import Hook
+from netlab.trace.paths import Hop, Path
+from netlab.trace.relayed import relayed
 from netlab.trace.rules import CERTAIN, Branch, Met, Namespace, Packet
 from netlab.trace.world import Place, Way, World
 
 MAX_HOPS = 64
 ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """A packet's stay in one namespace. `in_device` '' where it starts, `out_device` '' where it ends.
-
-    entered, left: the packet as it came and as it went. met: the rules that did something. route: the routing decision.
-    through: the ends of links that it passed on its way to the next hop, as (namespace, device).
-    """
-
-    netns: str
-    in_device: str
-    out_device: str
-    entered: Packet
-    left: Packet
-    met: tuple[Met, ...] = ()
-    route: str = ""
-    through: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """One branch. `kind` is what the client sees of it (None: the receiver runs a program of its own, which nobody can foretell).
-
-    backend: where it arrived, or where rules sent it in vain; None when it was lost un-rewritten. back: the namespaces that the
-    answer passes; () when there is none.
-    """
-
-    probability: Fraction
-    kind: OutcomeKind | None
-    hops: tuple[Hop, ...]
-    backend: Backend | None = None
-    why: str = ""
-    back: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +132,17 @@ class _Walk:
             if branch.verdict != "accept":
                 yield self._judged(place, branch, trail.after(branch))
             else:
-                yield self._arrived(place, branch.packet, trail.after(branch))
+                relay = place.relays.get((branch.packet.protocol, branch.packet.port))
+                if relay is None:
+                    yield self._arrived(place, branch.packet, trail.after(branch))
+                else:
+                    yield from self._relayed(place, branch.packet, trail.after(branch), relay)
 
     def _at(self, hook: Hook, place: Place, packet: Packet, way: Way | None = None) -> tuple[Branch, ...]:
         def masquerade(out: Packet) -> Address | None:
             return place.address_on(out.out_device, way.hop if way is not None else out.destination)
 
-        return place.rules(packet.destination.version).at(hook, packet, Namespace(place.is_local, masquerade))
+        return place.rules(packet.destination.version).at(hook, packet, Namespace(place.is_local, masquerade, place.primary))
 
     # ------------------------------------------------------------ ends
 
@@ -194,7 +167,7 @@ class _Walk:
 
     def _arrived(self, place: Place, packet: Packet, trail: _Trail) -> Path:
         hops = (*trail.hops, self._last(place, packet, trail))
-        taker = place.answers(packet.protocol, packet.port)
+        taker = place.answers(packet.protocol, packet.port, packet.destination)
         kind: OutcomeKind | None = OutcomeKind.DELIVERED if taker else OutcomeKind.REJECTED
         why = f"{place.name}: taken by {taker}" if taker else f"{place.name}: nobody listens on {packet.protocol} {packet.port}"
         if taker.startswith("a program"):
@@ -203,6 +176,26 @@ class _Walk:
         if problem:
             kind, why = OutcomeKind.DROPPED, f"{why}; {problem}"
         return Path(trail.probability, kind, hops, self._backend(packet, trail, kind), why, back)
+
+    def _relayed(self, place: Place, packet: Packet, trail: _Trail, relay: RelayPort) -> Iterator[Path]:
+        """The node's proxy process takes the flow, and makes one of its own to an endpoint: relay.py says how."""
+        hops = (*trail.hops, self._last(place, packet, trail))
+        first = Path(trail.probability, None, hops, None, f"{place.name}: taken by its proxy process for {relay.name}")
+        back, problem = self._back(place, packet, trail.sender, hops, OutcomeKind.DELIVERED)
+        if packet.protocol is Protocol.TCP and not self.world.places[trail.sender].is_local(hops[0].entered.source):
+            problem = "its part of the handshake does not go to the sender, and no connection is made"
+        if problem:
+            yield replace(first, kind=OutcomeKind.DROPPED, why=f"{first.why}; {problem}", back=back)
+            return
+        calls = [call for address, port in relay.endpoints for call in self._calls(place, packet, address, port, relay)]
+        yield from relayed(replace(first, back=back), relay, calls)
+
+    def _calls(self, place: Place, packet: Packet, address: Address, port: int, relay: RelayPort) -> Iterator[Path]:
+        way = _way(place, address)
+        source = address if isinstance(way, str) or way.source is None else way.source
+        out = Packet(source, address, packet.protocol, port, affinity=relay.affinity_s is not None, masqueraded=True)
+        for path in self.output(place, out, _Trail(place.name, out, out)):
+            yield replace(path, backend=Backend(address, port, True, path.kind, (path.hops[0].entered.source,)))
 
     def _last(self, place: Place, packet: Packet, trail: _Trail) -> Hop:
         return Hop(place.name, trail.in_device, "lo" if trail.looped else "", trail.entered, packet, trail.met, trail.route)

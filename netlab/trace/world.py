@@ -21,6 +21,8 @@ from netlab.ops import (
     Netns,
     Op,
     Process,
+    Relay,
+    RelayPort,
     Route,
     Ruleset,
     Sysctl,
@@ -73,8 +75,9 @@ class Place:
         self.neighbours: dict[tuple[str, Address], str] = {}
         self.sysctls: dict[str, str] = {}
         self.rulesets: list[Ruleset] = []
-        self.listeners: set[tuple[Protocol, int]] = set()
+        self.listeners: set[tuple[Protocol, int, Address | None]] = set()
         self.runs_programs = False
+        self.relays: dict[tuple[Protocol, int], RelayPort] = {}
 
     @cached_property
     def local(self) -> frozenset[Address]:
@@ -133,6 +136,11 @@ class Place:
         others = (op for other in self.devices.values() for op in other.addresses if op.address.version == hop.version)
         return next((op.address for op in others), None)
 
+    def primary(self, device: str) -> Address | None:
+        """The first IPv4 address of the device, which REDIRECT sends packets to."""
+        there = self.devices.get(device)
+        return next((op.address for op in there.addresses if op.address.version == 4), None) if there is not None else None
+
     def rules(self, version: int) -> Rules:
         return self._rules[version]
 
@@ -144,11 +152,11 @@ class Place:
             6: Rules(table for table in tables if table.family == "ip6"),
         }
 
-    def answers(self, protocol: Protocol, port: int) -> str:
+    def answers(self, protocol: Protocol, port: int, address: Address) -> str:
         """Who takes a packet for an own address and this port; '' when nobody does."""
         if protocol is Protocol.ICMP:
             return "the kernel (echo)"
-        if (protocol, port) in self.listeners:
+        if (protocol, port, None) in self.listeners or (protocol, port, address) in self.listeners:
             return "the built-in responder"
         return "a program of its own, which may listen on any port" if self.runs_programs else ""
 
@@ -195,9 +203,13 @@ class World:
             case Ruleset():
                 self._at(op.netns).rulesets.append(op)
             case Listener():
-                self._at(op.netns).listeners.add((op.protocol, op.port))
+                for address in op.addresses or (None,):
+                    anywhere = address is None or address.is_unspecified
+                    self._at(op.netns).listeners.add((op.protocol, op.port, None if anywhere else address))
             case Process():
                 self._at(op.netns).runs_programs = True
+            case Relay():
+                self._at(op.netns).relays.update({(port.protocol, port.port): port for port in op.ports})
             case File():
                 pass
 

@@ -1,9 +1,10 @@
 """The spec's cases and the verdict table with packets: real manifests, a real kernel, and the case's own word as the judge.
 
 What a case says is compared with what arrived; that the oracle agrees (`verdict`) is asked besides. Cases with steps in time
-follow at the end; those whose features are not built yet are listed in NOT_BUILT and shown as skipped, with the reason.
+follow at the end.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -20,12 +21,7 @@ from tests.spec import MODES, Case
 
 FLOWS = 40
 """Of two equal backends both are seen, but for one run in 2**39."""
-NOT_BUILT = {
-    "tcp-01": "a connection held open across changes",
-    "hc-01": "healthCheckNodePort is not answered yet",
-    "hc-03": "healthCheckNodePort is not answered yet",
-}
-OWN_OF_NODE = {*spec.NODE_ADDRESSES[spec.NODE], "10.244.1.1"}
+OWN_OF_NODE = {text for own in (*spec.NODE_ADDRESSES[spec.NODE], "10.244.1.1") for text in (own, spec.v6(own))}
 SINGLE = [case for case in spec.load_cases() if case.single]
 STEPPED = [case for case in spec.load_cases() if not case.single]
 SETTINGS = sorted({case.id.split("/")[0] for case in spec.load_verdicts()})
@@ -41,7 +37,7 @@ def start(case: Case, mode: str, tmp_path: Path) -> Lab:
 def probe(lab: Lab, case: Case, packet: spec.Raw, count: int = FLOWS, **options: Any) -> ProbeResult:
     return lab.probe(
         str(spec.sender_of(packet, case)),
-        f"{packet['to']}:{packet['port']}",
+        spec.target_of(packet),
         count=count,
         protocol=packet["proto"].lower(),
         source=packet["srcIP"],
@@ -72,7 +68,7 @@ def check(seen: ProbeResult, case: Case, step: spec.Raw, mode: str) -> None:
             assert seen.outcomes["dropped"] == seen.sent, seen
         case OutcomeKind.NOT_HANDLED:
             assert not (set(seen.backends) & {spec.receiver_at(case, endpoint["ip"]) for endpoint in case.endpoints}) or (
-                step["packet"]["to"] not in spec.NODE_ADDRESSES[spec.NODE]
+                step["packet"]["to"] not in OWN_OF_NODE
             ), seen
     assert seen.verdict == "pass", seen
 
@@ -103,11 +99,18 @@ def test_verdict_table(table: tuple[Lab, list[Case], str]) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", STEPPED, ids=lambda case: case.id)
 def test_case_in_steps(case: Case, mode: str, tmp_path: Path) -> None:
-    if case.id in NOT_BUILT:
-        pytest.skip(f"not built yet: {NOT_BUILT[case.id]}")
-    with start(case, mode, tmp_path) as lab:
-        remembered = ""
+    with start(case, mode, tmp_path) as lab, contextlib.ExitStack() as held:
+        remembered, connection = "", None
         for step in case.steps:
+            if packet := step.get("open_connection"):
+                sender, to = str(spec.sender_of(packet, case)), f"{packet['to']}:{packet['port']}"
+                connection = held.enter_context(lab.connect(sender, to, source=packet["srcIP"]))
+                assert connection.result.verdict == "pass", connection.result
+                remembered = spec.address_of(case, connection.backend)
+            if "use_connection" in step:
+                assert connection is not None
+                assert remembered not in {endpoint["ip"] for endpoint in case.endpoints}
+                assert connection.use(), connection.problem
             remembered = take(lab, case, step, mode, remembered)
             case = changed(lab, case, step, remembered)
 
@@ -130,8 +133,25 @@ def changed(lab: Lab, case: Case, step: spec.Raw, remembered: str) -> Case:
     return after
 
 
+def get(lab: Lab, step: spec.Raw) -> None:
+    """A health check, as a load balancer makes it."""
+    seen = lab.probe("host/client", step["http_get"])
+    assert seen.verdict == "pass", seen
+    (answer,) = seen.document["http"]
+    said = step["expect"]
+    assert answer["status"] == said["status"], answer
+    headers = {name.lower(): value for name, value in answer["headers"].items()}
+    for name, value in said.get("header", {}).items():
+        assert headers[name.lower()] == value
+    body = json.loads(answer["body"])
+    assert body["serviceProxyHealthy"] is True
+    assert body["localEndpoints"] == int(headers["x-load-balancing-endpoint-weight"])
+
+
 def take(lab: Lab, case: Case, step: spec.Raw, mode: str, remembered: str) -> str:
     """Send what the step sends and check what it says; the endpoint to remember."""
+    if "http_get" in step:
+        get(lab, step)
     if "packet" not in step:
         return remembered
     said = step["expect"]

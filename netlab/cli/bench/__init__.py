@@ -17,10 +17,10 @@ RunsOption = Annotated[int, typer.Option("--runs", min=1, metavar="N", help="The
 FormOption = Annotated[str | None, typer.Option("-o", "--output", metavar="json")]
 
 
-def measured(name: str, runs: int, form: str | None) -> None:
+def measured(name: str, runs: int, form: str | None, **options: object) -> None:
     """Run one row group and print it: what, median, slowest, and the ratio to the first row."""
     output.choose(form, ("json",), "-o")
-    rows = importlib.import_module(f"netlab.cli.bench.{name}").rows(runs)
+    rows = importlib.import_module(f"netlab.cli.bench.{name}").rows(runs, **options)
     if form == "json":
         output.print_json([row.json() for row in rows])
         return
@@ -60,3 +60,19 @@ def probe(runs: RunsOption = 10, form: FormOption = None) -> None:
       netlab bench probe
     """
     measured("probe", runs, form)
+
+
+@app.command("services")
+def services_(  # the module keeps the name
+    runs: RunsOption = 5,
+    most: Annotated[int, typer.Option("--most", min=10, metavar="N", help="No more Services than this.")] = 10_000,
+    form: FormOption = None,
+) -> None:
+    """One node's rules for 10, 1,000 and 10,000 Services of two endpoints, in every mode: load, one change, first packet.
+
+    \b
+    Example:
+      netlab bench services
+      netlab bench services --most 1000
+    """
+    measured("services", runs, form, counts=tuple(count for count in (10, 1_000, 10_000) if count <= most))

@@ -1,0 +1,182 @@
+"""The table of known differences between proxy modes: the row of the behaviour table, who is apart, whether it concerns a flow.
+
+A predicate decides from the Cluster and the flow alone. It shares no code with the planners, and none with the oracle: an
+explanation made from the oracle's own answer would explain the oracle's mistakes, too. It may be wider than the difference (a
+flow that it holds for need not differ), never narrower.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from netlab.endpoints import endpoints_of, external_ips, family_of, is_proxied, load_balancer_ips
+from netlab.model import Address, Cluster, Flow, Node, Protocol, Service, ServicePort
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`row` of the behaviour table. `apart`: the modes that do it in one way, while all others do it in the other."""
+
+    row: int
+    text: str
+    apart: frozenset[str]
+    concerns: Callable[[Cluster, Flow], bool]
+
+    def separates(self, one: str, other: str) -> bool:
+        return (one in self.apart) != (other in self.apart)
+
+
+def known(cluster: Cluster, flow: Flow) -> tuple[Difference, ...]:
+    """The differences that concern the flow, in order of the table."""
+    return tuple(difference for difference in KNOWN if difference.concerns(cluster, flow))
+
+
+# ---------------------------------------------------------------- predicates
+
+
+def node_port_elsewhere(cluster: Cluster, flow: Flow) -> bool:
+    """Row 14: a NodePort, or a health check, at an address of a node that is not the primary one."""
+    node = _node_with(cluster, flow.destination)
+    own = _node_addresses(node, flow) if node is not None else []
+    return bool(own) and flow.destination != own[0] and _is_node_port(cluster, flow)
+
+
+def node_port_on_localhost(cluster: Cluster, flow: Flow) -> bool:
+    """Row 15: a NodePort at 127.0.0.0/8, or anything else that goes there from elsewhere (kubernetes/kubernetes#90259)."""
+    return flow.destination.is_loopback and (_is_node_port(cluster, flow) or not flow.source.is_loopback)
+
+
+def blocked_without_endpoints(cluster: Cluster, flow: Flow) -> bool:
+    """Row 19: a load balancer's address with source ranges that leave the source out, and no endpoint."""
+    return any(
+        flow.destination in load_balancer_ips(service, family_of(flow.destination))
+        and service.source_ranges
+        and not any(flow.source in network for network in service.source_ranges if network.version == flow.source.version)
+        and not _has_endpoints(cluster, service, port, flow)
+        for service, port in _ports(cluster, flow)
+    )
+
+
+def undeclared_port(cluster: Cluster, flow: Flow) -> bool:
+    """Row 20: a known clusterIP, and no port of it."""
+    owners = [service for service in _proxied(cluster) if flow.destination in service.cluster_ips]
+    return bool(owners) and not any((p.port, p.protocol) == (flow.port, flow.protocol) for one in owners for p in one.ports)
+
+
+def unallocated(cluster: Cluster, flow: Flow) -> bool:
+    """Row 21: an address of the service CIDR that no Service has."""
+    inside = any(flow.destination in cidr for cidr in cluster.topology.cluster.service_cidrs)
+    return inside and not any(flow.destination in service.cluster_ips for service in _proxied(cluster))
+
+
+def own_packet_without_endpoints(cluster: Cluster, flow: Flow) -> bool:
+    """Row 27: the node itself sends to an external address of a Service that has no endpoint."""
+    if not _sent_by_node(cluster, flow):
+        return False
+    family = family_of(flow.destination)
+    return any(
+        flow.destination in (*external_ips(service, family), *load_balancer_ips(service, family))
+        and not _has_endpoints(cluster, service, port, flow)
+        for service, port in _ports(cluster, flow)
+    )
+
+
+def hairpin_elsewhere(cluster: Cluster, flow: Flow) -> bool:
+    """Row 37: the sender is an endpoint of what it asks, but lives on another node than the one that rewrites, or on none."""
+    asked = [(s, p) for s in _proxied(cluster) for p in s.ports if p.protocol == flow.protocol and _asked(cluster, s, p, flow)]
+    return any(
+        one.address == flow.source and (one.node is None or flow.sender.kind != "pod")
+        for service, port in asked
+        for one in endpoints_of(cluster, service, port, family_of(flow.destination))
+    )
+
+
+def half_seen(cluster: Cluster, flow: Flow) -> bool:
+    """Row 38: TCP without nf_conntrack_tcp_be_liberal, where the answer may take another way."""
+    return flow.protocol is Protocol.TCP and not cluster.topology.cluster.proxy.conntrack_tcp_be_liberal
+
+
+def relayed(cluster: Cluster, flow: Flow) -> bool:
+    """Not in the table, which is of later versions: a flow to a Service, or to a node, where a relay may have the port."""
+    return _is_node_port(cluster, flow) or any(
+        flow.destination
+        in (*service.cluster_ips, *service.external_ips, *load_balancer_ips(service, family_of(flow.destination)))
+        for service in _proxied(cluster)
+    )
+
+
+NFTABLES = frozenset({"nftables"})
+USERSPACE = frozenset({"userspace"})
+IPTABLES = frozenset({"iptables"})
+
+KNOWN: tuple[Difference, ...] = (
+    Difference(0, "userspace ends connections at a proxy on the node: pods see the node's address, endpoints take turns, and "
+               "policies, source ranges, hints and terminating endpoints are not known to it", USERSPACE, relayed),
+    Difference(14, "nftables serves NodePorts at the node's primary address only, unless told otherwise; iptables at all",
+               NFTABLES, node_port_elsewhere),
+    Difference(15, "iptables serves NodePorts at localhost and guards it; nftables neither", NFTABLES, node_port_on_localhost),
+    Difference(19, "of a Service without endpoints, nftables drops what the source ranges block; iptables rejects it",
+               NFTABLES, blocked_without_endpoints),
+    Difference(20, "nftables rejects undeclared ports of a clusterIP; iptables has no rule, the routes decide",
+               NFTABLES, undeclared_port),
+    Difference(21, "nftables drops unallocated addresses of the service CIDR; iptables has no rule, the routes decide",
+               NFTABLES, unallocated),
+    Difference(27, "what a node itself sends to an external address without endpoints meets no rule in iptables",
+               IPTABLES, own_packet_without_endpoints),
+    Difference(37, "nftables masquerades hairpin connections of the node's own endpoints only, iptables all",
+               NFTABLES, hairpin_elsewhere),
+    Difference(38, "iptables drops what conntrack calls invalid, unless nf_conntrack_tcp_be_liberal is on",
+               IPTABLES, half_seen),
+)  # fmt: skip
+"""In order of the behaviour table's rows."""
+
+
+# ---------------------------------------------------------------- what predicates ask
+
+
+def _proxied(cluster: Cluster) -> Iterator[Service]:
+    return (service for service in cluster.services.values() if is_proxied(service))
+
+
+def _ports(cluster: Cluster, flow: Flow) -> Iterator[tuple[Service, ServicePort]]:
+    """The Service ports that have the flow's protocol and port as their own."""
+    for service in _proxied(cluster):
+        for port in service.ports:
+            if (port.port, port.protocol) == (flow.port, flow.protocol):
+                yield service, port
+
+
+def _asked(cluster: Cluster, service: Service, port: ServicePort, flow: Flow) -> bool:
+    family = family_of(flow.destination)
+    addresses = (*service.cluster_ips, *external_ips(service, family), *load_balancer_ips(service, family))
+    by_address = flow.destination in addresses and port.port == flow.port
+    return by_address or (port.node_port == flow.port and _node_with(cluster, flow.destination) is not None)
+
+
+def _has_endpoints(cluster: Cluster, service: Service, port: ServicePort, flow: Flow) -> bool:
+    known = endpoints_of(cluster, service, port, family_of(flow.destination))
+    return any(one.ready or (one.serving and one.terminating) for one in known)
+
+
+def _is_node_port(cluster: Cluster, flow: Flow) -> bool:
+    return any(
+        (port.node_port, port.protocol) == (flow.port, flow.protocol)
+        or (service.health_check_node_port == flow.port and flow.protocol is Protocol.TCP)
+        for service in _proxied(cluster)
+        for port in service.ports
+    )
+
+
+def _node_with(cluster: Cluster, address: Address) -> Node | None:
+    """The node that has the address: on a LAN, or on its pod bridge."""
+    for node in cluster.nodes.values():
+        if address in node.addresses or any(address == cidr[1] for cidr in node.pod_cidrs if cidr.num_addresses > 2):
+            return node
+    return None
+
+
+def _node_addresses(node: Node, flow: Flow) -> list[Address]:
+    return [address for address in node.addresses if address.version == flow.destination.version]
+
+
+def _sent_by_node(cluster: Cluster, flow: Flow) -> bool:
+    return flow.sender.kind == "node" or _node_with(cluster, flow.source) is not None
