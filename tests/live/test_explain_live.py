@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -148,24 +147,18 @@ def test_the_rule_named_is_the_rule_whose_counter_moved(lab: Lab, row: Row) -> N
         assert {rule for rule in moved if rule.startswith("nat ")} == {rule for rule in named if rule.startswith("nat ")}
 
 
-def alongside(lab: Lab, target: str, command: str, ready: Callable[[], bool], work: Callable[[], Any]) -> tuple[Any, str]:
-    """Run `work` while a program runs in the target, and end that; its result, and what the program printed."""
+def alongside(lab: Lab, target: str, command: list[str], ready: Callable[[], bool], work: Callable[[], Any]) -> tuple[Any, str]:
+    """Run `work` while a program runs in the target; its result, and what the program had printed when its time was over."""
     printed: list[str] = []
-    with tempfile.TemporaryDirectory() as directory:
-        over = Path(directory) / "over"
-        script = (
-            f"{command} & n=0; until [ -e {over} ] || [ $n = 200 ]; do n=$((n+1)); sleep 0.1; done; sleep 0.2; kill -INT $!; wait"
-        )
-        thread = threading.Thread(target=lambda: printed.append(lab.exec(target, ["bash", "-mc", script]).stdout))
-        thread.start()
-        deadline = time.monotonic() + 15
-        while not ready() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        try:
-            result = work()
-        finally:
-            over.touch()
-            thread.join()
+    thread = threading.Thread(target=lambda: printed.append(lab.exec(target, command).stdout))
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not ready() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    try:
+        result = work()
+    finally:
+        thread.join()
     return result, printed[0]
 
 
@@ -180,7 +173,8 @@ def test_nft_monitor_saw_the_same_rules(lab: Lab, row: Row) -> None:
         return bool(re.search(r" 12 +\d+ +00000100 ", lab.exec(node, ["cat", "/proc/net/netlink"]).stdout))
 
     assert not listening()
-    found, text = alongside(lab, node, "nft monitor trace", listening, lambda: lab.explain(row.sender, row.to))
+    monitor = ["timeout", "3", "nft", "monitor", "trace"]
+    found, text = alongside(lab, node, monitor, listening, lambda: lab.explain(row.sender, row.to))
     lines = [line for line in text.splitlines() if " ip kube-proxy " in line]
     first = lines[0].split()[2]  # the trace's id of the packet itself; answers have others
     told = {
@@ -199,7 +193,7 @@ def test_tcpdump_saw_the_same_hops(lab: Lab) -> None:
     def listening() -> bool:
         return len(lab.exec(node, ["cat", "/proc/net/packet"]).stdout.splitlines()) > 1
 
-    command = "tcpdump -lni any --immediate-mode 'tcp[tcpflags] == tcp-syn'"
+    command = ["timeout", "-s", "INT", "3", "tcpdump", "-lni", "any", "--immediate-mode", "tcp[tcpflags] == tcp-syn"]
     found, text = alongside(lab, node, command, listening, lambda: lab.explain("host/client", "192.168.0.170:30123"))
     lines = [line.split() for line in text.splitlines() if " IP " in line]
     seen = [(words[1], words[2].lower(), words[4], words[6].rstrip(":")) for words in lines]
