@@ -414,7 +414,12 @@ class Lab:
 def _path(kind: str, name: str | None, namespace: str | None) -> str:
     from netlab.manifest import kinds
 
-    info = kinds.find(kind)
+    try:
+        info = kinds.find(kind)
+    except InputError as unknown:  # perhaps a custom resource, whose kind only the lab can know
+        if not kind.isalnum():
+            raise unknown from None
+        info = kinds.custom(kind, "netlab.example/v1", True)
     root = "/api/v1" if "/" not in info.api_version else f"/apis/{info.api_version}"
     space = f"/namespaces/{quote(namespace, safe='')}" if info.namespaced and namespace is not None else ""
     return f"{root}{space}/{info.plural}" + (f"/{quote(name, safe='')}" if name is not None else "")

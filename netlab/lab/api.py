@@ -68,7 +68,7 @@ class Api:
             namespace, rest = rest[1], rest[2:]
         if not rest:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
-        kind = kinds.find(rest[0])
+        kind = self._kind(rest[0])
         name = rest[1] if len(rest) > 1 else None
         match request.method, name:
             case "GET", None:
@@ -87,6 +87,14 @@ class Api:
             case _:
                 raise ApiError(405, "MethodNotAllowed", f"{request.method} is not supported on this path")
 
+    def _kind(self, word: str) -> kinds.KindInfo:
+        """The kind that a path names: a known one, or that of a custom resource which the lab holds."""
+        for (kind, _), held in self._lab.cluster.others.items():
+            made = kinds.custom(kind, held.api_version, bool(held.meta.namespace))
+            if word.lower() in (made.plural, made.singular):
+                return made
+        return kinds.find(word)
+
     def _key(self, kind: kinds.KindInfo, namespace: str | None, name: str) -> Key:
         return Key((namespace or "default") if kind.namespaced else "", name)
 
@@ -96,7 +104,7 @@ class Api:
         found = [
             obj
             for obj in controllers.objects_of(cluster, kind.kind)
-            if (namespace is None or obj.meta.namespace == namespace) and wanted.matches(obj.meta.labels)
+            if (namespace is None or not kind.namespaced or obj.meta.namespace == namespace) and wanted.matches(obj.meta.labels)
         ]
         found.sort(key=lambda obj: obj.meta.key)
         return [manifest.to_json(obj, cluster, self._lab.started) for obj in found]

@@ -100,6 +100,12 @@ def by_name() -> dict[str, KindInfo]:
     return words
 
 
+def custom(kind: str, api_version: str, namespaced: bool) -> KindInfo:
+    """A kind that no table knows: its names are made from the kind, as most custom resource definitions make them."""
+    name = kind.lower()
+    return KindInfo(kind, name if name.endswith("s") else name + "s", name, (), api_version, namespaced)
+
+
 def find(word: str) -> KindInfo:
     """The kind that `word` names: `deploy`, `Deployment`, `deployments`, `deployments.apps`.
 
