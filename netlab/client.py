@@ -1,6 +1,7 @@
 """The Python API: `netlab.up()` and `Lab`. The command line and the pytest plugin are thin faces over it.
 
 A Lab here is a name and a socket; every method is one request to the lab's own process. What is returned is plain data.
+Over 400 lines: one class with a short method a verb, read as the list of what a lab can do.
 """
 
 import contextlib

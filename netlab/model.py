@@ -3,7 +3,7 @@
 Attributes are the snake_case of the Kubernetes API's keys. Each object keeps the `manifest` it was read from (plain JSON
 types, treated as immutable), so that `get -o yaml` gives back what was put in, with what netlab decided laid over it.
 Defaults of the Kubernetes API are already applied: there is no "not yet known" except where a field says so
-(a Pod's node and addresses before it is placed).
+(a Pod's node and addresses before it is placed). Over 400 lines: the vocabulary of the whole program, in one place.
 """
 
 from collections.abc import Mapping
