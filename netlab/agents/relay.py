@@ -11,7 +11,7 @@ endpoints are taken in their order instead of a shuffled one.
 
 Theory of operation. One epoll loop, one process a node, which joins the node's network namespace when it starts and for ever.
 New settings change what the next connection gets; what is under way goes on, and a port that is gone takes only its UDP clients
-along.
+along. Over 400 lines: the life of a connection in both directions is one state machine.
 """
 
 import contextlib

@@ -55,7 +55,8 @@ def up(
         starting.cancel()
         raise
     output.warn(warnings)
-    lab = client.launch(starting, name or value.name, value, objects, named=named)
+    with output.progress(f"building lab {name or value.name}"):
+        lab = client.launch(starting, name or value.name, value, objects, named=named)
     if form == "json":
         output.print_json(described(next(one for one in client.labs() if one.name == lab.name)))
     else:

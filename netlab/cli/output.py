@@ -6,7 +6,8 @@ Documents (json, yaml, names) and tables go to standard output, messages to stan
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +43,19 @@ def paint(text: str, colour: str, on: bool) -> str:
 def message(text: str) -> None:
     """A line for the person, never for the script."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """While something goes on, say so on a terminal; the line is gone afterwards. Pipes and NO_COLOR terminals see nothing."""
+    shown = coloured(sys.stderr)
+    if shown:
+        print(f"{text} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def warn(texts: Sequence[str]) -> None:

@@ -118,7 +118,9 @@ def matrix(
     running = output.attach(lab)
     if proxy is not None:
         return compared(running, ends(running, senders, services=False), ends(running, to, services=True), form)
-    results = [one.json() for one in running.matrix(ends(running, senders, services=False), ends(running, to, services=True))]
+    with output.progress("sending between all pairs"):
+        seen = running.matrix(ends(running, senders, services=False), ends(running, to, services=True))
+    results = [one.json() for one in seen]
     if not results:
         raise InputError("no pair of sender and destination fits: `netlab get po,svc -A` shows what there is")
     match form:

@@ -6,6 +6,8 @@ Refuses to know: where addresses are, routes, links.
 Theory. A state is a stack of (chain, next rule), the packet and the probability of having come here. A rule that holds at random
 splits it: the part that matches goes on in the same loop, the part that does not is another state to be looked at. Every state
 ends in a verdict for its base chain. First packets are traced: the sets and lists that clients fill are empty.
+
+Over 400 lines: one function a statement and a match, a table in code that is read in one piece.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
