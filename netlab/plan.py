@@ -76,15 +76,22 @@ def build(cluster: Cluster) -> Plan:
     def environment(pod: Pod) -> Mapping[str, str]:
         return discovery.environment(cluster, pod)
 
-    return plan_of(
-        chain(
-            fabric.plan(cluster),
-            routing.plan(cluster),
-            discovery.plan(cluster),
-            proxy.plan(cluster),
-            programs.plan(cluster, environment),
-        )
+    ops = chain(
+        fabric.plan(cluster),
+        routing.plan(cluster),
+        discovery.plan(cluster),
+        proxy.plan(cluster),
+        programs.plan(cluster, environment),
     )
+    dead = _dead(cluster)
+    return plan_of(op for op in ops if not (dead and isinstance(op, Listener | Process | Relay) and op.netns in dead))
+
+
+def _dead(cluster: Cluster) -> frozenset[str]:
+    """The namespaces of nodes that were killed and of their pods: nothing runs in them."""
+    names = {name for name, outage in cluster.outages.items() if outage.killed}
+    pods = (str(pod.ref) for pod in cluster.pods.values() if pod.node in names)
+    return frozenset((*(f"node/{name}" for name in names), *pods))
 
 
 def plan_of(ops: Iterable[Op]) -> Plan:

@@ -9,20 +9,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
-from netlab.controllers import addons, nodes, removal
+from netlab.controllers import addons, nodes, outages, removal
 from netlab.controllers.objects import Action, action, find, kind_of, not_found, objects_of
 from netlab.controllers.putting import ALWAYS, namespace, put_all
 from netlab.controllers.removal import Cascade
-from netlab.controllers.settling import settle
+from netlab.controllers.rollouts import Told, history, pause, restart, rollout_message, shown_revision, undo
+from netlab.controllers.settling import next_due, settle
 from netlab.errors import ApiError
 from netlab.model import Cluster, Key, KubernetesObject, Node, Topology, Workload
 
 __all__ = [
-    "Action", "Cascade", "action", "apply", "delete", "find", "initial", "kind_of", "objects_of", "pod_status", "scale",
-    "settle", "tick",
+    "Action", "Cascade", "Told", "action", "apply", "cut", "delete", "find", "heal", "history", "initial", "kind_of", "next_due",
+    "not_found", "objects_of", "pause", "pod_status", "restart", "rollout_message", "scale", "settle",
+    "shown_revision", "tick", "undo",
 ]  # fmt: skip
 
-SCALABLE = ("ReplicationController", "ReplicaSet", "Deployment")
+SCALABLE = ("ReplicationController", "ReplicaSet", "Deployment", "StatefulSet")
 
 
 def initial(topology: Topology, objects: Iterable[KubernetesObject] = ()) -> Cluster:
@@ -74,7 +76,7 @@ def pod_status(
 ) -> Cluster:
     """What follows from a report on a pod's probes or processes; None = as it was. A pod that is gone by now changes nothing."""
     pod = cluster.pods.get(key)
-    if pod is None:
+    if pod is None or pod.node in cluster.outages:  # nobody hears a kubelet that is out of reach
         return cluster
     is_ready = pod.ready if ready is None else ready
     after = replace(
@@ -91,3 +93,16 @@ def pod_status(
 def tick(cluster: Cluster, seconds: float) -> Cluster:
     """The cluster `seconds` later."""
     return settle(cluster.with_(clock=cluster.clock + seconds))
+
+
+def cut(cluster: Cluster, node: str, killed: bool) -> Cluster:
+    """What follows at once when a node is out of reach: its links are down, and if it was killed, so are its programs.
+
+    What follows later (`tick`): NotReady, evictions. Raises: InputError when it is out of reach already.
+    """
+    return settle(outages.cut(cluster, node, killed))
+
+
+def heal(cluster: Cluster, node: str) -> Cluster:
+    """What follows when the node is in reach again; nothing where it was all the time."""
+    return settle(outages.heal(cluster, node))

@@ -1,18 +1,19 @@
 """Takes objects out of a cluster: with what they own (background), or leaving that behind without an owner (orphan)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
 
 from netlab.controllers.objects import find, not_found
+from netlab.controllers.pods import end
 from netlab.controllers.putting import ALWAYS
 from netlab.errors import ApiError
-from netlab.model import Cluster, EndpointSlice, Key, Meta, Ref
+from netlab.model import Cluster, EndpointSlice, Key, Meta, Pod, Ref
 
 K = TypeVar("K")
 V = TypeVar("V")
 Cascade = Literal["background", "orphan"]
-WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet")
+WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet", "StatefulSet", "Job")
 
 
 def remove(cluster: Cluster, kind: str, key: Key, cascade: Cascade) -> Cluster:
@@ -21,7 +22,7 @@ def remove(cluster: Cluster, kind: str, key: Key, cascade: Cascade) -> Cluster:
         raise not_found(kind, key.name)
     match kind:
         case "Pod":
-            return cluster.with_(pods=_without(cluster.pods, key))
+            return _ended(cluster, (cluster.pods[key],))
         case "Service":
             return _without_service(cluster, key)
         case "EndpointSlice":
@@ -51,13 +52,19 @@ def _cascaded(cluster: Cluster, owner: Ref, cascade: Cascade) -> Cluster:
         freed_pods = {key: replace(pod, meta=_freed(pod.meta)) for key, pod in pods.items()}
         freed_sets = {slot: replace(one, meta=_freed(one.meta)) for slot, one in sets.items()}
         return cluster.with_(pods={**cluster.pods, **freed_pods}, workloads={**cluster.workloads, **freed_sets})
-    cluster = cluster.with_(
-        pods={key: pod for key, pod in cluster.pods.items() if key not in pods},
+    cluster = _ended(cluster, pods.values()).with_(
         workloads={slot: one for slot, one in cluster.workloads.items() if slot not in sets},
     )
     for one in sets.values():
         cluster = _cascaded(cluster, one.ref, cascade)
     return cluster
+
+
+def _ended(cluster: Cluster, pods: Iterable[Pod]) -> Cluster:
+    left = dict(cluster.pods)
+    for pod in pods:
+        end(left, pod, cluster)
+    return cluster.with_(pods=left)
 
 
 def _freed(meta: Meta) -> Meta:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, holding, http, probing, verbs
+from netlab.lab import explaining, holding, http, probing, rollouts, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -166,6 +166,8 @@ NOW: dict[str, Now] = {
     "info": lambda lab, body: lab.info(),
     "apply": verbs.apply,
     "scale": verbs.scale,
+    "rollout": rollouts.rollout,
+    "cordon": verbs.cordon,
     "place": verbs.place,
     "logs": verbs.logs,
     "fault": verbs.fault,
@@ -174,7 +176,7 @@ NOW: dict[str, Now] = {
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }
-SETTLING = ("apply", "scale", "fault")
+SETTLING = ("apply", "scale", "fault", "rollout", "cordon")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
     "matrix": probing.matrix,
@@ -183,6 +185,7 @@ LATER: dict[str, Later] = {
     "close-connection": holding.close,
     "explain": explaining.explain,
     "exec": verbs.exec_,
+    "rollout-status": rollouts.status,
     "observe": verbs.observe,
     "verify": verbs.verify,
     "flush-conntrack": verbs.flush_conntrack,

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -150,6 +150,8 @@ class Lab:
             self._start_dns()
         self.relays = Relays(loop, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
+        self._until: list[tuple[Callable[[Cluster], bool], Callable[[], None]]] = []
+        self._due: float | None = None  # the moment on the lab's clock for which a timer runs
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
         self.readiness = Readiness(self)
@@ -180,12 +182,26 @@ class Lab:
 
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""
+        if again := self._replaced(cluster):
+            # A StatefulSet's new pod has the name of the old one, and so its namespace's. It is another, empty namespace.
+            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}))
+        self._install(cluster)
+        self.readiness.update()
+        self._wait_for_due()
+        self._tell_waiting()
+
+    def _replaced(self, cluster: Cluster) -> frozenset[Key]:
+        """Pods that are others than those of the same name before."""
+        before = self.cluster.pods
+        uids = ((key, pod.meta.uid) for key, pod in cluster.pods.items() if key in before)
+        return frozenset(key for key, uid in uids if before[key].meta.uid != uid)
+
+    def _install(self, cluster: Cluster) -> None:
         new = plan.build(cluster)
         difference = plan.diff(self.plan, new)
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
         self.plan = new
-        self.readiness.update()
 
     def try_change(self, cluster: Cluster) -> None:
         """As `change`, for what happens by itself: a refusal is logged and tried again, because nobody waits for the answer."""
@@ -194,6 +210,28 @@ class Lab:
         except NetlabError as error:
             self.log(f"a change did not reach the kernel, trying again in {RETRY_S:g} s: {error}")
             self.loop.after(RETRY_S, lambda: self.try_change(self.now))
+
+    def when(self, holds: Callable[[Cluster], bool], call: Callable[[], None]) -> None:
+        """Call once the cluster is as `holds` asks, now or after some change."""
+        self._until.append((holds, call))
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        for entry in [one for one in self._until if one[0](self.cluster)]:
+            self._until.remove(entry)
+            entry[1]()
+
+    def _wait_for_due(self) -> None:
+        """What time alone does (a node counts as lost, a toleration ends) is done when its time has come."""
+        due = controllers.next_due(self.cluster)
+        if due is not None and due != self._due:
+            self.loop.after(max(0.0, due - self.now.clock), lambda: self._on_due(due))
+        self._due = due
+
+    def _on_due(self, due: float) -> None:
+        if self._due == due:
+            self._due = None
+            self.try_change(controllers.settle(self.cluster.with_(clock=max(due, self.now.clock))))
 
     def apply(self, difference: plan.Diff) -> None:
         """Make, then switch the rules over, then remove."""

@@ -131,10 +131,16 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         fabric=data.get("fabric") or defaults.fabric,
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
+        node_monitor_grace_s=_seconds(data, "nodeMonitorGracePeriod", defaults.node_monitor_grace_s),
+        unreachable_toleration_s=_seconds(data, "unreachableToleration", defaults.unreachable_toleration_s),
         # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
         dns=bool(data["dns"]) if data.get("dns") is not None else not given,
         cidrs_given=bool(given),
     )
+
+
+def _seconds(data: Json, key: str, default: float) -> float:
+    return default if data.get(key) is None else seconds(data[key])
 
 
 def _default_cidrs(key: str, plain: tuple[Network, ...], versions: Sequence[int]) -> tuple[Network, ...]:
