@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "matrix": "probing",
     "explain": "explaining",
     "graph": "graphing",
+    "report": "reporting",
     "plan": "planning",
     "verify": "probing",
     "capture": "watching",
