@@ -195,7 +195,7 @@ class File:
 class RelayPort:
     """One Service port that a node's proxy process serves at its own port `port`, turning round `endpoints` in their order.
 
-    `affinity_s` is None where a client does not keep its endpoint. `version`: of IP; each family is served, and takes turns, by itself.
+    `affinity_s` is None where a client does not keep its endpoint. `version` of IP: each family is served by itself.
     """
 
     name: str

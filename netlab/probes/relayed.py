@@ -59,7 +59,10 @@ def probe_all(prober: Prober, requests: Sequence[ProbeRequest]) -> list[Observat
 
 @dataclass(slots=True)
 class Flight:
-    """Eyes on every watched namespace, and the clients under way. `versions`: of IP. `foreign`: batches (by id) whose source is not the sender's."""
+    """Eyes on every watched namespace, and the clients under way. `versions`: of IP.
+
+    `foreign`: batches (by id) whose source is not the sender's.
+    """
 
     prober: Prober
     run: int

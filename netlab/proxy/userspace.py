@@ -21,7 +21,7 @@ from zlib import crc32
 from netlab.errors import InputError
 from netlab.model import Address, Cluster, Network, Node, Protocol
 from netlab.ops import Op, Relay, RelayPort, Ruleset, Sysctl
-from netlab.proxy.service_ports import Family, Frontend, PortEndpoints, PortsByFamily, service_ports_by_family
+from netlab.proxy.service_ports import Frontend, PortEndpoints, PortsByFamily, service_ports_by_family
 from netlab.ruleset import (
     Accept,
     Base,
@@ -31,6 +31,7 @@ from netlab.ruleset import (
     DestinationLocal,
     DestinationPort,
     Dnat,
+    Family,
     Hook,
     Jump,
     L4Proto,
@@ -81,8 +82,9 @@ def _is_known(front: Frontend) -> bool:
 
 
 def proxy_ports(fronts: list[Frontend]) -> dict[str, int]:
-    """The proxy process' own port of each Service port, one for both families: by a hash of its name, so that it stays when others
-    come and go.
+    """The proxy process' own port of each Service port, one for both families.
+
+    By a hash of its name, so that it stays when others come and go.
     """
     keys = {_key(front) for front in fronts}
     if len(keys) > PORTS:
