@@ -70,6 +70,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     extra.write_text(EXTRA)
     try:
         with netlab.up(TOPOLOGY, ["manifests/kubia.yaml", "manifests/no-endpoints.yaml", extra], proxy=request.param) as running:
+            running.matrix()  # the bridges have learned where everybody is: nothing is flooded any more
             yield running
     except MachineError as error:
         pytest.skip(f"this machine cannot run a lab: {error}")
