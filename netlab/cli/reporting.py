@@ -24,8 +24,9 @@ def report(
     matrix: Annotated[bool, typer.Option("--matrix/--no-matrix", help="Send a flow for every pair, or none.")] = True,
     lab: LabOption = None,
 ) -> int:
-    """Write the running lab as one self-contained page: drawing, Services, endpoints, a matrix, drift, rules in short.
+    """Write the running lab as one page.
 
+    A self-contained file: drawing, Services and endpoints, a matrix sent now, drift from the plan, rules in short, pods.
     Exit code 1 when a pair is not as Kubernetes promises or the kernel differs from the plan.
 
     \b
