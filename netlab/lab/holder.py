@@ -18,11 +18,11 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from netlab import controllers, discovery, dns, ops, plan
 from netlab.errors import KernelError, MachineError, NetlabError
-from netlab.kernel import agent
+from netlab.kernel import agent, rule_texts
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
@@ -35,6 +35,9 @@ from netlab.lab.relays import Relays
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
+
+if TYPE_CHECKING:
+    from netlab.lab.loading import Loading
 
 RETRY_S = 1.0
 
@@ -153,6 +156,7 @@ class Lab:
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
         self.readiness = Readiness(self)
+        self.loads: dict[int, Loading] = {}
 
     def info(self) -> dict[str, Any]:
         """What `ls` shows and what a client needs to join. The DNS pods are the lab's own and not counted."""
@@ -235,8 +239,7 @@ class Lab:
         for op in difference.removed:
             if isinstance(op, ops.Ruleset):
                 todo.append((self.netns_path(op.netns), op.netns, replace(op.value, tables=()), op.value))
-        if todo:
-            self.agents.call("loader", "load", todo)
+        rule_texts.load_all(lambda texts: self.agents.call("loader", "run", texts), todo)
 
     def _forget_stale_flows(self) -> None:
         """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet
@@ -316,7 +319,7 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper") else " and was started again"))
+        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper", "load") else " and was started again"))
         if name == "responder":
             self._listen([op for op in self._listeners() if op.persona != dns.PERSONA])
         elif name == "dns":
