@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from netlab import controllers, discovery, dns, ops, plan
 from netlab.errors import KernelError, MachineError, NetlabError
@@ -35,6 +35,9 @@ from netlab.lab.relays import Relays
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
+
+if TYPE_CHECKING:
+    from netlab.lab.loading import Loading
 
 RETRY_S = 1.0
 
@@ -153,6 +156,7 @@ class Lab:
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
         self.readiness = Readiness(self)
+        self.loads: dict[int, Loading] = {}
 
     def info(self) -> dict[str, Any]:
         """What `ls` shows and what a client needs to join. The DNS pods are the lab's own and not counted."""
@@ -315,7 +319,7 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper") else " and was started again"))
+        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper", "load") else " and was started again"))
         if name == "responder":
             self._listen([op for op in self._listeners() if op.persona != dns.PERSONA])
         elif name == "dns":
