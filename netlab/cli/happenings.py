@@ -27,7 +27,7 @@ def events(
     last: Annotated[int, typer.Option("--last", min=0, metavar="N", help="Begin with the last N that the lab remembers.")] = 0,
     lab: LabOption = None,
 ) -> int:
-    """Show what changes, as it does: objects, endpoints, rules, links, routes, connections, verdicts.
+    """Show what changes, as it does.
 
     Objects, endpoints, rules and verdicts come from the lab itself, everything else from the kernel in every namespace. Runs
     until Ctrl-C (exit code 130), or for some seconds.

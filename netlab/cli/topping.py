@@ -28,9 +28,9 @@ def top(
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     lab: LabOption = None,
 ) -> int:
-    """Show connections, packets and drops by node, Service and pod.
+    """Show connections, packets and drops, live.
 
-    Everything is counted by the kernel: links, conntrack, rules of iptables (nftables mode has no counters in its rules: Services
+    By node, Service and pod. Everything is counted by the kernel: links, conntrack, rules of iptables (nftables mode has no counters in its rules: Services
     show `-` for drops there). While it runs, conntrack counts packets, so a Service's packets are those of connections that begin
     from then on. Ctrl-C ends it (exit code 130).
 

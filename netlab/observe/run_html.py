@@ -112,9 +112,19 @@ def _evidence(step: Document, cluster: Cluster | None) -> str:
         rows = [("exit code", str(found["code"]))]
         printed = "".join(f"<pre>{escape(_end(found[name]))}</pre>" for name in ("stdout", "stderr") if found[name].strip())
         return said + table(("", ""), rows) + printed
+    if "latency_ms" in found:
+        return said + _load(found)
     if "traceback" in found:
         return said + f"<pre>{escape(found['traceback'])}</pre>"
     return said
+
+
+def _load(found: Document) -> str:
+    """A load: its counts, how fast it was answered, and what was done meanwhile."""
+    latency = ", ".join(f"{name} {value:g} ms" for name, value in found["latency_ms"].items() if value is not None)
+    rows = [(name.replace("_", " "), str(value)) for name, value in found.items() if isinstance(value, int | float | str)]
+    inner = [(step["kind"], step["title"], step["verdict"]) for step in found.get("steps", ())]
+    return table(("", ""), [*rows, ("latency", latency)]) + table(("meanwhile", "", ""), inner)
 
 
 def _end(text: str, most: int = 4000) -> str:

@@ -84,7 +84,7 @@ def questions(ran: StepRun) -> Iterator[dict[str, Any]]:
     """The arguments of `explain` for every flow of a step that did not pass."""
     given, details = ran.step.arguments, ran.result.details
     match ran.step.kind:
-        case "probe" if "outcomes" in details:
+        case "probe" | "load" if "from" in details:
             options = {name: given[key] for key, name in OPTIONS.items() if key in given}
             if options.get("protocol") == "http":
                 del options["protocol"]

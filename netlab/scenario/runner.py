@@ -8,7 +8,7 @@ started: `up` is given.
 import functools
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -85,25 +85,29 @@ def run(path: Path, scenario: Scenario, mode: str, up: Up, options: Options, kee
     try:
         _print(options.out, f"{heading(scenario.name, mode)}: lab {lab.name} is up ({context.clock() - begun:.2f} s)")
         cluster = options.exhibits.cluster(lab)
-        steps, left = _steps(lab, scenario, context, options, mode)
+        steps, left = _steps(lab, scenario.steps, context, options, heading(scenario.name, mode), mode)
     finally:
         if not keep and not left:
             lab.down()
     return ScenarioRun(scenario.name, str(path), mode, steps, context.clock() - begun, cluster, left)
 
 
-def _steps(lab: Lab, scenario: Scenario, context: Context, options: Options, mode: str) -> tuple[tuple[StepRun, ...], bool]:
-    """What was run, and whether the lab is to be left as it is."""
+def _steps(
+    lab: Lab, steps: Sequence[Step], context: Context, options: Options, name: str, mode: str, indent: str = ""
+) -> tuple[tuple[StepRun, ...], bool]:
+    """What was run, and whether the lab is to be left as it is. Steps inside a step do not pause: it does."""
     known = kinds()
     done: list[StepRun] = []
-    for step in scenario.steps:
+    inner = replace(options, paused=None, exhibits=Exhibits())
+    context = replace(context, take=lambda lab, steps: _steps(lab, steps, context, inner, name, mode, indent + "    ")[0])
+    for step in steps:
         if step.proxy and mode and mode not in step.proxy:
             continue
         running = functools.partial(run_step, lab, step, known, context)
-        ran = options.exhibits.record(lab, heading(scenario.name, mode), len(done) + 1, step, running)
+        ran = options.exhibits.record(lab, name, len(done) + 1, step, running)
         done.append(ran)
         for line in lines(ran, len(done)):
-            _print(options.out, line)
+            _print(options.out, indent + line)
         bad = ran.result.verdict is not Judgement.PASS
         if bad and options.paused is not None and options.paused(lab, ran) == LEAVE:
             return tuple(done), True

@@ -36,13 +36,15 @@ class Watcher:
         assert "Ctrl-C" in self.process.stderr.readline()
 
     def until(self, **wanted: Any) -> dict[str, Any]:
-        """The next event with these values. The test's own deadline is pytest's: an event that never comes is a failure."""
+        """An event with these values, that has been seen or comes; the process' own end (--for) is the deadline."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            event: dict[str, Any] = json.loads(line)
-            self.seen.append(event)
+        for event in self.seen:
             if all(event.get(key) == value for key, value in wanted.items()):
                 return event
+        for line in self.process.stdout:
+            self.seen.append(json.loads(line))
+            if all(self.seen[-1].get(key) == value for key, value in wanted.items()):
+                return self.seen[-1]
         raise AssertionError(f"no event {wanted} among {[one['text'] for one in self.seen]}")
 
     def end(self) -> int:
