@@ -6,7 +6,7 @@ IP stack. A reply that went straight across the bridge would miss the node's un-
 
 from collections.abc import Iterator
 
-from netlab import ipam
+from netlab import ipam, overlay
 from netlab.fabric import lan, pods, sysctls
 from netlab.model import Address, Cluster, Network, Node, Pod
 from netlab.ops import Bridge, DeviceAddress, Neighbour, Op, Route
@@ -17,26 +17,27 @@ NAME = "bridge"
 def plan(cluster: Cluster) -> tuple[Op, ...]:
     """The namespaces and links of machines, node bridges and pods."""
     ops: list[Op] = list(lan.plan(cluster))
+    mtu_bytes = overlay.mtu_bytes(cluster)
     for node in cluster.nodes.values():
-        ops.extend(_node_bridge(node))
+        ops.extend(_node_bridge(node, mtu_bytes))
     ipv6 = sysctls.speaks_ipv6(cluster)
     learned = cluster.topology.cluster.neighbours == "learned"
     for pod, node in pods.wired(cluster):
         gateways = pods.gateways(pod, node)
         if len(gateways) == len(pod.addresses):
-            ops.extend(pods.namespace(pod, node, cluster.links_down, ipv6, ipam.NODE_BRIDGE))
+            ops.extend(pods.namespace(pod, node, cluster.links_down, ipv6, ipam.NODE_BRIDGE, mtu_bytes))
             ops.extend(_addresses(pod, node, gateways, learned))
         else:
-            ops.extend(pods.namespace(pod, node, cluster.links_down, ipv6, bridge=""))
+            ops.extend(pods.namespace(pod, node, cluster.links_down, ipv6, "", mtu_bytes))
             ops.extend(pods.routed_addresses(pod, node))
     return tuple(ops)
 
 
-def _node_bridge(node: Node) -> Iterator[Op]:
+def _node_bridge(node: Node, mtu_bytes: int) -> Iterator[Op]:
     if not node.pod_cidrs:
         return
     netns = f"node/{node.meta.name}"
-    yield Bridge(netns, ipam.NODE_BRIDGE, ipam.mac(netns, ipam.NODE_BRIDGE))
+    yield Bridge(netns, ipam.NODE_BRIDGE, ipam.mac(netns, ipam.NODE_BRIDGE), mtu_bytes)
     for network in node.pod_cidrs:
         gateway = network[1] if network.num_addresses > 2 else network[0]
         yield DeviceAddress(netns, ipam.NODE_BRIDGE, gateway, network.prefixlen)
