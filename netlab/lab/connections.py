@@ -50,7 +50,10 @@ def relayed_udp(cluster: Cluster, relays: Iterable[Relay]) -> Serving:
             number = numbers.get(f"{service.meta.namespace}/{service.meta.name}" + (f":{port.name}" if port.name else ""))
             if port.protocol is Protocol.UDP and number is not None:
                 led = frozenset((address, number) for address in local)
-                for address in (*service.cluster_ips, *external_ips(service), *load_balancer_ips(service)):
+                outside = (
+                    a for family in FAMILIES for a in (*external_ips(service, family), *load_balancer_ips(service, family))
+                )
+                for address in (*service.cluster_ips, *outside):
                     found[address, port.port] = led
                 if port.node_port is not None:
                     found[None, port.node_port] = led
