@@ -99,7 +99,7 @@ def misled(op: Op) -> list[Op]:
     return [replace(op, remote=ip_address("192.168.0.169"))] if isinstance(op, Forwarding) else [op]
 
 
-BROKEN = {
+BROKEN: dict[str, Callable[[Op], list[Op]]] = {
     "no forwarding entry": without(Forwarding),
     "no neighbour entry": without(Neighbour),
     "no route into the overlay": without(Route),
