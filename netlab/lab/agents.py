@@ -134,7 +134,7 @@ def serve_loader(sock: socket.socket) -> None:
     def stale_udp(paths: Sequence[str], serving: Serving) -> int:
         return sum(rules.stale_udp(path, serving) for path in paths)
 
-    agent.serve_forever(sock, {"load": rules.Loader().load_all, "stale_udp": stale_udp})
+    agent.serve_forever(sock, {"run": rules.Loader().run, "stale_udp": stale_udp})
 
 
 def serve_responder(sock: socket.socket) -> None:

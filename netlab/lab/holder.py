@@ -22,7 +22,7 @@ from typing import Any, Literal, NoReturn
 
 from netlab import controllers, discovery, dns, ops, plan
 from netlab.errors import KernelError, MachineError, NetlabError
-from netlab.kernel import agent
+from netlab.kernel import agent, rule_texts
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
@@ -235,8 +235,7 @@ class Lab:
         for op in difference.removed:
             if isinstance(op, ops.Ruleset):
                 todo.append((self.netns_path(op.netns), op.netns, replace(op.value, tables=()), op.value))
-        if todo:
-            self.agents.call("loader", "load", todo)
+        rule_texts.load_all(lambda texts: self.agents.call("loader", "run", texts), todo)
 
     def _forget_stale_flows(self) -> None:
         """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet
