@@ -30,9 +30,9 @@ def top(
 ) -> int:
     """Show connections, packets and drops, live.
 
-    By node, Service and pod. Everything is counted by the kernel: links, conntrack, rules of iptables (nftables mode has no counters in its rules: Services
-    show `-` for drops there). While it runs, conntrack counts packets, so a Service's packets are those of connections that begin
-    from then on. Ctrl-C ends it (exit code 130).
+    By node, Service and pod. Everything is counted by the kernel: links, conntrack, rules of iptables (nftables mode has no
+    counters in its rules: Services show `-` for drops there). While it runs, conntrack counts packets, so a Service's packets
+    are those of connections that begin from then on. Ctrl-C ends it (exit code 130).
 
     \b
     Examples:
