@@ -5,7 +5,7 @@ A new template makes a new ReplicaSet. The old ones give up pods only as fast as
 pods never get ready leaves the old ones in service.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,12 +43,12 @@ def reconcile(cluster: Cluster) -> Cluster:
     known = index(cluster.pods)
     workloads = dict(cluster.workloads)
     serial = cluster.serial
-    sets_by_namespace: dict[str, list[Workload]] = {}
+    sets: dict[Ref | str, list[Workload]] = {}  # by owner; those without one by namespace
     for (kind, key), workload in cluster.workloads.items():
         if kind == "ReplicaSet":
-            sets_by_namespace.setdefault(key.namespace, []).append(workload)
+            sets.setdefault(workload.meta.owner or key.namespace, []).append(workload)
     for deployment in deployments:
-        family = family_of(deployment, sets_by_namespace.get(deployment.meta.namespace, []))
+        family = family_of(deployment, sets.get(deployment.ref, []), sets.get(deployment.meta.namespace, []))
         if family.current is None and not deployment.rollout.paused and not _waits(deployment, family, known):
             family = replace(family, current=_replica_set(deployment, family, known, workloads, serial, cluster.clock))
             serial += 1
@@ -65,17 +65,12 @@ def reconcile(cluster: Cluster) -> Cluster:
     return cluster if same else cluster.with_(workloads=workloads, serial=serial)
 
 
-def family_of(deployment: Workload, sets: list[Workload]) -> Family:
+def family_of(deployment: Workload, owned: Iterable[Workload], orphans: Iterable[Workload]) -> Family:
     """Its ReplicaSets; those without an owner that its selector matches are adopted."""
-    ref = deployment.ref
-    owned = []
-    for one in sets:
-        if one.meta.owner == ref:
-            owned.append(one)
-        elif one.meta.owner is None and deployment.selector.matches(one.template.labels):
-            owned.append(replace(one, meta=replace(one.meta, owner=ref)))
-    current = next((one for one in owned if same_template(one.template, deployment.template)), None)
-    old = sorted((one for one in owned if one is not current), key=lambda one: one.meta.created)
+    adopted = (one for one in orphans if deployment.selector.matches(one.template.labels))
+    sets = [*owned, *(replace(one, meta=replace(one.meta, owner=deployment.ref)) for one in adopted)]
+    current = next((one for one in sets if same_template(one.template, deployment.template)), None)
+    old = sorted((one for one in sets if one is not current), key=lambda one: one.meta.created)
     return Family(current, tuple(old))
 
 

@@ -67,7 +67,7 @@ def _of_deployment(cluster: Cluster, workload: Workload) -> Told:
     what = f'deployment "{workload.meta.name}"'
     if has_stalled(workload, cluster.clock):
         return Told(f"error: {what} exceeded its progress deadline", True, True)
-    family = family_of(workload, _sets(cluster, workload))
+    family = family_of(workload, _sets(cluster, workload), ())
     updated = _pods(cluster, family.current.ref) if family.current is not None else []
     old = sum(len(_pods(cluster, one.ref)) for one in family.old)
     available = sum(is_available(pod, workload, cluster.clock) for pod in updated)
@@ -82,8 +82,7 @@ def _of_deployment(cluster: Cluster, workload: Workload) -> Told:
 
 
 def _sets(cluster: Cluster, workload: Workload) -> list[Workload]:
-    namespace = workload.meta.namespace
-    return [one for (kind, key), one in cluster.workloads.items() if kind == "ReplicaSet" and key.namespace == namespace]
+    return [one for (kind, _), one in cluster.workloads.items() if kind == "ReplicaSet" and one.meta.owner == workload.ref]
 
 
 def _refuse_on_delete(workload: Workload) -> None:
@@ -131,7 +130,7 @@ def history(cluster: Cluster, kind: str, key: Key) -> tuple[Past, ...]:
     """The revisions that are kept, oldest first. Raises: ApiError."""
     workload = workload_of(cluster, kind, key)
     if kind == "Deployment":
-        sets = family_of(workload, _sets(cluster, workload)).all
+        sets = family_of(workload, _sets(cluster, workload), ()).all
         found = [Past(revision_of(one), one.meta.annotations.get(CAUSE, ""), without_hash(one.template)) for one in sets]
         return tuple(sorted(found, key=lambda past: past.revision))
     return tuple(Past(one.number, one.cause, one.template) for one in workload.revisions)
