@@ -22,7 +22,8 @@ def fetch(lab: "Lab", kind: str, name: str | None) -> list[Json]:
     cluster = lab.cluster()
     if kind == "hosts":
         return hosts(cluster, name)
-    targets = [name if "/" in name else f"node/{name}"] if name else [f"node/{node}" for node in cluster.nodes]
+    whole = {"router": "router/router"}
+    targets = [whole.get(name, name if "/" in name else f"node/{name}")] if name else [f"node/{node}" for node in cluster.nodes]
     found = []
     for target in targets:
         from netlab.client import View
@@ -57,7 +58,7 @@ def text(items: list[Json]) -> str:
     if items[0]["kind"] == "Rule":
         return "".join(f"# {one['metadata']['name']}\n{one['status']['text'].rstrip()}\n" for one in items)
     heading, cells = TABLES[items[0]["kind"]]
-    rows = [[one["metadata"]["name"], *cells(row)] for one in items for row in one["status"]["items"]]
+    rows = [[one["metadata"]["name"], *cells(row)] for one in items for row in _each_way(one["status"]["items"])]
     return align([["TARGET", *heading], *rows])
 
 
@@ -71,6 +72,11 @@ def link_cells(row: Json) -> list[str]:
     ]
 
 
+def _each_way(rows: list[Json]) -> list[Json]:
+    """A route with several next hops has a row for each."""
+    return [{**row, **hop} for row in rows for hop in row.get("nexthops") or [{}]]
+
+
 def route_cells(row: Json) -> list[str]:
     kind = row.get("type", "unicast")
     destination = row.get("dst", "")
@@ -80,6 +86,7 @@ def route_cells(row: Json) -> list[str]:
         row.get("gateway", "") or "-",
         row.get("dev", "") or "-",
         source,
+        row.get("protocol", "") or "-",
     ]
 
 
@@ -101,7 +108,7 @@ def _end(row: Json, address: str, port: str) -> str:
 
 TABLES = {
     "Link": (("DEVICE", "STATE", "MAC", "MASTER", "MTU"), link_cells),
-    "Route": (("DESTINATION", "GATEWAY", "DEVICE", "SOURCE"), route_cells),
+    "Route": (("DESTINATION", "GATEWAY", "DEVICE", "SOURCE", "PROTOCOL"), route_cells),
     "Conntrack": (
         ("PROTOCOL", "STATE", "SOURCE", "DESTINATION", "ANSWERED-BY", "MASQUERADED-AS"),
         conntrack_cells,
