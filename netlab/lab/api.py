@@ -171,6 +171,7 @@ NOW: dict[str, Now] = {
     "fault": verbs.fault,
     "endpoints": verbs.endpoints,
     "processes": verbs.processes,
+    "daemons": lambda lab, body: lab.daemons.rows(),
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }

@@ -27,6 +27,7 @@ class _Running:
     pid: int = 0
     started: float = 0.0
     delay_s: float = 0.0
+    restarts: int = 0
     stopped: bool = False
 
 
@@ -40,6 +41,19 @@ class Daemons:
     def pids(self) -> dict[str, int]:
         """`NAME-MACHINE` -> pid of those that run now."""
         return {f"{run.op.name}-{run.op.netns.partition('/')[2]}": run.pid for run in self._running.values() if run.pid}
+
+    def rows(self) -> list[dict[str, str | int]]:
+        """What `get daemons` shows of each, in the order in which they were first started."""
+        return [
+            {
+                "target": run.op.netns,
+                "name": run.op.name,
+                "command": " ".join(run.op.command),
+                "pid": run.pid,
+                "restarts": run.restarts,
+            }
+            for run in self._running.values()
+        ]
 
     def names(self, netns: str) -> tuple[str, ...]:
         """The daemons of one machine."""
@@ -113,6 +127,7 @@ class Daemons:
             return
         if time.monotonic() - run.started > STEADY_S:
             run.delay_s = 0.0
+        run.restarts += 1
         self._log(f"{run.op.name} of {run.op.netns} ended with {status}; it is started again")
         self._loop.after(run.delay_s, lambda: self._spawn(run))
         run.delay_s = min(max(2 * run.delay_s, FIRST_DELAY_S), LONGEST_DELAY_S)
