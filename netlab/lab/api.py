@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, holding, http, loading, probing, verbs
+from netlab.lab import explaining, following, holding, http, loading, probing, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -56,7 +56,7 @@ class Api:
     def _answer(self, request: http.Request, respond: http.Respond, response: http.Response, settle: bool = True) -> None:
         """A change is answered when the lab has settled: what is new answers, and its rules are in the kernel."""
         if settle and request.method != "GET":
-            self._lab.readiness.when_settled(lambda: respond(response))
+            self._lab.when_settled(lambda problem: respond(response if problem is None else status_response(problem)))
         else:
             respond(response)
 
@@ -147,10 +147,13 @@ class Api:
     # ------------------------------------------------------------ netlab's verbs
 
     def _verb(self, verb: str, rest: list[str], request: http.Request, respond: http.Respond) -> None:
+        if verb == "events":
+            following.follow(self._lab, request, respond)
+            return
         body = request.json() or {}
         later = lambda ok, answer: respond(http.json_response(answer) if ok else status_response(answer))  # noqa: E731
         if (call := LATER.get(verb)) is not None:
-            call(self._lab, body, later)
+            call(self._lab, body, self._told(verb, later))
         elif verb == "state":
             respond(http.Response(200, pickle.dumps((self._lab.cluster, self._lab.plan)), "application/octet-stream"))
         elif (now := NOW.get(verb)) is not None:
@@ -158,7 +161,20 @@ class Api:
         else:
             raise ApiError(404, "NotFound", f"no verb {verb}")
 
+    def _told(self, verb: str, later: Callable[[bool, Any], None]) -> Callable[[bool, Any], None]:
+        """`later`, its verdicts entered into the journal."""
+        if verb not in JUDGED:
+            return later
 
+        def answered(ok: bool, answer: Any) -> None:
+            if ok:
+                self._lab.journal.judged(verb, answer if isinstance(answer, list) else [answer])
+            later(ok, answer)
+
+        return answered
+
+
+JUDGED = ("probe", "matrix", "explain")
 Later = Callable[[Lab, Mapping[str, Any], Callable[[bool, Any], None]], None]
 Now = Callable[[Lab, Mapping[str, Any]], Any]
 
@@ -171,6 +187,7 @@ NOW: dict[str, Now] = {
     "fault": verbs.fault,
     "endpoints": verbs.endpoints,
     "processes": verbs.processes,
+    "daemons": lambda lab, body: lab.daemons.rows(),
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }
