@@ -80,13 +80,8 @@ def build(cluster: Cluster) -> Plan:
     def environment(pod: Pod) -> Mapping[str, str]:
         return discovery.environment(cluster, pod)
 
-    ops = chain(
-        fabric.plan(cluster),
-        routing.plan(cluster),
-        discovery.plan(cluster),
-        proxy.plan(cluster),
-        programs.plan(cluster, environment),
-    )
+    routes, rules = _joined(routing.plan(cluster), proxy.plan(cluster))
+    ops = chain(fabric.plan(cluster), routes, discovery.plan(cluster), rules, programs.plan(cluster, environment))
     dead = _dead(cluster)
     return plan_of(op for op in ops if not (dead and isinstance(op, Listener | Process | Relay | Daemon) and op.netns in dead))
 
@@ -96,6 +91,20 @@ def _dead(cluster: Cluster) -> frozenset[str]:
     names = {name for name, outage in cluster.outages.items() if outage.killed}
     pods = (str(pod.ref) for pod in cluster.pods.values() if pod.node in names)
     return frozenset((*(f"node/{name}" for name in names), *pods))
+
+
+def _joined(routes: Iterable[Op], rules: Iterable[Op]) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+    """Rules that a routing wants in the dialect of the proxy's are loaded with them: one namespace has one ruleset a dialect."""
+    extra = {op.identity: op for op in routes if isinstance(op, Ruleset)}
+    if not extra:
+        return tuple(routes), tuple(rules)
+    joined: list[Op] = []
+    for op in rules:
+        more = extra.pop(op.identity, None) if isinstance(op, Ruleset) else None
+        value = replace(op.value, tables=(*op.value.tables, *more.value.tables)) if more and isinstance(op, Ruleset) else None
+        joined.append(replace(op, value=value) if value and isinstance(op, Ruleset) else op)
+    alone = tuple(op for op in routes if not isinstance(op, Ruleset) or op.identity in extra)
+    return alone, tuple(joined)
 
 
 def plan_of(ops: Iterable[Op]) -> Plan:

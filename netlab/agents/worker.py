@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netlab.kernel import agent, context
+from netlab.ops import Learned
 from netlab.plan import Plan
 
 
@@ -25,9 +26,20 @@ def serve(sock: socket.socket) -> None:
             "verify": verify,
             "flush_conntrack": flush_conntrack,
             "check_ready": check_ready,
+            "wait_learned": wait_learned,
             **state.methods(),
         },
     )
+
+
+def wait_learned(
+    paths: Mapping[str, str], wanted: Sequence[Learned], gone: Sequence[Learned], deadline_s: float, sockets: Mapping[str, str]
+) -> list[str]:
+    """Wait until the kernel holds what routing daemons are expected to have learned; [] or what is wrong, sessions first."""
+    from netlab.kernel import learned
+
+    problems = learned.wait(paths, wanted, gone, deadline_s)
+    return [*learned.sessions(sockets), *problems] if problems else []
 
 
 def run(place: context.Place, command: Sequence[str], stdin: str, timeout_s: float | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
-from netlab.ops import Listener, Process, Relay, Ruleset, Veth
+from netlab.ops import Daemon, Listener, Process, Relay, Ruleset, Veth
 from netlab.targets import netns_of, resolve_sender
 
 Body = Mapping[str, Any]
@@ -65,11 +65,21 @@ def logs(lab: Lab, body: Body) -> dict[str, Any]:
     """{"pod", "namespace", "container"} -> {"text"}; also of a pod whose programs have ended."""
     ref = resolve_sender(lab.cluster, body["pod"], body.get("namespace", "default"))
     if ref.kind != "pod":
-        raise InputError(f"{ref}: only pods have logs")
+        return _daemon_log(lab, netns_of(lab.cluster, ref), body.get("container"))
     container = _container(lab, ref, body.get("container"))
     if not container.command:
         return {"text": "", "note": f"{ref} is answered for by the built-in responder, which prints nothing"}
     path = lab.processes.log_path(ref, container.name)
+    return {"text": path.read_text(errors="replace") if path.exists() else ""}
+
+
+def _daemon_log(lab: Lab, netns: str, name: str | None) -> dict[str, Any]:
+    """What a daemon of a machine printed; without a name its first one."""
+    names = lab.daemons.names(netns)
+    if not names or (name is not None and name not in names):
+        there = f"it has {', '.join(names)}" if names else "only pods and machines with daemons have logs"
+        raise InputError(f"{netns}: no daemon {name or 'runs there'}; {there}")
+    path = lab.daemons.log_path(netns, name or names[0])
     return {"text": path.read_text(errors="replace") if path.exists() else ""}
 
 
@@ -106,7 +116,11 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
 
 def processes(lab: Lab, body: Body) -> dict[str, Any]:
     """The lab's processes by name, with their pids in the lab's pid namespace."""
-    return {"agents": {**lab.agents.pids(), **lab.relays.pids()}, "containers": lab.processes.pids()}
+    return {
+        "agents": {**lab.agents.pids(), **lab.relays.pids()},
+        "daemons": lab.daemons.pids(),
+        "containers": lab.processes.pids(),
+    }
 
 
 def fault(lab: Lab, body: Body) -> dict[str, Any]:
@@ -258,5 +272,5 @@ def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
     wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay)], extra)
-    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay)), ()))
+    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay | Daemon)], extra)
+    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay | Daemon)), ()))
