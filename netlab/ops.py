@@ -203,7 +203,7 @@ class File:
 class RelayPort:
     """One Service port that a node's proxy process serves at its own port `port`, turning round `endpoints` in their order.
 
-    `affinity_s` is None where a client does not keep its endpoint.
+    `affinity_s` is None where a client does not keep its endpoint. `version` of IP: each family is served by itself.
     """
 
     name: str
@@ -211,6 +211,12 @@ class RelayPort:
     port: int
     endpoints: tuple[tuple[Address, int], ...]
     affinity_s: int | None = None
+    version: Literal[4, 6] = 4
+
+    @property
+    def key(self) -> tuple[Protocol, int, int]:
+        """What it occupies: protocol, port, IP version."""
+        return (self.protocol, self.port, self.version)
 
 
 @dataclass(frozen=True, slots=True)

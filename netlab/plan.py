@@ -113,18 +113,18 @@ def plan_of(ops: Iterable[Op]) -> Plan:
 def diff(old: Plan, new: Plan) -> Diff:
     """What must be done to the kernel so that it is as `new` says, when it is as `old` says."""
     before, after = old.ops, new.ops
-    changed = []
-    for identity, op in after.items():
-        was = before.get(identity)
-        if was is not None and was is not op and was != op and not _keeps_running(was, op):
-            changed.append((was, op))
-    gone = [op for identity, op in before.items() if identity not in after]
+    others = {identity: op for identity, op in after.items() if before.get(identity) is not op}  # most are the very same
+    kept = [(was, op) for identity, op in others.items() if (was := before.get(identity)) is not None]
+    changed = [(was, op) for was, op in kept if was != op and not _keeps_running(was, op)]
+    alike = len(before) == len(after) - len(others) + len(kept)
+    gone = [] if alike else [op for identity, op in before.items() if identity not in after]
     remade = _remade(changed)
     anew = {op.identity for _, op in changed}
     if remade:
         on_device = ((identity, op) for identity, op in after.items() if isinstance(op, DeviceAddress | Route | Neighbour))
         anew.update(identity for identity, op in on_device if (op.netns, op.device) in remade)
-    added = tuple(op for identity, op in after.items() if identity in anew or identity not in before)
+    among = after if remade else others
+    added = tuple(op for identity, op in among.items() if identity in anew or identity not in before)
     return Diff(tuple(reversed(_to_remove(gone))), added, tuple(changed))
 
 

@@ -16,7 +16,8 @@ from netlab.kernel import listing, rule_drift, sysctls
 from netlab.kernel.namespaces import entered
 from netlab.kernel.netlink import Socket
 from netlab.kernel.observe import destination, route_row
-from netlab.kernel.rules import Netns, opened
+from netlab.kernel.rule_texts import Netns
+from netlab.kernel.rules import opened
 from netlab.ops import Bridge, DeviceAddress, Identity, Neighbour, Op, Route, Ruleset, Sysctl, Veth
 from netlab.ops import Netns as NetnsOp
 

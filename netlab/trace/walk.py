@@ -132,7 +132,7 @@ class _Walk:
             if branch.verdict != "accept":
                 yield self._judged(place, branch, trail.after(branch))
             else:
-                relay = place.relays.get((branch.packet.protocol, branch.packet.port))
+                relay = place.relays.get((branch.packet.protocol, branch.packet.port, branch.packet.destination.version))
                 if relay is None:
                     yield self._arrived(place, branch.packet, trail.after(branch))
                 else:

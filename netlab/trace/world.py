@@ -77,7 +77,7 @@ class Place:
         self.rulesets: list[Ruleset] = []
         self.listeners: set[tuple[Protocol, int, Address | None]] = set()
         self.runs_programs = False
-        self.relays: dict[tuple[Protocol, int], RelayPort] = {}
+        self.relays: dict[tuple[Protocol, int, int], RelayPort] = {}
 
     @cached_property
     def local(self) -> frozenset[Address]:
@@ -209,7 +209,7 @@ class World:
             case Process():
                 self._at(op.netns).runs_programs = True
             case Relay():
-                self._at(op.netns).relays.update({(port.protocol, port.port): port for port in op.ports})
+                self._at(op.netns).relays.update({port.key: port for port in op.ports})
             case File():
                 pass
 
