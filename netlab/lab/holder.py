@@ -31,6 +31,7 @@ from netlab.kernel.context import Place
 from netlab.lab import directory as directories
 from netlab.lab.agents import Agents
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
 from netlab.lab.relays import Relays
@@ -158,6 +159,7 @@ class Lab:
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()
         self._serving_udp: Serving | None = None
+        self.journal = Journal()
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
         self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
@@ -200,6 +202,7 @@ class Lab:
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""
         new = plan.build(cluster)
+        self.journal.changed(self.cluster, cluster)
         difference = plan.diff(self.plan, new)
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
@@ -279,7 +282,9 @@ class Lab:
         for op in difference.removed:
             if isinstance(op, ops.Ruleset):
                 todo.append((self.netns_path(op.netns), op.netns, replace(op.value, tables=()), op.value))
+        begun = time.monotonic()
         rule_texts.load_all(lambda texts: self.agents.call("loader", "run", texts), todo)
+        self.journal.loaded(difference, time.monotonic() - begun)
 
     def _forget_stale_flows(self) -> None:
         """Once endpoints of a UDP port have changed: a flow whose endpoint has gone is forgotten, and its next packet
@@ -389,6 +394,7 @@ class Lab:
 
     def log(self, line: str) -> None:
         """Print to the lab's log. A full disk costs the line, not the lab."""
+        self.journal.lab(line)
         with contextlib.suppress(OSError):
             print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
