@@ -342,7 +342,7 @@ spec:
 
 
 def active(cluster: Cluster) -> list[Key]:
-    return [name for name, pod in cluster.pods.items() if pod.phase in ("Pending", "Running")]
+    return [name for name, pod in cluster.pods.items() if pod.phase in ("Pending", "Running") and not pod.terminating]
 
 
 def end(cluster: Cluster, name: Key, good: bool = True) -> Cluster:

@@ -8,7 +8,8 @@ old), OnDelete none. Source: Kubernetes pkg/controller/daemon/update.go.
 from dataclasses import replace
 
 from netlab.controllers.availability import is_available
-from netlab.controllers.pods import end, index, is_active
+from netlab.controllers.lifecycle import end
+from netlab.controllers.pods import index, is_active
 from netlab.controllers.replicas import Special, claims, made
 from netlab.controllers.revisions import LABEL, is_of, label_of, with_current
 from netlab.controllers.rolling import resolved

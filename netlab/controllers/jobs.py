@@ -7,7 +7,8 @@ Source: Kubernetes pkg/controller/job/job_controller.go.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from netlab.controllers.pods import end, index, is_active
+from netlab.controllers.lifecycle import end
+from netlab.controllers.pods import index, is_active
 from netlab.controllers.replicas import Special, made
 from netlab.model import Batch, Cluster, Key, Pod, Workload
 

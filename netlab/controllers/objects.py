@@ -120,6 +120,8 @@ def merged(old: KubernetesObject, new: KubernetesObject) -> KubernetesObject:
                 restarts=old.restarts,
                 message=old.message,
                 ready_since=old.ready_since,
+                statuses=old.statuses,
+                grace_s=old.grace_s,
             )
         case Workload(), Workload():
             result = _workload(old, new)

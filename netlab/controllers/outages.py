@@ -12,10 +12,13 @@ from dataclasses import replace
 from math import inf
 
 from netlab import ipam
-from netlab.controllers.pods import end
+from netlab.controllers.lifecycle import end
 from netlab.controllers.taints import eviction_at
 from netlab.errors import InputError
-from netlab.model import Cluster, Node, Outage, Pod
+from netlab.model import Cluster, ContainerStatus, Ended, Node, Outage, Pod
+
+UNKNOWN = 255
+"""The exit code that a kubelet gives to a container of which it cannot know how it ended."""
 
 
 def cut(cluster: Cluster, name: str, killed: bool) -> Cluster:
@@ -46,15 +49,23 @@ def heal(cluster: Cluster, name: str) -> Cluster:
         if pod.terminating:
             del pods[key]
         elif pod.phase == "Running":
-            pods[key] = _back(pod, outage.killed)
+            pods[key] = _back(pod, outage.killed, cluster.clock)
     return cluster.with_(pods=pods)
 
 
-def _back(pod: Pod, restarted: bool) -> Pod:
-    """The pod as its kubelet reports it: after a reboot its containers have been started anew."""
-    ready = pod.phase == "Running" and all(container.readiness is None for container in pod.spec.containers)
-    ready = ready or (pod.ready and not restarted)
-    return replace(pod, ready=ready, serving=ready, restarts=pod.restarts + restarted)
+def _back(pod: Pod, restarted: bool, clock: float) -> Pod:
+    """The pod as its kubelet reports it: after a reboot its containers are started anew. Readiness follows from them."""
+    if not pod.statuses:
+        ready = pod.phase == "Running" and all(container.readiness is None for container in pod.spec.containers)
+        return replace(pod, ready=ready, serving=ready, restarts=pod.restarts + restarted)
+    return replace(pod, statuses=tuple(_rebooted(one, clock) for one in pod.statuses)) if restarted else pod
+
+
+def _rebooted(status: ContainerStatus, clock: float) -> ContainerStatus:
+    if status.state != "running":
+        return status
+    last = Ended(UNKNOWN, status.started_at, clock, "Unknown")
+    return ContainerStatus(status.name, reason="Unknown", restarts=status.restarts, backoff_s=status.backoff_s, last=last)
 
 
 def _links(cluster: Cluster, node: Node) -> frozenset[tuple[str, str]]:

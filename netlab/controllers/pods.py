@@ -5,10 +5,10 @@ It decides also what "active" means, and knows nothing of who asks.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from netlab.memory import last_kept
-from netlab.model import Cluster, Key, Labels, Pod, Ref, Selector
+from netlab.model import Key, Labels, Pod, Ref, Selector
 
 NONE: tuple[Pod, ...] = ()
 
@@ -16,15 +16,6 @@ NONE: tuple[Pod, ...] = ()
 def is_active(pod: Pod) -> bool:
     """Whether a pod counts as a replica: neither finished nor being deleted."""
     return pod.phase not in ("Succeeded", "Failed") and pod.meta.deleted is None
-
-
-def end(pods: dict[Key, Pod], pod: Pod, cluster: Cluster) -> None:
-    """Delete a pod. One whose node is out of reach stays, terminating, until the node hears of it."""
-    if pod.node in cluster.outages:
-        if not pod.terminating:
-            pods[pod.meta.key] = replace(pod, ready=False, serving=False, meta=replace(pod.meta, deleted=cluster.clock))
-    else:
-        pods.pop(pod.meta.key, None)
 
 
 @dataclass(frozen=True, slots=True)

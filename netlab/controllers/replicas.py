@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from netlab.controllers import names
-from netlab.controllers.pods import PodIndex, end, index, is_active
+from netlab.controllers.lifecycle import end
+from netlab.controllers.pods import PodIndex, index, is_active
 from netlab.model import NOTHING, Cluster, Key, Labels, Meta, Pod, Workload
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"

@@ -52,7 +52,6 @@ READS: Mapping[Controller, tuple[str, ...]] = {
     stateful.reconcile: ("workloads", "pods"),
     jobs.reconcile: ("workloads", "pods"),
     scheduler.place: ("topology", "pods", "nodes"),
-    lifecycle.advance: ("pods",),
     availability.stamp: ("pods",),
     endpointslices.reconcile: ("services", "slices", "endpoints", "pods", "nodes"),
 }
@@ -93,7 +92,8 @@ def settle(cluster: Cluster) -> Cluster:
 
 def next_due(cluster: Cluster) -> float | None:
     """When a settled cluster changes by itself, on the lab's clock; None when only events can change it."""
-    at = min((_next_due(controller, cluster) for controller in DUE), default=inf)
+    of_pods = lifecycle.next_due(cluster)
+    at = min((*(_next_due(controller, cluster) for controller in DUE), inf if of_pods is None else of_pods))
     return None if at == inf else at
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from netlab.controllers.availability import is_available
-from netlab.controllers.pods import end, index
+from netlab.controllers.lifecycle import end
+from netlab.controllers.pods import index
 from netlab.controllers.replicas import Special, made
 from netlab.controllers.revisions import LABEL, is_of, label_of, with_current
 from netlab.model import Cluster, Key, Pod, Revision, Stateful, Workload
