@@ -67,8 +67,7 @@ def end(pods: dict[Key, Pod], pod: Pod, cluster: Cluster, grace_s: float | None 
 
 
 def _busy(cluster: Cluster) -> tuple[Pod, ...]:
-    """The pods that time or a report may move: few of many, and none on a node that is out of reach, of which nothing is heard.
-    """
+    """The pods that time or a report may move: few of many, and none on a node that is out of reach."""
     pods, lost = cluster.pods.values(), cluster.outages
     return tuple(pod for pod, rests in zip(pods, _rests(pods, None), strict=True) if not rests and pod.node not in lost)
 
