@@ -8,7 +8,7 @@ Names themselves are DNS' business: netlab/dns.py. Where a lab has no DNS, the h
 
 from collections.abc import Iterator, Mapping
 
-from netlab import dns
+from netlab import dns, ingresses
 from netlab.model import Address, Cluster, Pod, Service
 from netlab.ops import File
 
@@ -26,7 +26,7 @@ _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetwo
 
 
 def plan(cluster: Cluster) -> tuple[File, ...]:
-    """The files of every pod that is placed: `pod/NS/NAME/hosts` and so on."""
+    """The files of every pod that is placed: `pod/NS/NAME/hosts` and so on; for outside hosts the names of Ingresses."""
     servers = name_servers(cluster)
     spaces = {key.namespace for key in cluster.pods}
     services = {namespace: "" if servers else _service_lines(cluster, namespace) for namespace in spaces}
@@ -40,6 +40,12 @@ def plan(cluster: Cluster) -> tuple[File, ...]:
         files.append(File(f"{directory}/hostname", hostname(pod) + "\n"))
         files.append(File(f"{directory}/resolv.conf", resolvers[namespace]))
         files.append(File(f"{directory}/nsswitch.conf", _NSSWITCH))
+    hosts = "".join(f"{address}\t{name}\n" for name, address in ingresses.served_hosts(cluster).items())
+    if hosts:
+        text = _HOSTS.replace(
+            "Kubernetes-managed hosts file.", "The hosts of the lab's Ingresses, as a user would write them here."
+        )
+        files += [File(f"host/{host.name}/hosts", text + hosts) for host in cluster.topology.hosts]
     return tuple(files)
 
 

@@ -7,7 +7,7 @@ Refuses to know: what a persona answers, how a process is started, and what it i
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
-from netlab import dns
+from netlab import dns, ingresses
 from netlab.model import Cluster, Container, ContainerPort, Pod, Protocol
 from netlab.ops import Listener, Op, Process
 
@@ -34,6 +34,8 @@ def _pod(pod: Pod, environment: Environment) -> Iterator[Op]:
     everywhere = (IPv4Address(0), IPv6Address(0)) if any(address.version == 6 for address in pod.addresses) else ()
     taken: set[tuple[Protocol, int]] = set()
     for container in pod.spec.containers:
+        if ingresses.flavour_of(container) is not None:
+            continue  # a real proxy stands in for it: netlab.ingress
         if dns.is_image(persona(container.image)):
             yield from _dns(netns, pod, container, everywhere)
             continue

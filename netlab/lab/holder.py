@@ -27,8 +27,10 @@ from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
 from netlab.lab import directory as directories
+from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.ingresses import Ingresses
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
 from netlab.lab.relays import Relays
@@ -152,6 +154,7 @@ class Lab:
         if spec.topology.cluster.dns:
             self._start_dns()
         self.relays = Relays(loop, self.netns_path, self.log)
+        self.ingresses = Ingresses(loop, self.files, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
@@ -169,6 +172,7 @@ class Lab:
             "nodes": len(self.cluster.nodes),
             "pods": len(pods),
             "ready": sum(pod.ready for pod in pods),
+            **({"problems": problems} if (problems := routing_http.problems_of(self.cluster)) else {}),
         }
 
     @property
@@ -186,6 +190,7 @@ class Lab:
         """Make the kernel be what this cluster asks for."""
         new = plan.build(cluster)
         difference = plan.diff(self.plan, new)
+        ingresses.check(difference.added)
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
         self.plan = new
@@ -210,11 +215,13 @@ class Lab:
         self.relays.open(relays)
         self._load(difference)
         self.relays.trim(relays)
+        self.ingresses.configure(op for op in added if isinstance(op, ops.IngressProxy))
         self._forget_stale_flows()
         self._start_processes(op for op in added if isinstance(op, ops.Process))
         for op in removed:
             if isinstance(op, ops.Process):
                 self.processes.stop(op)
+        self.ingresses.close(op for op in removed if isinstance(op, ops.IngressProxy))
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
@@ -310,7 +317,9 @@ class Lab:
         """Where a program for this pod, node or host runs."""
         netns = netns_of(self.cluster, target)
         if target.kind != "pod":  # iptables-legacy's lock is the machine's otherwise, and only root may open it
-            return Place(self.netns_path(netns), "", target.name, (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),))
+            own = self.files / str(target)
+            lock = (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),)
+            return Place(self.netns_path(netns), str(own) if (own / "hosts").exists() else "", target.name, lock)
         pod = self.cluster.pods[Key(target.namespace, target.name)]
         etc = self.files / str(target)
         environment = tuple(discovery.environment(self.cluster, pod).items())
@@ -356,4 +365,4 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay)
+    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay | ops.IngressProxy)

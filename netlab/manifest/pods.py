@@ -9,6 +9,7 @@ what they answer.
 from ipaddress import ip_address
 from typing import Any, Literal
 
+from netlab.ingresses import ingress_controller
 from netlab.manifest.meta import EMPTY, Json, items, labels, raw, read_meta
 from netlab.manifest.problems import Place, Report
 from netlab.model import (
@@ -132,6 +133,9 @@ def _container(data: Json, place: Place, report: Report, was_run: bool) -> Conta
     args = tuple(word for _, word in items(data.get("args")))
     if was_run and (command or data.get("readinessProbe")):
         report.note(_WAS_RUN, (place, "command" if command else "readinessProbe"))
+    elif flavour := ingress_controller(data.get("image") or ""):
+        proxy = "the lab's own Ingress controller (`cluster: {ingress: ...}`, haproxy)" if flavour == "traefik" else flavour
+        report.note(f"the image {flavour} is an Ingress controller: {proxy} of this machine stands in for it", (place, "image"))
     elif args and not command and not was_run:
         report.note(
             "args without command are for an image's entrypoint: not run, the built-in responder answers", (place, "args")

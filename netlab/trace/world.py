@@ -10,12 +10,14 @@ from functools import cached_property
 from ipaddress import ip_network
 from typing import Protocol as Interface
 
+from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT
 from netlab.model import Address, Network, Protocol
 from netlab.ops import (
     Bridge,
     DeviceAddress,
     File,
     Identity,
+    IngressProxy,
     Listener,
     Neighbour,
     Netns,
@@ -210,6 +212,9 @@ class World:
                 self._at(op.netns).runs_programs = True
             case Relay():
                 self._at(op.netns).relays.update({port.key: port for port in op.ports})
+            case IngressProxy():
+                ports = (HTTP_PORT, ADMIN_PORT, *((HTTPS_PORT,) if op.table.certificates else ()))
+                self._at(op.netns).listeners |= {(Protocol.TCP, port, None) for port in ports}
             case File():
                 pass
 
