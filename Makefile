@@ -7,10 +7,10 @@ export VENV
 # An ordinary user's PATH on Debian has none of these, and tests call nft and ip by name.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help setup demo test check golden mutations bench clean
+.PHONY: help setup demo test test-vm check golden mutations bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 setup: ## install what is missing: packages, virtual environment
 	@tools/setup.sh
@@ -21,6 +21,9 @@ demo: setup ## build a lab, send packets from everywhere, draw it, take it down
 test: setup ## all tests, the live ones in labs of their own
 	@$(PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
 
+test-vm: setup ## tests that need ip_vs or netem, in a VM where this kernel lacks them
+	@$(PYTHON) -m pytest --vm $(PYTEST_ARGS)
+
 check: setup ## style, types, floors
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -30,8 +33,9 @@ check: setup ## style, types, floors
 	elif command -v ruby >/dev/null; then ruby -c Vagrantfile; \
 	else echo "Vagrantfile: not checked, neither vagrant nor ruby is installed"; fi
 
-golden: setup ## write the golden files anew; read the difference before you commit it
+golden: setup ## write the golden files and the rules in docs anew; read the difference before you commit it
 	@NETLAB_GOLDEN=1 NETLAB_UPDATE_GOLDEN=1 $(PYTHON) -m pytest -q tests/test_plan.py tests/test_proxy_names.py
+	@$(PYTHON) -m tests.mode_pages
 
 mutations: setup ## break plans and planners on purpose; every one must be caught
 	@$(PYTHON) -m tests.mutations

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from netlab.memory import last_kept
 from netlab.model import NOTHING, Address, Cluster, Endpoint, EndpointSlice, Key, Labels, Service, ServiceType
 
 DOMAIN = "cluster.local"
@@ -21,7 +22,6 @@ VERSION = "1.1.0"
 SERVER = f"ns.dns.{DOMAIN}"
 SERVICE = Key("kube-system", "kube-dns")
 APP = "k8s-app"
-_IMAGES = ("k8s-dns-kube-dns", "k8s-dns-dnsmasq", "kube-dns", "kubedns")
 PERSONA = "cluster-dns"
 """The persona of a Listener that the DNS server opens."""
 
@@ -95,11 +95,6 @@ def _unowned(cluster: Cluster) -> Iterator[tuple[Key, Records]]:
             yield Key(key.name, ""), tuple(Record(f"{key.name}.{part}.{DOMAIN}", "") for part in ("svc", "pod"))
 
 
-def is_image(base: str) -> bool:
-    """Whether the lab's own DNS server stands in for images of this base name: coredns, a mirror of it, kube-dns."""
-    return "coredns" in base.split("-") or base.startswith(_IMAGES)
-
-
 def is_server(namespace: str, labels: Labels) -> bool:
     """Whether this is one of the cluster's DNS pods, or their Service: they belong to the lab, not to what is tried in it."""
     return namespace == SERVICE.namespace and labels.get(APP) == SERVICE.name
@@ -108,8 +103,12 @@ def is_server(namespace: str, labels: Labels) -> bool:
 def service_of(cluster: Cluster) -> Service | None:
     """The Service that pods ask for names: kube-dns, whatever the cluster of a dump calls it."""
     found = cluster.services.get(SERVICE)
-    labelled = (one for one in cluster.services.values() if is_server(one.meta.namespace, one.meta.labels))
-    return found or next((one for one in labelled if one.cluster_ips), None)
+    return found or next((one for one in _servers(cluster.services) if one.cluster_ips), None)
+
+
+@last_kept
+def _servers(services: Mapping[Key, Service]) -> tuple[Service, ...]:
+    return tuple(one for one in services.values() if is_server(one.meta.namespace, one.meta.labels))
 
 
 def address_name(address: Address) -> str:

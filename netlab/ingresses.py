@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from netlab.images import ProxyName, ingress_controller
 from netlab.model import Address, Cluster, Container, Key, Other, Pod, Ref
 
-ProxyName = Literal["haproxy", "nginx", "traefik"]
 HTTP_PORT, HTTPS_PORT, ADMIN_PORT = 80, 443, 8080
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
@@ -21,12 +21,6 @@ CONTROLLERS: Mapping[ProxyName, tuple[str, ...]] = {
     "traefik": ("traefik.io/ingress-controller",),
 }
 """What spec.controller of an IngressClass says for each."""
-_IMAGES: Mapping[str, ProxyName] = {
-    "haproxy-ingress": "haproxy",
-    "nginx-ingress-controller": "nginx",
-    "nginx-ingress": "nginx",
-    "traefik": "traefik",
-}
 
 
 # ---------------------------------------------------------------- objects
@@ -135,17 +129,6 @@ class Controller:
 def flavour_of(container: Container) -> ProxyName | None:
     """Which Ingress controller the container is, if any."""
     return ingress_controller(container.image)
-
-
-def ingress_controller(image: str) -> ProxyName | None:
-    """Which Ingress controller the image is, if any: by its base name, whatever registry and tag stand around it."""
-    path = image.partition("@")[0]
-    base = path.rpartition("/")[2].partition(":")[0]
-    if base == "controller" and "ingress-nginx/" in path:
-        return "nginx"
-    if base == "kubernetes-ingress":
-        return "haproxy" if "haproxy" in path else "nginx"
-    return _IMAGES.get(base)
 
 
 def is_controller(pod: Pod) -> bool:

@@ -62,6 +62,26 @@ class Veth:
 
 
 @dataclass(frozen=True, slots=True)
+class Vxlan:
+    """A VXLAN device, up, that learns nothing and floods nothing: which machine a frame goes to, Forwarding says.
+
+    `local` is the source of the packets that carry the frames, `port` their UDP port.
+    """
+
+    netns: str
+    device: str
+    mac: str
+    vni: int
+    local: Address
+    port: int
+    mtu_bytes: int
+
+    @property
+    def identity(self) -> Identity:
+        return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceAddress:
     """An address on a device. `prefix_route` False: the kernel adds no connected route (IFA_F_NOPREFIXROUTE)."""
 
@@ -109,6 +129,37 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class Forwarding:
+    """A permanent entry in the forwarding database of a VXLAN device: frames for `mac` are carried to the machine `remote`."""
+
+    netns: str
+    device: str
+    mac: str
+    remote: Address
+
+    @property
+    def identity(self) -> Identity:
+        return ("forwarding", self.netns, self.device, self.mac)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A route of the main table that a routing daemon is expected to have learned. Nobody makes it: it is waited for.
+
+    `hops`: (gateway, device), more than one where the ways are equally good. `protocol` as `ip route` names it.
+    """
+
+    netns: str
+    destination: Network
+    hops: tuple[tuple[Address, str], ...]
+    protocol: str = "bird"
+
+    @property
+    def identity(self) -> Identity:
+        return ("learned", self.netns, str(self.destination))
+
+
+@dataclass(frozen=True, slots=True)
 class Sysctl:
     """`key` with slashes, under /proc/sys: `net/ipv4/ip_forward`. `optional`: a kernel without it is as good as set."""
 
@@ -147,7 +198,8 @@ class Health:
 class Listener:
     """The built-in responder listens here. `persona` is the image's base name (`kubia`, `nginx`, `agnhost`, ...).
 
-    `health`: it answers health checks instead. A change of what they say leaves the socket open.
+    `health`: it answers health checks instead. A change of what they say leaves the socket open. `run`: the container's restarts;
+    with another number it is opened anew, and what was connected is cut off.
     """
 
     netns: str
@@ -157,6 +209,7 @@ class Listener:
     persona: str
     addresses: tuple[Address, ...] = ()
     health: Health | None = None
+    run: int = 0
 
     @property
     def identity(self) -> Identity:
@@ -165,7 +218,11 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A container with a command of its own: a host program run in the pod's namespaces, restarted by its policy."""
+    """A container with a command of its own: a host program run in the pod's namespaces.
+
+    `uid` and `run` tell one run of it from the next: a container that is started again has the next number. `ending`: it has been
+    told to end (SIGTERM). It is killed when its op goes.
+    """
 
     netns: str
     pod: Ref
@@ -173,11 +230,33 @@ class Process:
     command: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
-    restart: Literal["Always", "OnFailure", "Never"] = "Always"
+    uid: str = ""
+    run: int = 0
+    ending: bool = False
 
     @property
     def identity(self) -> Identity:
         return ("process", str(self.pod), self.container)
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A program of a machine's own (a routing daemon, a proxy), started again whenever it ends; it dies with the lab.
+
+    It runs in a directory of its own, in which `files` (name, text) are: `command` names them without a path. Told of changed
+    files by `reload`. `ready`: a Unix socket that it makes there and that takes connections once it works; '' for none.
+    """
+
+    netns: str
+    name: str
+    command: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+    ready: str = ""
+    reload: Literal["SIGHUP", "restart"] = "SIGHUP"
+
+    @property
+    def identity(self) -> Identity:
+        return ("daemon", self.netns, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,19 +323,24 @@ Op = (
     Netns
     | Bridge
     | Veth
+    | Vxlan
     | DeviceAddress
     | Route
     | Neighbour
+    | Forwarding
+    | Learned
     | Sysctl
     | Ruleset
     | Listener
     | Process
     | File
     | Relay
+    | Daemon
     | IngressProxy
 )
 
 ORDER: tuple[type, ...] = (
-    Netns, File, Sysctl, Bridge, Veth, DeviceAddress, Route, Neighbour, Relay, Ruleset, Listener, Process, IngressProxy,
+    Netns, File, Sysctl, Bridge, Veth, Vxlan, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay, Ruleset,
+    Listener, Process, IngressProxy,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

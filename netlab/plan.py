@@ -12,15 +12,18 @@ from difflib import unified_diff
 from itertools import chain
 from typing import assert_never
 
-from netlab import discovery, fabric, ingress, programs, proxy, routing
-from netlab.model import NOTHING, Cluster, Pod
+from netlab import discovery, fabric, ingress, programs, proxy, routing, variables, volumes
+from netlab.model import NOTHING, Cluster, Container, Pod
 from netlab.ops import (
     ORDER,
     Bridge,
+    Daemon,
     DeviceAddress,
     File,
+    Forwarding,
     Identity,
     IngressProxy,
+    Learned,
     Listener,
     Neighbour,
     Netns,
@@ -32,6 +35,7 @@ from netlab.ops import (
     Ruleset,
     Sysctl,
     Veth,
+    Vxlan,
 )
 
 Device = tuple[str, str]
@@ -74,19 +78,35 @@ def build_nothing() -> Plan:
 def build(cluster: Cluster) -> Plan:
     """The plan of the cluster. Raises: InputError where a topology cannot be built."""
 
-    def environment(pod: Pod) -> Mapping[str, str]:
-        return discovery.environment(cluster, pod)
+    def environment(pod: Pod, container: Container) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        return variables.resolved(cluster, pod, container, discovery.environment(cluster, pod))
 
+    routes, rules = _joined(routing.plan(cluster), proxy.plan(cluster))
     return plan_of(
         chain(
             fabric.plan(cluster),
-            routing.plan(cluster),
+            routes,
             discovery.plan(cluster),
-            proxy.plan(cluster),
+            volumes.plan(cluster),
+            rules,
             programs.plan(cluster, environment),
             ingress.plan(cluster),
-        )
+        ),
     )
+
+
+def _joined(routes: Iterable[Op], rules: Iterable[Op]) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+    """Rules that a routing wants in the dialect of the proxy's are loaded with them: one namespace has one ruleset a dialect."""
+    extra = {op.identity: op for op in routes if isinstance(op, Ruleset)}
+    if not extra:
+        return tuple(routes), tuple(rules)
+    joined: list[Op] = []
+    for op in rules:
+        more = extra.pop(op.identity, None) if isinstance(op, Ruleset) else None
+        value = replace(op.value, tables=(*op.value.tables, *more.value.tables)) if more and isinstance(op, Ruleset) else None
+        joined.append(replace(op, value=value) if value and isinstance(op, Ruleset) else op)
+    alone = tuple(op for op in routes if not isinstance(op, Ruleset) or op.identity in extra)
+    return alone, tuple(joined)
 
 
 def plan_of(ops: Iterable[Op]) -> Plan:
@@ -114,31 +134,36 @@ def plan_of(ops: Iterable[Op]) -> Plan:
 def diff(old: Plan, new: Plan) -> Diff:
     """What must be done to the kernel so that it is as `new` says, when it is as `old` says."""
     before, after = old.ops, new.ops
-    changed = []
-    for identity, op in after.items():
-        was = before.get(identity)
-        if was is not None and was is not op and was != op and not _keeps_running(was, op):
-            changed.append((was, op))
-    gone = [op for identity, op in before.items() if identity not in after]
+    others = {identity: op for identity, op in after.items() if before.get(identity) is not op}  # most are the very same
+    kept = [(was, op) for identity, op in others.items() if (was := before.get(identity)) is not None]
+    changed = [(was, op) for was, op in kept if was != op and not _keeps_running(was, op)]
+    alike = len(before) == len(after) - len(others) + len(kept)
+    gone = [] if alike else [op for identity, op in before.items() if identity not in after]
     remade = _remade(changed)
     anew = {op.identity for _, op in changed}
     if remade:
-        on_device = ((identity, op) for identity, op in after.items() if isinstance(op, DeviceAddress | Route | Neighbour))
+        kinds = DeviceAddress | Route | Neighbour | Forwarding
+        on_device = ((identity, op) for identity, op in after.items() if isinstance(op, kinds))
         anew.update(identity for identity, op in on_device if (op.netns, op.device) in remade)
-    added = tuple(op for identity, op in after.items() if identity in anew or identity not in before)
+    among = after if remade else others
+    added = tuple(op for identity, op in among.items() if identity in anew or identity not in before)
     return Diff(tuple(reversed(_to_remove(gone))), added, tuple(changed))
 
 
 def _keeps_running(was: Op, op: Op) -> bool:
     """A process is told its variables when it starts: that others would be told now is no reason to restart it."""
-    return isinstance(was, Process) and isinstance(op, Process) and replace(was, env=op.env) == op
+    return (
+        isinstance(was, Process)
+        and isinstance(op, Process)
+        and replace(was, env=op.env, command=op.command if op.uid else was.command) == op
+    )
 
 
 def _ends(op: Op) -> tuple[Device, ...]:
     match op:
         case Veth():
             return (op.netns, op.device), (op.peer_netns, op.peer_device)
-        case Bridge():
+        case Bridge() | Vxlan():
             return ((op.netns, op.device),)
         case _:
             return ()
@@ -151,7 +176,7 @@ def _remade(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
         if isinstance(was, Veth) and isinstance(op, Veth):
             if replace(was, up=op.up, peer_up=op.peer_up) != op:
                 found.update((*_ends(was), *_ends(op)))
-        elif isinstance(was, Bridge | Veth):
+        elif isinstance(was, Bridge | Veth | Vxlan):
             found.update((*_ends(was), *_ends(op)))
     return frozenset(found)
 
@@ -172,11 +197,11 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
         match op:
             case Veth():
                 vanishes = op.netns in dead or op.peer_netns in dead
-            case Bridge() | DeviceAddress() | Route() | Neighbour() | Ruleset():
+            case Bridge() | Vxlan() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Ruleset():
                 vanishes = op.netns in dead
-            case Sysctl():
+            case Sysctl() | Learned():
                 vanishes = True
-            case Netns() | Listener() | Process() | File() | Relay() | IngressProxy():
+            case Netns() | Listener() | Process() | File() | Relay() | Daemon() | IngressProxy():
                 # A listening socket and a process keep their namespace alive: they are ended one by one.
                 vanishes = False
             case _:
@@ -238,6 +263,9 @@ def _lines(op: Op) -> list[str]:
             return [line(op), *(f"  {one}" for one in _routes(op))]
         case File():
             return [f"{op.path.rpartition('/')[2]}:", *(f"  {line}" for line in op.text.splitlines())]
+        case Daemon():
+            files = (f"  {text}" for name, body in op.files for text in (f"{name}:", *(f"  {one}" for one in body.splitlines())))
+            return [line(op), *files]
         case _:
             return [line(op)]
 
@@ -257,6 +285,9 @@ def line(op: Op) -> str:
             return f"bridge {op.device} address {op.mac} mtu {op.mtu_bytes}"
         case Veth():
             return _veth(op)
+        case Vxlan():
+            carried = f"id {op.vni} local {op.local} dstport {op.port} nolearning"
+            return f"vxlan {op.device} address {op.mac} {carried} mtu {op.mtu_bytes}"
         case DeviceAddress():
             flags = "" if op.prefix_route else " noprefixroute"
             return f"address {op.address}/{op.prefixlen} dev {op.device}{flags}"
@@ -264,6 +295,13 @@ def line(op: Op) -> str:
             return _route(op)
         case Neighbour():
             return f"neighbour {op.address} lladdr {op.mac} dev {op.device} permanent"
+        case Forwarding():
+            return f"fdb {op.mac} dev {op.device} dst {op.remote} permanent"
+        case Learned():
+            ways = " nexthop ".join(f"via {gateway} dev {device}" for gateway, device in op.hops)
+            return f"route {op.destination} {'nexthop ' if len(op.hops) > 1 else ''}{ways} proto {op.protocol}  # learned"
+        case Daemon():
+            return f"daemon {op.name}: {' '.join(op.command)}"
         case Sysctl():
             return f"sysctl {op.key} = {op.value}{' (where the kernel has it)' if op.optional else ''}"
         case Ruleset():
@@ -274,7 +312,7 @@ def line(op: Op) -> str:
                 return _health(op, own)
             return f"responder {op.port}/{op.protocol.lower()}{own} as {op.persona or 'any image'} for {op.pod}"
         case Process():
-            return f"process {' '.join(op.command)!r} for {op.pod} container {op.container}, restarted: {op.restart}"
+            return f"process {' '.join(op.command)!r} for {op.pod} container {op.container}"
         case File(path):
             return f"file {path}"
         case Relay():

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from netlab.errors import KernelError
+from netlab.images import ProxyName
 from netlab.ingress import haproxy, nginx, traefik
-from netlab.ingresses import ADMIN_PORT, HTTP_PORT, ProxyName, Table
+from netlab.ingresses import ADMIN_PORT, HTTP_PORT, Table
 from netlab.kernel import agent
 from netlab.kernel import namespaces as ns
 

@@ -6,6 +6,7 @@ A manifest that brings a controller of its own is left alone. They are ordinary 
 from collections.abc import Sequence
 
 from netlab import ingresses
+from netlab.images import ProxyName
 from netlab.ingresses import ADMIN_PORT, CONTROLLERS, HTTP_PORT, HTTPS_PORT
 from netlab.model import (
     Cluster,
@@ -37,14 +38,14 @@ def missing(cluster: Cluster) -> Sequence[KubernetesObject]:
     return (_daemon_set(config.proxy),) if named else (_class(config.proxy), _daemon_set(config.proxy))
 
 
-def _class(proxy: ingresses.ProxyName) -> Other:
+def _class(proxy: ProxyName) -> Other:
     meta = Meta(proxy, annotations={ingresses.DEFAULT_ANNOTATION: "true"})
     metadata = {"name": proxy, "annotations": dict(meta.annotations)}
     manifest = {"metadata": metadata, "spec": {"controller": CONTROLLERS[proxy][0]}}
     return Other("IngressClass", "networking.k8s.io/v1", meta, manifest)
 
 
-def _daemon_set(proxy: ingresses.ProxyName) -> Workload:
+def _daemon_set(proxy: ProxyName) -> Workload:
     name = f"{proxy}-ingress"
     labels = {"app": name}
     named = (("http", HTTP_PORT), ("https", HTTPS_PORT), ("admin", ADMIN_PORT))

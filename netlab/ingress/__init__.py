@@ -7,8 +7,9 @@ traefik.py  files for its file provider
 """
 
 from netlab import ingresses
+from netlab.images import ProxyName
 from netlab.ingress import table
-from netlab.ingresses import ProxyName, Table
+from netlab.ingresses import Table
 from netlab.model import Cluster, Key
 from netlab.ops import IngressProxy
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from netlab import ingresses
 from netlab.endpoints import endpoints_of
-from netlab.ingresses import Backend, Certificate, Ingress, ProxyName, Route, Table, Upstream
+from netlab.images import ProxyName
+from netlab.ingresses import Backend, Certificate, Ingress, Route, Table, Upstream
 from netlab.model import Address, Cluster, Key, Other, Service, ServicePort
 
 MISSING = "missing"

@@ -29,6 +29,7 @@ PACKAGES = {
     "newuidmap": "uidmap",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
+    "bird": "bird2",
 }
 """Program -> the Debian and Ubuntu package that has it; everything named ip*tables* is in iptables."""
 _USES = {
@@ -42,6 +43,7 @@ _USES = {
     "curl": "the examples",
     "haproxy": "`cluster: {ingress: haproxy}`, the default Ingress controller",
     "nginx": "`cluster: {ingress: nginx}`",
+    "bird": "`routing: bgp`",
     "newuidmap": "more than one user inside a lab that an ordinary user runs",
 }
 _NEEDED = ("iptables-nft-restore",)
