@@ -118,7 +118,7 @@ TABLES: dict[str, str] = {
     "EndpointAddress": "ip:endpointIP! hostname nodeName targetRef:ObjectReference",
     "EndpointsPort": f"name protocol:{_PROTOCOL} port:port! appProtocol",
     # HTTP routes
-    "Ingress": "apiVersion kind metadata:ObjectMeta! spec:IngressSpec! status:object",
+    "Ingress": "apiVersion kind metadata:ObjectMeta! spec:IngressSpec status:object",
     "IngressSpec": """ingressClassName defaultBackend:IngressBackend backend:IngressBackend rules:[IngressRule]
         tls:[IngressTLS]""",
     "IngressBackend": "service:IngressService resource:IngressResource serviceName servicePort:portOrName",
@@ -129,7 +129,7 @@ TABLES: dict[str, str] = {
     "IngressHTTP": "paths:[IngressPath]!",
     "IngressPath": "path pathType:Exact|Prefix|ImplementationSpecific backend:IngressBackend!",
     "IngressTLS": "hosts:[string] secretName",
-    "IngressClass": "apiVersion kind metadata:ObjectMeta! spec:IngressClassSpec!",
+    "IngressClass": "apiVersion kind metadata:ObjectMeta! spec:IngressClassSpec",
     "IngressClassSpec": "controller parameters:object?",
     # Everything else: only its metadata is read
     "Other": "* apiVersion kind metadata:ObjectMeta!",
