@@ -43,7 +43,7 @@ def expect_http(cluster: Cluster, controller: Controller, host: str, path: str) 
             (one, rule, given)
             for one in served
             for given in one.rules
-            if _rank(given.host) == rank and (not given.host or ingresses.host_matches(given.host, name))
+            if _rank(given.host) == rank and (not given.host or host_matches(given.host, name))
             for rule in given.paths
             if path_matches(rule, bare)
         ]
@@ -54,6 +54,12 @@ def expect_http(cluster: Cluster, controller: Controller, host: str, path: str) 
         if one.default is not None:
             return _answer(cluster, one, one.default)
     return HttpAnswer(404, why="no rule fits, and there is no default backend")
+
+
+def host_matches(pattern: str, host: str) -> bool:
+    """Whether a rule's host is the request's: equal, or `*` in the place of its first label and of nothing more."""
+    wanted, given = pattern.split("."), host.split(".")
+    return wanted == given or (wanted[0] == "*" and len(wanted) == len(given) and wanted[1:] == given[1:] and bool(given[0]))
 
 
 def _rank(host: str) -> int:
