@@ -13,11 +13,12 @@ from itertools import chain
 from typing import assert_never
 
 from netlab import discovery, fabric, programs, proxy, routing
-from netlab.model import NOTHING, Cluster, Pod
+from netlab.model import NOTHING, Address, Cluster, Pod
 from netlab.ops import (
     ORDER,
     Bridge,
     DeviceAddress,
+    Dummy,
     File,
     Identity,
     Listener,
@@ -31,7 +32,10 @@ from netlab.ops import (
     Ruleset,
     Sysctl,
     Veth,
+    VirtualServer,
 )
+from netlab.ruleset import Family
+from netlab.ruleset import Ruleset as Rules
 
 Device = tuple[str, str]
 """A namespace and a device in it."""
@@ -136,7 +140,7 @@ def _ends(op: Op) -> tuple[Device, ...]:
     match op:
         case Veth():
             return (op.netns, op.device), (op.peer_netns, op.peer_device)
-        case Bridge():
+        case Bridge() | Dummy():
             return ((op.netns, op.device),)
         case _:
             return ()
@@ -149,7 +153,7 @@ def _remade(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
         if isinstance(was, Veth) and isinstance(op, Veth):
             if replace(was, up=op.up, peer_up=op.peer_up) != op:
                 found.update((*_ends(was), *_ends(op)))
-        elif isinstance(was, Bridge | Veth):
+        elif isinstance(was, Bridge | Veth | Dummy):
             found.update((*_ends(was), *_ends(op)))
     return frozenset(found)
 
@@ -170,7 +174,7 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
         match op:
             case Veth():
                 vanishes = op.netns in dead or op.peer_netns in dead
-            case Bridge() | DeviceAddress() | Route() | Neighbour() | Ruleset():
+            case Bridge() | Dummy() | DeviceAddress() | Route() | Neighbour() | VirtualServer() | Ruleset():
                 vanishes = op.netns in dead
             case Sysctl():
                 vanishes = True
@@ -232,6 +236,8 @@ def _lines(op: Op) -> list[str]:
             return [f"{op.value.dialect} rules:", *(f"  {line}" if line else "" for line in _rules(op).splitlines())]
         case Relay():
             return [line(op), *(f"  {_relayed(port)}" for port in op.ports)]
+        case VirtualServer():
+            return [line(op), *(f"  -> {_socket(one.address, one.port)} weight {one.weight}" for one in op.real_servers)]
         case File():
             return [f"{op.path.rpartition('/')[2]}:", *(f"  {line}" for line in op.text.splitlines())]
         case _:
@@ -239,9 +245,15 @@ def _lines(op: Op) -> list[str]:
 
 
 def _rules(op: Ruleset) -> str:
-    from netlab.rendering import iptables, nftables
+    from netlab.rendering import ipset, iptables, nftables
 
-    return iptables.text(op.value, None) if op.value.dialect == "iptables" else nftables.text(op.value, None)
+    if op.value.dialect == "nftables":
+        return nftables.text(op.value, None)
+    return ipset.text(op.value.ipsets) + "".join(iptables.text(op.value, None, family) for family in _families(op.value))
+
+
+def _families(rules: Rules) -> tuple[Family, ...]:
+    return tuple(dict.fromkeys(table.family for table in rules.tables))
 
 
 def line(op: Op) -> str:
@@ -253,6 +265,8 @@ def line(op: Op) -> str:
             return f"bridge {op.device} address {op.mac} mtu {op.mtu_bytes}"
         case Veth():
             return _veth(op)
+        case Dummy():
+            return f"dummy {op.device}"
         case DeviceAddress():
             flags = "" if op.prefix_route else " noprefixroute"
             return f"address {op.address}/{op.prefixlen} dev {op.device}{flags}"
@@ -262,6 +276,8 @@ def line(op: Op) -> str:
             return f"neighbour {op.address} lladdr {op.mac} dev {op.device} permanent"
         case Sysctl():
             return f"sysctl {op.key} = {op.value}{' (where the kernel has it)' if op.optional else ''}"
+        case VirtualServer():
+            return f"virtual server {_socket(op.address, op.port)}/{op.protocol.lower()} {_choice(op)}"
         case Ruleset():
             return f"{op.value.dialect} rules"
         case Listener():
@@ -286,6 +302,17 @@ def _health(op: Listener, where: str) -> str:
     if health.service is None:
         return f"health check {op.port}/tcp{where} of the proxy: {'well' if health.eligible else 'the node is going'}"
     return f"health check {op.port}/tcp{where} of {op.pod}: {health.local_endpoints} local endpoints"
+
+
+def _socket(address: Address, port: int) -> str:
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+
+
+def _choice(op: VirtualServer) -> str:
+    """As ipvsadm(8) writes it."""
+    sticky = f" persistent {op.persistence_s}" if op.persistence_s is not None else ""
+    owner = f"  # {op.owner}" if op.owner is not None else ""
+    return f"{op.scheduler}{sticky}{owner}"
 
 
 def _relayed(port: RelayPort) -> str:

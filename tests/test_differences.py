@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from ipaddress import ip_address
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -21,13 +22,14 @@ CASES = [case for case in spec.load_cases() if case.packets]
 
 @cache
 def answers(case_id: str) -> tuple[tuple[Flow, bool, tuple[int, ...]], ...]:
-    """(flow, whether the modes agree, the known differences that separate them) of every flow of a case."""
+    """(flow, whether two modes agree, the known differences that separate them) of every flow of a case and every two modes."""
     case = next(case for case in CASES if case.id == case_id)
     clusters = {mode: spec.cluster_of(case, mode) for mode in spec.MODES}
     found = []
     for flow in flows_of(case):
-        one, other = (expect(cluster, flow) for cluster in clusters.values())
-        found.append((flow, _meaning(one) == _meaning(other), tuple(separating(clusters["iptables"], flow))))
+        meant = {mode: _meaning(expect(cluster, flow)) for mode, cluster in clusters.items()}
+        for one, other in combinations(spec.MODES, 2):
+            found.append((flow, meant[one] == meant[other], tuple(separating(clusters["iptables"], flow, one, other))))
     return tuple(found)
 
 
@@ -35,8 +37,8 @@ def _meaning(outcome: Outcome) -> object:
     return outcome.kind, outcome.backends
 
 
-def separating(cluster: Cluster, flow: Flow) -> list[int]:
-    return [one.row for one in known(cluster, flow) if one.separates(*spec.MODES)]
+def separating(cluster: Cluster, flow: Flow, one: str = "iptables", other: str = "nftables") -> list[int]:
+    return [difference.row for difference in known(cluster, flow) if difference.separates(one, other)]
 
 
 def flows_of(case: spec.Case) -> list[Flow]:

@@ -19,7 +19,7 @@ from netlab.kernel import extras, namespaces, sysctls
 from netlab.kernel import netlink as nl
 from netlab.kernel.links import Links
 from netlab.kernel.session import GONE, Session, raise_all
-from netlab.ops import ORDER, Bridge, DeviceAddress, Identity, Neighbour, Netns, Op, Route, Sysctl, Veth
+from netlab.ops import ORDER, Bridge, DeviceAddress, Dummy, Identity, Neighbour, Netns, Op, Route, Sysctl, Veth
 
 _DOOMED_GROUP = 0x6E6C
 """Links about to be deleted are put into this group: deleting a group costs one RCU barrier (20 ms), not one for each."""
@@ -86,8 +86,11 @@ class Kernel:
         for op in added:
             if isinstance(op, Veth):
                 links.veth(op)
+        for op in added:
+            if isinstance(op, Dummy):  # last: without an address of its own a device borrows the first one's
+                links.dummy(op)
         session.flush()
-        self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth))
+        self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth | Dummy))
         raise_all(self._set(later))
         self._configure(session, links, added, repairing)
         links.wait_until_up()
@@ -172,7 +175,7 @@ class Kernel:
             match op:
                 case DeviceAddress() | Route() | Neighbour() if op.netns not in dead and op.netns in self.fds:
                     _delete(session, op)
-                case Bridge() | Veth():
+                case Bridge() | Veth() | Dummy():
                     ends |= _living_end(op, dead)
                 case _:
                     pass
@@ -251,7 +254,7 @@ def _in_order(ops: Iterable[_OnDevice]) -> list[_OnDevice]:
     return sorted(ops, key=rank)
 
 
-def _living_end(op: Bridge | Veth, dead: set[str]) -> set[tuple[str, str]]:
+def _living_end(op: Bridge | Veth | Dummy, dead: set[str]) -> set[tuple[str, str]]:
     if op.netns not in dead:
         return {(op.netns, op.device)}
     if isinstance(op, Veth) and op.peer_netns not in dead:
@@ -265,7 +268,7 @@ def _lives_in(op: Op, names: set[str]) -> bool:
             return name in names
         case Veth():
             return op.netns in names or op.peer_netns in names
-        case Bridge() | DeviceAddress() | Route() | Neighbour() | Sysctl():
+        case Bridge() | Dummy() | DeviceAddress() | Route() | Neighbour() | Sysctl():
             return op.netns in names
         case _:
             return False

@@ -264,9 +264,9 @@ def _linkinfo(kind: str, data: bytes = b"") -> bytes:
     return attr(IFLA_LINKINFO | _NESTED, body + attr(IFLA_INFO_DATA | _NESTED, data) if data else body)
 
 
-def new_link(name: str, kind: str) -> Message:
-    """Any other kind of link, with its defaults (used to ask the kernel whether it has the kind)."""
-    return Message(RTM_NEWLINK, _NEW, IFINFO.pack(0, 0, 0, 0, 0) + attr_text(IFLA_IFNAME, name) + _linkinfo(kind))
+def new_link(name: str, kind: str, index: int = 0) -> Message:
+    """Any other kind of link, with its defaults and down (also used to ask the kernel whether it has the kind)."""
+    return Message(RTM_NEWLINK, _NEW, IFINFO.pack(0, 0, index, 0, 0) + attr_text(IFLA_IFNAME, name) + _linkinfo(kind))
 
 
 def set_link(

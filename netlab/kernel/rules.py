@@ -6,7 +6,8 @@ does it, and what its refusal means to the user. Refuses to know how rules are s
 nftables: one libnftables context a namespace, made inside it, because it stays bound there; `nft -f -` where the library is
 missing. iptables: {ip,ip6}tables-{nft,legacy}-restore. A difference goes in with --noflush, through a process that stays
 (standing.py); a whole text without, which replaces what its tables held. Each gets a lock file of its own, in memory: the
-legacy lock is the machine's otherwise, and one lab would wait for another.
+legacy lock is the machine's otherwise, and one lab would wait for another. The sets that iptables rules ask: `ipset restore`, in
+two halves, before and after the rules.
 """
 
 import os
@@ -17,12 +18,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from netlab.errors import KernelError
-from netlab.kernel import conntrack
+from netlab.kernel import conntrack, ipsets
 from netlab.kernel.libnftables import Nftables, available
 from netlab.kernel.namespaces import current_netns, entered
 from netlab.kernel.standing import MAXIMUM_TEXT_BYTES, Standing, stdbuf
 from netlab.kernel.tools import find
-from netlab.rendering import iptables, nftables
+from netlab.rendering import ipset, iptables, nftables
 from netlab.ruleset import Family, Ruleset
 
 Netns = int | str
@@ -50,6 +51,11 @@ class Loader:
         running: list[_Running] = []
         failures: list[str] = []
         with ExitStack() as stack:
+            sets = []
+            for netns, name, new, old in todo:
+                if new.ipsets or (old is not None and old.ipsets):
+                    sets.append(_Sets(stack.enter_context(opened(netns)), name, new, old))
+            failures += [error for one in sets if (error := one.fill())]
             for netns, name, new, old in todo:
                 fd = stack.enter_context(opened(netns))
                 if new.dialect == "iptables":
@@ -63,6 +69,7 @@ class Loader:
                     error = "".join(_error_of(whole.process) for whole in again)
                 if error:
                     failures.append(_refusal(job.name, job.tool, job.text, error))
+            failures += [error for one in sets if (error := one.empty())]
         if failures:
             raise KernelError("\n".join(failures))
 
@@ -144,6 +151,39 @@ class Loader:
             return True
         del self._standing[key]
         return False
+
+
+class _Sets:
+    """The sets that the rules of one namespace ask: filled before the rules change, emptied of the rest after them."""
+
+    def __init__(self, fd: int, name: str, new: Ruleset, old: Ruleset | None) -> None:
+        self._fd, self._name, self._new = fd, name, ipset.listed(new.ipsets)
+        self._old = ipset.listed(old.ipsets) if old is not None else None
+
+    def fill(self) -> str:
+        """'' or what went wrong. What the kernel holds is asked only where it is not known, or not what we thought."""
+        if self._old is not None:
+            text = ipset.before(self._new, self._old)
+            if not text or not self._restore(text):
+                return ""
+        try:
+            self._old = ipsets.read(self._fd)
+        except KernelError as error:
+            return f"{self._name}: {error}"
+        return self._run(ipset.before(self._new, self._old))
+
+    def empty(self) -> str:
+        return self._run(ipset.after(self._new, self._old or {}))
+
+    def _run(self, text: str) -> str:
+        error = self._restore(text) if text else ""
+        return _refusal(self._name, "ipset restore", text, error) if error else ""
+
+    def _restore(self, text: str) -> str:
+        command = [find("ipset"), "restore"]
+        with entered(self._fd):
+            process = _spawn(command, text)
+        return _error_of(process)
 
 
 Inode = tuple[int, int]

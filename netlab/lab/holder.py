@@ -22,12 +22,13 @@ from typing import Any, Literal, NoReturn
 
 from netlab import controllers, discovery, dns, ops, plan
 from netlab.errors import KernelError, MachineError, NetlabError
-from netlab.kernel import agent
+from netlab.kernel import agent, tools
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
 from netlab.lab import directory as directories
 from netlab.lab.agents import Agents
+from netlab.lab.balancing import Balancing
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
@@ -149,10 +150,16 @@ class Lab:
         if spec.topology.cluster.dns:
             self._start_dns()
         self.relays = Relays(loop, self.netns_path, self.log)
+        self.balancing = Balancing(loop, self.agents, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
         self.readiness = Readiness(self)
+        proxy = spec.topology.cluster.proxy
+        if proxy.mode == "ipvs" and proxy.sync_period_s > 0:
+            from netlab.lab.resync import Resync
+
+            self.resync = Resync(self, proxy.sync_period_s)
 
     def info(self) -> dict[str, Any]:
         """What `ls` shows and what a client needs to join. The DNS pods are the lab's own and not counted."""
@@ -175,7 +182,10 @@ class Lab:
     # ------------------------------------------------------------ change
 
     def build(self) -> None:
-        """From nothing to the lab of the specification."""
+        """From nothing to the lab of the specification. Raises MachineError where the kernel lacks what the proxy mode needs."""
+        proxy = self.spec.topology.cluster.proxy
+        if why := tools.why_not(proxy.mode, proxy.scheduler):
+            raise MachineError(f"mode {proxy.mode} cannot run here: {why}")
         self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
     def change(self, cluster: Cluster) -> None:
@@ -204,6 +214,7 @@ class Lab:
         self._tell_names()
         relays = [op for op in added if isinstance(op, ops.Relay)]
         self.relays.open(relays)
+        self.balancing.load(op for op in added if isinstance(op, ops.VirtualServer))
         self._load(difference)
         self.relays.trim(relays)
         self._forget_stale_flows()
@@ -212,6 +223,7 @@ class Lab:
             if isinstance(op, ops.Process):
                 self.processes.stop(op)
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
+        self.balancing.unload(op for op in removed if isinstance(op, ops.VirtualServer))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
         for op in removed:
@@ -317,7 +329,9 @@ class Lab:
 
     def _on_agent_restart(self, name: str) -> None:
         self.log(f"the {name} process died" + ("" if name in ("worker", "keeper") else " and was started again"))
-        if name == "responder":
+        if name == "loader":
+            self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
+        elif name == "responder":
             self._listen([op for op in self._listeners() if op.persona != dns.PERSONA])
         elif name == "dns":
             self._names = dns.Zone()
@@ -353,4 +367,4 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay)
+    return not isinstance(op, ops.Ruleset | ops.VirtualServer | ops.Listener | ops.Process | ops.File | ops.Relay)

@@ -153,8 +153,11 @@ def _proxy(data: Json) -> ProxyConfig:
         "detectLocal": "detect_local",
         "bridgeInterface": "bridge_interface", "interfaceNamePrefix": "interface_name_prefix",
         "localhostNodePorts": "localhost_node_ports", "conntrackTCPBeLiberal": "conntrack_tcp_be_liberal",
+        "scheduler": "scheduler", "strictARP": "strict_arp",
     }  # fmt: skip
     changes = {attribute: data[key] for key, attribute in names.items() if data.get(key) is not None}
+    if data.get("syncPeriod") is not None:
+        changes["sync_period_s"] = seconds(data["syncPeriod"])
     ports = data.get("nodePortAddresses")
     if ports in ("primary", ["primary"]):
         changes["node_port_addresses"] = "primary"
