@@ -17,10 +17,13 @@ from netlab.model import NOTHING, Address, Cluster, Pod
 from netlab.ops import (
     ORDER,
     Bridge,
+    Daemon,
     DeviceAddress,
     Dummy,
     File,
+    Forwarding,
     Identity,
+    Learned,
     Listener,
     Neighbour,
     Netns,
@@ -33,6 +36,7 @@ from netlab.ops import (
     Sysctl,
     Veth,
     VirtualServer,
+    Vxlan,
 )
 from netlab.ruleset import Family
 from netlab.ruleset import Ruleset as Rules
@@ -116,18 +120,19 @@ def plan_of(ops: Iterable[Op]) -> Plan:
 def diff(old: Plan, new: Plan) -> Diff:
     """What must be done to the kernel so that it is as `new` says, when it is as `old` says."""
     before, after = old.ops, new.ops
-    changed = []
-    for identity, op in after.items():
-        was = before.get(identity)
-        if was is not None and was is not op and was != op and not _keeps_running(was, op):
-            changed.append((was, op))
-    gone = [op for identity, op in before.items() if identity not in after]
+    others = {identity: op for identity, op in after.items() if before.get(identity) is not op}  # most are the very same
+    kept = [(was, op) for identity, op in others.items() if (was := before.get(identity)) is not None]
+    changed = [(was, op) for was, op in kept if was != op and not _keeps_running(was, op)]
+    alike = len(before) == len(after) - len(others) + len(kept)
+    gone = [] if alike else [op for identity, op in before.items() if identity not in after]
     remade = _remade(changed)
     anew = {op.identity for _, op in changed}
     if remade:
-        on_device = ((identity, op) for identity, op in after.items() if isinstance(op, DeviceAddress | Route | Neighbour))
+        kinds = DeviceAddress | Route | Neighbour | Forwarding
+        on_device = ((identity, op) for identity, op in after.items() if isinstance(op, kinds))
         anew.update(identity for identity, op in on_device if (op.netns, op.device) in remade)
-    added = tuple(op for identity, op in after.items() if identity in anew or identity not in before)
+    among = after if remade else others
+    added = tuple(op for identity, op in among.items() if identity in anew or identity not in before)
     return Diff(tuple(reversed(_to_remove(gone))), added, tuple(changed))
 
 
@@ -140,7 +145,7 @@ def _ends(op: Op) -> tuple[Device, ...]:
     match op:
         case Veth():
             return (op.netns, op.device), (op.peer_netns, op.peer_device)
-        case Bridge() | Dummy():
+        case Bridge() | Vxlan() | Dummy():
             return ((op.netns, op.device),)
         case _:
             return ()
@@ -153,7 +158,7 @@ def _remade(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
         if isinstance(was, Veth) and isinstance(op, Veth):
             if replace(was, up=op.up, peer_up=op.peer_up) != op:
                 found.update((*_ends(was), *_ends(op)))
-        elif isinstance(was, Bridge | Veth | Dummy):
+        elif isinstance(was, Bridge | Veth | Vxlan | Dummy):
             found.update((*_ends(was), *_ends(op)))
     return frozenset(found)
 
@@ -174,11 +179,21 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
         match op:
             case Veth():
                 vanishes = op.netns in dead or op.peer_netns in dead
-            case Bridge() | Dummy() | DeviceAddress() | Route() | Neighbour() | VirtualServer() | Ruleset():
+            case (
+                Bridge()
+                | Vxlan()
+                | Dummy()
+                | DeviceAddress()
+                | Route()
+                | Neighbour()
+                | Forwarding()
+                | VirtualServer()
+                | Ruleset()
+            ):
                 vanishes = op.netns in dead
-            case Sysctl():
+            case Sysctl() | Learned():
                 vanishes = True
-            case Netns() | Listener() | Process() | File() | Relay():
+            case Netns() | Listener() | Process() | File() | Relay() | Daemon():
                 # A listening socket and a process keep their namespace alive: they are ended one by one.
                 vanishes = False
             case _:
@@ -240,6 +255,9 @@ def _lines(op: Op) -> list[str]:
             return [line(op), *(f"  -> {_socket(one.address, one.port)} weight {one.weight}" for one in op.real_servers)]
         case File():
             return [f"{op.path.rpartition('/')[2]}:", *(f"  {line}" for line in op.text.splitlines())]
+        case Daemon():
+            files = (f"  {text}" for name, body in op.files for text in (f"{name}:", *(f"  {one}" for one in body.splitlines())))
+            return [line(op), *files]
         case _:
             return [line(op)]
 
@@ -265,6 +283,9 @@ def line(op: Op) -> str:
             return f"bridge {op.device} address {op.mac} mtu {op.mtu_bytes}"
         case Veth():
             return _veth(op)
+        case Vxlan():
+            carried = f"id {op.vni} local {op.local} dstport {op.port} nolearning"
+            return f"vxlan {op.device} address {op.mac} {carried} mtu {op.mtu_bytes}"
         case Dummy():
             return f"dummy {op.device}"
         case DeviceAddress():
@@ -274,6 +295,13 @@ def line(op: Op) -> str:
             return _route(op)
         case Neighbour():
             return f"neighbour {op.address} lladdr {op.mac} dev {op.device} permanent"
+        case Forwarding():
+            return f"fdb {op.mac} dev {op.device} dst {op.remote} permanent"
+        case Learned():
+            ways = " nexthop ".join(f"via {gateway} dev {device}" for gateway, device in op.hops)
+            return f"route {op.destination} {'nexthop ' if len(op.hops) > 1 else ''}{ways} proto {op.protocol}  # learned"
+        case Daemon():
+            return f"daemon {op.name}: {' '.join(op.command)}"
         case Sysctl():
             return f"sysctl {op.key} = {op.value}{' (where the kernel has it)' if op.optional else ''}"
         case VirtualServer():

@@ -6,8 +6,10 @@ Refuses to know: what a persona answers, how a process is started, and what it i
 
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain
 
 from netlab import dns
+from netlab.memory import kept_for_each
 from netlab.model import Cluster, Container, ContainerPort, Pod, Protocol
 from netlab.ops import Listener, Op, Process
 
@@ -16,11 +18,19 @@ Environment = Callable[[Pod], Mapping[str, str]]
 
 def plan(cluster: Cluster, environment: Environment) -> tuple[Op, ...]:
     """Listeners and processes of every pod that runs; `environment(pod)` (HOSTNAME in it) is asked only for commands."""
-    ops: list[Op] = []
-    for pod in cluster.pods.values():
-        if pod.phase == "Running" and pod.node in cluster.nodes and pod.addresses:
-            ops.extend(_pod(pod, environment))
-    return tuple(ops)
+    running = [pod for pod in cluster.pods.values() if pod.phase == "Running" and pod.node in cluster.nodes and pod.addresses]
+    answered = iter(_answered((pod for pod in running if not _has_command(pod)), None))
+    return tuple(chain.from_iterable(_pod(pod, environment) if _has_command(pod) else next(answered) for pod in running))
+
+
+def _has_command(pod: Pod) -> bool:
+    return any(container.command for container in pod.spec.containers)
+
+
+@kept_for_each
+def _answered(pod: Pod, _: None) -> tuple[Op, ...]:
+    """A pod whose environment nobody asks for."""
+    return tuple(_pod(pod, lambda _: {}))
 
 
 def persona(image: str) -> str:

@@ -66,6 +66,9 @@ class FakeLab:
     def probe(self, sender: str, to: str, count: int = 1, **options: Any) -> Any:
         return self._answer("probe", sender, to, count, options)
 
+    def load(self, sender: str, to: str, rate: float, **options: Any) -> Any:
+        return self._answer("load", sender, to, rate, options)
+
     def matrix(self, senders: Any = None, to: Any = None, **options: Any) -> Any:
         return self._answer("matrix", senders, to)
 
@@ -422,3 +425,62 @@ def test_masquerading_is_judged_by_the_addresses_of_pods_and_nodes_too() -> None
     for sender, source, verdict in seen:
         lab = FakeLab(cluster, probe=Result(sender=sender, sources={source: 6}))
         assert ran(lab, "probe", {**PROBE, "expect": {"masqueraded": False}}).result.verdict is verdict
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A load without a lab."""
+
+    document: dict[str, Any]
+    calls: list[tuple[Any, ...]]
+
+    def __enter__(self) -> "Loaded":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.calls.append(("stopped",))
+
+    def result(self, stop: bool = True) -> Any:
+        return self
+
+    def json(self) -> dict[str, Any]:
+        return self.document
+
+    @property
+    def verdict(self) -> str:
+        return str(self.document["verdict"])
+
+    @property
+    def why(self) -> list[str]:
+        return list(self.document["why"])
+
+
+def test_steps_are_taken_while_a_load_runs(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "name: a\nsteps:\n- load:\n    from: host/client\n    to: svc/kubia\n    rate: 200\n    while:\n"
+        "    - scale: {target: rc/kubia, replicas: 5}\n    - verify: {}\n"
+        "    expect: {lost: 0, outage: {max: 500ms}}\n- verify: {}\n"
+    )
+    counts = {"sent": 600, "lost": 2, "refused": 2, "timed_out": 0, "reset": 0, "wrong_status": 0}
+    document = {**counts, "outage_ms": 12.5, "latency_ms": {"p99": 3.1}, "verdict": "fail", "why": ["2 of 600 were lost"]}
+    lab = FakeLab(verify=Report(("a route is missing",)))
+    lab.answers["load"] = lambda sender, to, rate, options: Loaded(document, lab.calls)
+    out = io.StringIO()
+    (run,) = runner.run_all([tmp_path / "s.yaml"], lambda *_, **__: lab, Options(out=out))
+    expect = {"lost": 0, "outage_ms": 500.0}
+    assert lab.calls == [
+        ("load", "host/client", "svc/kubia", 200, {"expect": expect, "namespace": "default"}),
+        ("scale", "ReplicationController", "kubia", 5, "default"),
+        ("verify", False),
+        ("stopped",),
+        ("verify", False),
+    ]
+    load = run.steps[0].result
+    assert load.verdict is Judgement.FAIL
+    assert load.summary == "600 sent, 2 lost (2 refused), outage 12.5 ms, p99 3.1 ms"
+    assert load.why[0] == "2 of 600 were lost"
+    assert "a route is missing" in load.why[1]
+    assert [one["verdict"] for one in load.details["steps"]] == ["pass", "fail"]
+    printed = out.getvalue().splitlines()
+    assert printed[1].startswith("      pass  1 scale")
+    assert any(line.startswith("  FAIL  1 load host/client -> svc/kubia at 200/s: 600 sent") for line in printed)

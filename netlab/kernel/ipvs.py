@@ -135,9 +135,7 @@ class Table:
         there = self.real_servers(service_of(op))
         wanted = {(one.address, one.port): one for one in op.real_servers}
         changes = [(op, _NEW_DEST, one) for target, one in wanted.items() if target not in there]
-        changes += [
-            (op, _SET_DEST, one) for target, one in wanted.items() if target in there and there[target].weight != one.weight
-        ]
+        changes += [(op, _SET_DEST, wanted[target]) for target, real in there.items() if _reweighed(wanted.get(target), real)]
         going: set[Target] = set()
         for target, real in there.items():
             if target in wanted:
@@ -190,12 +188,16 @@ class Table:
         return nl.Message(self._family, 0, struct.pack("=BBH", command, 1, 0) + body)
 
 
+def _reweighed(wanted: RealServer | None, real: Real) -> bool:
+    return wanted is not None and wanted.weight != real.weight
+
+
 def _family(sock: nl.Socket) -> int:
     """The number that the kernel gave to IPVS. Raises KernelError where it has none."""
     question = struct.pack("=BBH", _GETFAMILY, 1, 0) + nl.attr_text(_FAMILY_NAME, "IPVS")
     for body in sock.ask([nl.Message(_CTRL, 0, question)]):
         return _number(nl.attributes(body, 4)[_FAMILY_ID])
-    raise KernelError("this kernel has no IPVS: `netlab doctor` says how to get it")
+    raise KernelError("this kernel has no IPVS")
 
 
 # ---------------------------------------------------------------- bytes

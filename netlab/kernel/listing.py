@@ -62,6 +62,15 @@ class Route(NamedTuple):
     """(gateway, device index, flags)"""
 
 
+class Forwarding(NamedTuple):
+    """An entry of a device's own forwarding database that names a machine (of a VXLAN device; bridges' name none)."""
+
+    ifindex: int
+    mac: str
+    remote: Address
+    state: int
+
+
 class Neighbour(NamedTuple):
     ifindex: int
     address: Address
@@ -188,6 +197,18 @@ def neighbours(sock: Socket) -> list[Neighbour]:
         attributes = nl.attributes(body, nl.NDMSG.size)
         if kind == nl.RTM_NEWNEIGH and af in (socket.AF_INET, socket.AF_INET6) and not state & 0x40 and 1 in attributes:
             found.append(Neighbour(index, ip_address(attributes[1]), attributes.get(2, b"").hex(":"), state, flags))
+    return found
+
+
+def forwarding(sock: Socket) -> list[Forwarding]:
+    """Every entry of a forwarding database that says to which machine frames are carried."""
+    request = Message(nl.RTM_GETNEIGH, 0, nl.NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0))
+    found = []
+    for kind, body in sock.dump(request):
+        _, index, state, _, _ = nl.NDMSG.unpack_from(body)
+        attributes = nl.attributes(body, nl.NDMSG.size)
+        if kind == nl.RTM_NEWNEIGH and 1 in attributes and 2 in attributes:
+            found.append(Forwarding(index, attributes[2].hex(":"), ip_address(attributes[1]), state))
     return found
 
 

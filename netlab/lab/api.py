@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, holding, http, probing, verbs
+from netlab.lab import explaining, holding, http, loading, probing, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -181,6 +181,8 @@ LATER: dict[str, Later] = {
     "connect": holding.connect,
     "use-connection": holding.use,
     "close-connection": holding.close,
+    "load": loading.begin,
+    "end-load": loading.end,
     "explain": explaining.explain,
     "exec": verbs.exec_,
     "observe": verbs.observe,

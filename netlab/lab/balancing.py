@@ -1,7 +1,6 @@
-"""Mode ipvs in a lab: virtual servers are given to the loader, real servers that leave are asked after until they are gone, and
-what someone else changed is mended every now and then.
+"""Mode ipvs in a lab: virtual servers are given to the loader, and real servers that leave are asked after until they are gone.
 
-Decides when. Refuses to know how a virtual server is loaded (kernel/virtual_servers.py) and what a difference is (kernel/verify.py).
+Decides when. Refuses to know how a virtual server is loaded (kernel/virtual_servers.py); the periodic sync is in resync.py.
 """
 
 from collections.abc import Callable, Iterable

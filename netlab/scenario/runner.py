@@ -7,7 +7,7 @@ started: `up` is given.
 
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -76,23 +76,24 @@ def run(path: Path, scenario: Scenario, mode: str, up: Up, options: Options, kee
     lab = up(topology, manifests, proxy=mode or None, fabric=scenario.fabric or None)
     try:
         _print(options.out, f"{heading(scenario.name, mode)}: lab {lab.name} is up ({context.clock() - begun:.2f} s)")
-        steps = tuple(_steps(lab, scenario, context, options, mode))
+        steps = tuple(_steps(lab, scenario.steps, context, options, mode))
     finally:
         if not keep:
             lab.down()
     return ScenarioRun(scenario.name, str(path), mode, steps, context.clock() - begun)
 
 
-def _steps(lab: Lab, scenario: Scenario, context: Context, options: Options, mode: str) -> list[StepRun]:
+def _steps(lab: Lab, steps: Sequence[Step], context: Context, options: Options, mode: str, indent: str = "") -> list[StepRun]:
     known = kinds()
     done: list[StepRun] = []
-    for step in scenario.steps:
+    context = replace(context, take=lambda lab, steps: _steps(lab, steps, context, options, mode, indent + "    "))
+    for step in steps:
         if step.proxy and mode and mode not in step.proxy:
             continue
         ran = run_step(lab, step, known, context)
         done.append(ran)
         for line in lines(ran, len(done)):
-            _print(options.out, line)
+            _print(options.out, indent + line)
         if ran.result.verdict is not Judgement.PASS and options.paused is not None:
             options.paused(lab, ran)
         if ran.result.details.get("lab") == "gone":
