@@ -49,7 +49,9 @@ Raw = Mapping[str, Any]
 Origin = Literal["pod", "node", "external"]
 
 HERE = Path(__file__).parent / "spec_cases"
-MODES = ("iptables", "nftables", "ipvs")
+CHAINS = ("iptables", "nftables")
+"""The modes that every kernel has. Live, ipvs is asked by tests/live/test_ipvs.py, where the kernel has it."""
+MODES = (*CHAINS, "ipvs")
 MAPS = "nftables-maps"
 """Mode nftables with the flat layout: it must answer whatever nftables does."""
 NODE = "node-a"

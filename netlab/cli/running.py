@@ -43,13 +43,19 @@ def run(
     files = files_of(scenarios)
     from netlab import client
     from netlab.cli import comparing
+    from netlab.kernel import tools
     from netlab.proxy import modes
     from netlab.scenario import reports, runner, side_by_side
     from netlab.scenario.values import exit_code
 
     output.choose(proxy, (*modes(), "all"), "--proxy")
     out = sys.stderr if form == "json" else sys.stdout
-    options = runner.Options(proxy, modes(), keep, out, paused if pause else None)
+    every = modes()
+    if proxy == "all" or any("all" in scenario.proxy for _, scenario in runner.read_all(files)):
+        every, left_out = tools.runnable(every)
+        for sentence in left_out:
+            output.message(sentence)
+    options = runner.Options(proxy, every, keep, out, paused if pause else None)
     runs = runner.run_all(files, untethered if keep else client.up, options)
     if junit:
         write(junit, reports.junit(runs))

@@ -138,6 +138,11 @@ def local_policy_without_endpoint(cluster: Cluster, flow: Flow) -> bool:
     )
 
 
+def sent_from_localhost(cluster: Cluster, flow: Flow) -> bool:
+    """Row 35: what has 127.0.0.0/8 as source passes ipvs' rules unmarked, and may not leave the node so."""
+    return flow.source.is_loopback and not flow.destination.is_loopback
+
+
 def undetected(cluster: Cluster, flow: Flow) -> bool:
     """Row 36: nothing tells pods from others, and a node sends from the very address that it asks."""
     return cluster.topology.cluster.proxy.detect_local == "none" and flow.source == flow.destination
@@ -172,6 +177,7 @@ KNOWN: tuple[Difference, ...] = (
                IPTABLES, own_packet_without_endpoints),
     Difference(28, "a Local policy without an endpoint on the node: ipvs takes all endpoints, or rejects; others drop",
                IPVS, local_policy_without_endpoint),
+    Difference(35, "ipvs masquerades nothing that a node sends from 127.0.0.0/8", IPVS, sent_from_localhost),
     Difference(36, "without a detector ipvs masquerades what a node sends from a Service's own address", IPVS, undetected),
     Difference(37, "nftables and ipvs masquerade hairpin connections of the node's own endpoints only, iptables all",
                NFTABLES_AND_IPVS, hairpin_elsewhere),

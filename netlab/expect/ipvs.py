@@ -36,7 +36,7 @@ def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decisio
     """`device` is the interface that the packet came in through; '' when the node itself sends it."""
     frontend = _frontend(cluster, node, packet)
     if frontend is None:
-        return _unclaimed(cluster, node, packet)
+        return _unclaimed(cluster, node, packet, device)
     where = f"{frontend.name}: {packet.source}"
     asked = frontend.kind == "load balancer" and (device != "" or packet.source == packet.destination)
     if asked and not policy.in_ranges(frontend.service, node, packet.source):
@@ -139,11 +139,13 @@ def _serves_node_ports(cluster: Cluster, node: Node, address: Address) -> bool:
     return not networks or any(address in network for network in networks)
 
 
-def _unclaimed(cluster: Cluster, node: Node, packet: Packet) -> Decision:
-    """No virtual server is there for it."""
+def _unclaimed(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
+    """No virtual server is there for it. The rules mark the number of a NodePort at any local address, served or not."""
     if packet.destination in service_addresses(cluster, node) and not _is_health_check(cluster, packet):
         return Decision(REJECTED, why=f"{packet.destination} is a Service's address, and nothing is served at this port of it")
-    return Decision(NOT_HANDLED, why="no rule handles it")
+    sent_to_itself = device == "" and policy.is_local(cluster, node, packet.destination) and not packet.source.is_loopback
+    marked = sent_to_itself and _number_is_a_node_port(cluster, packet)
+    return Decision(NOT_HANDLED, why="no rule handles it", marked=marked)
 
 
 def _is_health_check(cluster: Cluster, packet: Packet) -> bool:

@@ -45,7 +45,9 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`routed`: taken at a hook that a packet only meets once a route was found for it. `virtual`: IPVS sends it on."""
+    """`routed`: taken at a hook that a packet only meets once a route was found for it. `virtual`: IPVS sends it on.
+    `marked`: not handled, but masqueraded all the same.
+    """
 
     kind: OutcomeKind
     backends: tuple[Backend, ...] = ()
@@ -55,6 +57,7 @@ class Decision:
     relayed: bool = False
     spread: Literal["random", "turns", "any"] = "random"
     virtual: bool = False
+    marked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,8 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
                     continue
                 yield from _forward(lab, place, rewritten, further, through=device != "")
         case OutcomeKind.NOT_HANDLED:
+            if decision.marked:
+                trail = replace(trail, masqueraded=True, sources=local_addresses(lab.cluster, node))
             yield from _forward(lab, place, packet, trail, decision.why, through=device != "")
         case refusal:
             route = next_place(lab, place, packet.destination)
