@@ -12,8 +12,8 @@ from difflib import unified_diff
 from itertools import chain
 from typing import assert_never
 
-from netlab import discovery, fabric, programs, proxy, routing
-from netlab.model import NOTHING, Address, Cluster, Pod
+from netlab import discovery, fabric, programs, proxy, routing, variables, volumes
+from netlab.model import NOTHING, Address, Cluster, Container, Pod
 from netlab.ops import (
     ORDER,
     Bridge,
@@ -81,18 +81,34 @@ def build_nothing() -> Plan:
 def build(cluster: Cluster) -> Plan:
     """The plan of the cluster. Raises: InputError where a topology cannot be built."""
 
-    def environment(pod: Pod) -> Mapping[str, str]:
-        return discovery.environment(cluster, pod)
+    def environment(pod: Pod, container: Container) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        return variables.resolved(cluster, pod, container, discovery.environment(cluster, pod))
 
+    routes, rules = _joined(routing.plan(cluster), proxy.plan(cluster))
     return plan_of(
         chain(
             fabric.plan(cluster),
-            routing.plan(cluster),
+            routes,
             discovery.plan(cluster),
-            proxy.plan(cluster),
+            volumes.plan(cluster),
+            rules,
             programs.plan(cluster, environment),
-        )
+        ),
     )
+
+
+def _joined(routes: Iterable[Op], rules: Iterable[Op]) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+    """Rules that a routing wants in the dialect of the proxy's are loaded with them: one namespace has one ruleset a dialect."""
+    extra = {op.identity: op for op in routes if isinstance(op, Ruleset)}
+    if not extra:
+        return tuple(routes), tuple(rules)
+    joined: list[Op] = []
+    for op in rules:
+        more = extra.pop(op.identity, None) if isinstance(op, Ruleset) else None
+        value = replace(op.value, tables=(*op.value.tables, *more.value.tables)) if more and isinstance(op, Ruleset) else None
+        joined.append(replace(op, value=value) if value and isinstance(op, Ruleset) else op)
+    alone = tuple(op for op in routes if not isinstance(op, Ruleset) or op.identity in extra)
+    return alone, tuple(joined)
 
 
 def plan_of(ops: Iterable[Op]) -> Plan:
@@ -138,7 +154,11 @@ def diff(old: Plan, new: Plan) -> Diff:
 
 def _keeps_running(was: Op, op: Op) -> bool:
     """A process is told its variables when it starts: that others would be told now is no reason to restart it."""
-    return isinstance(was, Process) and isinstance(op, Process) and replace(was, env=op.env) == op
+    return (
+        isinstance(was, Process)
+        and isinstance(op, Process)
+        and replace(was, env=op.env, command=op.command if op.uid else was.command) == op
+    )
 
 
 def _ends(op: Op) -> tuple[Device, ...]:
@@ -314,7 +334,7 @@ def line(op: Op) -> str:
                 return _health(op, own)
             return f"responder {op.port}/{op.protocol.lower()}{own} as {op.persona or 'any image'} for {op.pod}"
         case Process():
-            return f"process {' '.join(op.command)!r} for {op.pod} container {op.container}, restarted: {op.restart}"
+            return f"process {' '.join(op.command)!r} for {op.pod} container {op.container}"
         case File(path):
             return f"file {path}"
         case Relay():

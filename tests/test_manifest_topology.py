@@ -128,7 +128,7 @@ MISTAKES = [
     ("scheduler of no kube-proxy", "cluster: {proxy: {scheduler: round}}", "is not one of rr, wrr, lc, wlc, sh, dh, sed, nq"),
     ("syncPeriod without a unit", "cluster: {proxy: {syncPeriod: soon}}", "cluster.proxy.syncPeriod"),
     ("strictArp", "cluster: {proxy: {strictArp: true}}", "did you mean strictARP?"),
-    ("routing of a later version", "cluster: {routing: bgp}", "bgp is not built yet"),
+    ("routing of a later version", "cluster: {routing: rip}", "static, vxlan"),
     ("unknown fabric", "cluster: {fabric: bridged}", "did you mean bridge?"),
     ("detectLocal in small letters", "cluster: {proxy: {detectLocal: clustercidr}}", "did you mean ClusterCIDR?"),
     ("host bits", "cluster: {podCIDR: 10.244.0.1/16}", "did you mean 10.244.0.0/16?"),

@@ -192,20 +192,27 @@ def shell(target: TargetArgument, namespace: NamespaceOption = "default", lab: L
 
 
 def logs(
-    pod: Annotated[str, typer.Argument(metavar="POD", help="A pod's name, pod/NAME, or a workload: its first pod.")],
+    pod: Annotated[
+        str,
+        typer.Argument(
+            metavar="POD|MACHINE", help="A pod's name, pod/NAME, or a workload: its first pod; node/NAME, router/router."
+        ),
+    ],
+    daemon: Annotated[str | None, typer.Argument(metavar="[DAEMON]", help="A daemon of the machine: bird.")] = None,
     container: Annotated[str | None, typer.Option("-c", "--container", metavar="CONTAINER")] = None,
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> None:
-    """What the program of a pod printed.
+    """What the program of a pod printed, or a daemon of a machine.
 
     \b
     Examples:
       netlab logs client
       netlab logs deploy/looping
+      netlab logs node/node-170 bird
     """
     target = pod if "/" in pod else f"pod/{pod}"
-    text = output.attach(lab).logs(target, namespace, container)
+    text = output.attach(lab).logs(target, namespace, container or daemon)
     sys.stdout.write(text)
     if not text:
         output.message(

@@ -31,7 +31,6 @@ READS: Mapping[Controller, tuple[str, ...]] = {
     replicas.reconcile: ("workloads", "pods"),
     daemons.reconcile: ("workloads", "pods", "nodes"),
     scheduler.place: ("topology", "pods", "nodes"),
-    lifecycle.advance: ("pods",),
     endpointslices.reconcile: ("services", "slices", "endpoints", "pods", "nodes"),
 }
 """What a controller looks at to find out if there is something to do; with clock and serial it only does it.

@@ -18,7 +18,7 @@ from netlab.manifest.formats import bits, json_type, seconds, share
 from netlab.manifest.meta import Json, labels
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
 from netlab.manifest.source import Source
-from netlab.manifest.topology_checks import check_topology, not_built
+from netlab.manifest.topology_checks import check_topology
 from netlab.model import (
     Address,
     ClusterConfig,
@@ -121,7 +121,6 @@ def _topology(data: Json, place: Place, report: Report) -> Topology:
 
 def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
     defaults = ClusterConfig()
-    not_built(data, place, report)
     given = {key: _networks(data.get(key)) for key in ("podCIDR", "serviceCIDR") if data.get(key) is not None}
     versions = next((tuple(network.version for network in networks) for networks in given.values()), (4,))
     return ClusterConfig(
@@ -278,6 +277,8 @@ def _client(cluster: ClusterConfig, lans: Sequence[Lan], nodes: Sequence[NodeSpe
     here = tuple(own for lan in lans[:1] for cidr in lan.cidrs for own in _twins(_CLIENT, cidr))
     gateways = {address.version: address for address in reversed(nodes[0].addresses)}
     destinations = (*cluster.service_cidrs, *cluster.pod_cidrs)
+    if cluster.routing == "bgp":
+        return HostSpec("client", here)  # the router knows the way
     routes = tuple((network, gateways[network.version]) for network in destinations if network.version in gateways)
     return HostSpec("client", here, routes)
 
