@@ -40,6 +40,12 @@ def node_port_elsewhere(cluster: Cluster, flow: Flow) -> bool:
     return bool(own) and flow.destination != own[0] and _is_node_port(cluster, flow)
 
 
+def own_packet_to_node_port(cluster: Cluster, flow: Flow) -> bool:
+    """Row 14: a node sends to the number of a NodePort at an address of its own, where it may not be served."""
+    own = flow.destination.is_loopback or _node_with(cluster, flow.destination) is not None
+    return own and _sent_by_node(cluster, flow) and _is_node_port(cluster, flow)
+
+
 def node_port_on_localhost(cluster: Cluster, flow: Flow) -> bool:
     """Row 15: a NodePort at 127.0.0.0/8, or anything else that goes there from elsewhere (kubernetes/kubernetes#90259)."""
     return flow.destination.is_loopback and (_is_node_port(cluster, flow) or not flow.source.is_loopback)
@@ -159,6 +165,8 @@ KNOWN: tuple[Difference, ...] = (
                "policies, source ranges, hints and terminating endpoints are not known to it", USERSPACE, relayed),
     Difference(14, "nftables serves NodePorts at the node's primary address only, unless told otherwise; others at all",
                NFTABLES, node_port_elsewhere),
+    Difference(14, "ipvs masquerades what a node sends to a NodePort's number at an address of its own, served there or not",
+               IPVS, own_packet_to_node_port),
     Difference(15, "iptables serves NodePorts at localhost and guards it; nftables and ipvs neither",
                NFTABLES_AND_IPVS, node_port_on_localhost),
     Difference(18, "ipvs asks source ranges of what comes in; what the node itself sends from another address passes",
