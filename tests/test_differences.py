@@ -64,11 +64,12 @@ def test_every_disagreement_is_explained(case: spec.Case) -> None:
 def test_every_row_of_the_table_is_needed_and_most_flows_are_alike() -> None:
     """Taking a row out leaves some disagreement unexplained.
 
-    But for three: 21 shows only where a packet without a route is refused, 37 and 38 need settings that no case has.
+    But for some: 21 shows only where a packet without a route is refused, 37 and 38 need settings that no case has, and 18, 35
+    and 36 senders: they are asked in tests/test_proxy_ipvs.py.
     """
     found = [answer for case in CASES for answer in answers(case.id)]
     needed = {row for _, alike, rows in found if not alike and len(rows) == 1 for row in rows}
-    assert {one.row for one in KNOWN} - needed == {0, 18, 21, 36, 37, 38}
+    assert {one.row for one in KNOWN} - needed == {0, 18, 21, 35, 36, 37, 38}
     covered = [bool(rows) for _, alike, rows in found if alike]
     assert sum(covered) < len(covered) / 2, "the predicates are much wider than the differences"
 
