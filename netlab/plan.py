@@ -6,13 +6,13 @@ addresses, routes and neighbours with it). Refuses to know: how an op is carried
 Pure and deterministic: no clock, no randomness, no environment.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import unified_diff
 from itertools import chain
 from typing import assert_never
 
-from netlab import discovery, fabric, programs, proxy, routing, variables, volumes
+from netlab import discovery, fabric, ingress, programs, proxy, routing, variables, volumes
 from netlab.model import NOTHING, Address, Cluster, Container, Pod
 from netlab.ops import (
     ORDER,
@@ -23,6 +23,7 @@ from netlab.ops import (
     File,
     Forwarding,
     Identity,
+    IngressProxy,
     Learned,
     Listener,
     Neighbour,
@@ -93,6 +94,7 @@ def build(cluster: Cluster) -> Plan:
             volumes.plan(cluster),
             rules,
             programs.plan(cluster, environment),
+            ingress.plan(cluster),
         ),
     )
 
@@ -213,7 +215,7 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
                 vanishes = op.netns in dead
             case Sysctl() | Learned():
                 vanishes = True
-            case Netns() | Listener() | Process() | File() | Relay() | Daemon():
+            case Netns() | Listener() | Process() | File() | Relay() | Daemon() | IngressProxy():
                 # A listening socket and a process keep their namespace alive: they are ended one by one.
                 vanishes = False
             case _:
@@ -273,6 +275,8 @@ def _lines(op: Op) -> list[str]:
             return [line(op), *(f"  {_relayed(port)}" for port in op.ports)]
         case VirtualServer():
             return [line(op), *(f"  -> {_socket(one.address, one.port)} weight {one.weight}" for one in op.real_servers)]
+        case IngressProxy():
+            return [line(op), *(f"  {one}" for one in _routes(op))]
         case File():
             return [f"{op.path.rpartition('/')[2]}:", *(f"  {line}" for line in op.text.splitlines())]
         case Daemon():
@@ -339,6 +343,8 @@ def line(op: Op) -> str:
             return f"file {path}"
         case Relay():
             return f"proxy process for {len(op.ports)} Service ports, UDP clients forgotten after {op.udp_idle_s:g} s"
+        case IngressProxy():
+            return f"{op.proxy} for {len(op.table.routes)} HTTP routes of {op.pod}"
         case _:
             assert_never(op)
 
@@ -361,6 +367,18 @@ def _choice(op: VirtualServer) -> str:
     sticky = f" persistent {op.persistence_s}" if op.persistence_s is not None else ""
     owner = f"  # {op.owner}" if op.owner is not None else ""
     return f"{op.scheduler}{sticky}{owner}"
+
+
+def _routes(op: IngressProxy) -> Iterator[str]:
+    """The routes of an Ingress controller, and where they lead."""
+    found = {
+        one.name: ", ".join(f"{address}:{port}" for address, port in one.endpoints) or "nobody (503)"
+        for one in op.table.upstreams
+    }
+    for route in op.table.routes:
+        yield f"{'exact' if route.exact else 'prefix'} {route.host or '*'}{route.path or '/'} to {found[route.upstream]}"
+    yield f"anything else {'to ' + found[op.table.default] if op.table.default else '404'}"
+    yield from (f"certificate {one.name} for {', '.join(one.hosts)}" for one in op.table.certificates)
 
 
 def _relayed(port: RelayPort) -> str:

@@ -23,6 +23,7 @@ from netlab.model import (
     Address,
     ClusterConfig,
     HostSpec,
+    IngressConfig,
     Labels,
     Lan,
     LinkSpec,
@@ -132,8 +133,15 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         neighbours=data.get("neighbours") or defaults.neighbours,
         # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
         dns=bool(data["dns"]) if data.get("dns") is not None else not given,
+        ingress=_ingress(data.get("ingress")),
         cidrs_given=bool(given),
     )
+
+
+def _ingress(given: Any) -> IngressConfig | None:
+    if given is None:
+        return None
+    return IngressConfig(**given) if isinstance(given, dict) else IngressConfig(given)
 
 
 def _default_cidrs(key: str, plain: tuple[Network, ...], versions: Sequence[int]) -> tuple[Network, ...]:
