@@ -322,7 +322,7 @@ def modes(value: Any) -> str:
         return f"must be a proxy mode, a list of them, or all, not {json_type(value)}"
     for item in values:
         if item not in ("iptables", "nftables", "ipvs", "userspace", "all"):
-            return f"{json_type(item).removeprefix('the string ')} is no proxy mode: iptables, nftables, userspace or all"
+            return f"{json_type(item).removeprefix('the string ')} is no proxy mode: iptables, ipvs, nftables, userspace or all"
     return ""
 
 
