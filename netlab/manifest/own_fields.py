@@ -15,7 +15,8 @@ TABLES: dict[str, str] = {
         unreachableToleration:duration""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
-        nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool""",
+        nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
+        scheduler:rr|wrr|lc|wlc|sh|dh|sed|nq strictARP:bool syncPeriod:duration""",
     "Lan": "cidr:networks! router:router",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
     "HostSpec": "addresses:addresses routes:{ip}",
