@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, holding, http, output, probing, verbs
+from netlab.lab import explaining, forwarding, holding, http, output, probing, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -178,6 +178,7 @@ NOW: dict[str, Now] = {
     "apply": verbs.apply,
     "scale": verbs.scale,
     "place": verbs.place,
+    "port-forward": forwarding.forward,
     "fault": verbs.fault,
     "endpoints": verbs.endpoints,
     "processes": verbs.processes,
