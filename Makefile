@@ -30,8 +30,9 @@ check: setup ## style, types, floors
 	elif command -v ruby >/dev/null; then ruby -c Vagrantfile; \
 	else echo "Vagrantfile: not checked, neither vagrant nor ruby is installed"; fi
 
-golden: setup ## write the golden files anew; read the difference before you commit it
+golden: setup ## write the golden files and the rules in docs anew; read the difference before you commit it
 	@NETLAB_GOLDEN=1 NETLAB_UPDATE_GOLDEN=1 $(PYTHON) -m pytest -q tests/test_plan.py tests/test_proxy_names.py
+	@$(PYTHON) -m tests.mode_pages
 
 mutations: setup ## break plans and planners on purpose; every one must be caught
 	@$(PYTHON) -m tests.mutations

@@ -61,6 +61,41 @@ class ProbeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What became of a load's requests; `json()` gives the whole document (docs/load.md). `lost` = `sent` - `answered`.
+
+    outages: {at_ms, length_ms, lost} of each interval in which no request succeeded, by time; `outage_ms` is the longest.
+    latency_ms: p50, p90, p99 and max of the answered ones, from the moment when the request was due. rate: asked and kept.
+    """
+
+    sender: str
+    to: str
+    sent: int
+    answered: int
+    lost: int
+    refused: int
+    timed_out: int
+    reset: int
+    wrong_status: int
+    backends: dict[str, int]
+    latency_ms: dict[str, float]
+    outage_ms: float
+    outages: list[dict[str, Any]]
+    rate: dict[str, float]
+    verdict: str
+    why: list[str]
+    document: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> "LoadResult":
+        values: dict[str, Any] = {name: document.get(name) for name in cls.__slots__ if name not in ("sender", "document")}
+        return cls(sender=document["from"], document=document, **values)
+
+    def json(self) -> dict[str, Any]:
+        return self.document
+
+
+@dataclass(frozen=True, slots=True)
 class LabInfo:
     """One running lab as `netlab ls` shows it. `age_s`: seconds since it was started; `pid`: its holder's."""
 
@@ -142,6 +177,33 @@ class Connection:
 
     def close(self) -> None:
         self._lab.verb("close-connection", connection=self._id)
+
+
+class Load:
+    """A load under way. As a context manager it is stopped at the end of the block; `result()` says what it showed."""
+
+    def __init__(self, lab: "Lab", number: int) -> None:
+        self._lab, self._number = lab, number
+        self._result: LoadResult | None = None
+
+    def __enter__(self) -> "Load":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.result()
+        else:
+            with contextlib.suppress(NetlabError):
+                self.result()
+
+    def result(self, stop: bool = True) -> LoadResult:
+        """Stop sending, wait for what is under way, and say what was seen. With `stop=False` the load's own time runs out first.
+
+        Raises KernelError when the generator died: then nothing is known.
+        """
+        if self._result is None:
+            self._result = LoadResult.of(self._lab.verb("end-load", load=self._number, stop=stop))
+        return self._result
 
 
 class Lab:
@@ -287,6 +349,29 @@ class Lab:
         return Connection(
             self, self.verb("connect", **{"from": sender}, to=to, source=source, timeout_s=timeout_s, namespace=namespace)
         )
+
+    def load(
+        self,
+        sender: str,
+        to: str,
+        rate: float,
+        for_s: float | None = None,
+        protocol: str | None = None,
+        keep_alive: bool = False,
+        source: str | None = None,
+        timeout_s: float = 1.0,
+        expect: Mapping[str, Any] | None = None,
+        namespace: str = "default",
+    ) -> Load:
+        """Send `rate` requests a second, whatever becomes of them, until the result is asked for or `for_s` seconds are over.
+
+        protocol: http (a GET on a connection of its own; idle ones are used again with `keep_alive`), tcp or udp; by default what
+        the destination is. expect: {"lost": n, "outage_ms": x} is tolerated; without it the oracle's word counts.
+        """
+        body = {"from": sender, "to": to, "rate": rate, "for_s": for_s, "protocol": protocol, "keep_alive": keep_alive,
+                "source": source, "timeout_s": timeout_s, "expect": dict(expect) if expect else None,
+                "namespace": namespace}  # fmt: skip
+        return Load(self, self.verb("load", **body)["load"])
 
     def matrix(self, senders: Sequence[str] | None = None, to: Sequence[str] | None = None, **options: Any) -> list[ProbeResult]:
         """Every pair of senders and destinations (default: all pods, nodes and hosts, and all pods and Services)."""

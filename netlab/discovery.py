@@ -7,9 +7,11 @@ Names themselves are DNS' business: netlab/dns.py. Where a lab has no DNS, the h
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from netlab import dns
-from netlab.model import Address, Cluster, Pod, Service
+from netlab.memory import kept_for_each, last_kept
+from netlab.model import Address, Cluster, Key, Pod, Service
 from netlab.ops import File
 
 SERVICES_LISTED = 300
@@ -31,16 +33,21 @@ def plan(cluster: Cluster) -> tuple[File, ...]:
     spaces = {key.namespace for key in cluster.pods}
     services = {namespace: "" if servers else _service_lines(cluster, namespace) for namespace in spaces}
     resolvers = {namespace: _resolv_conf(servers, namespace) for namespace in spaces}
-    files: list[File] = []
-    for pod in cluster.pods.values():
-        if pod.node not in cluster.nodes or not pod.addresses:
-            continue
-        directory, namespace = str(pod.ref), pod.meta.namespace
-        files.append(File(f"{directory}/hosts", _HOSTS + _own_lines(pod) + services[namespace]))
-        files.append(File(f"{directory}/hostname", hostname(pod) + "\n"))
-        files.append(File(f"{directory}/resolv.conf", resolvers[namespace]))
-        files.append(File(f"{directory}/nsswitch.conf", _NSSWITCH))
-    return tuple(files)
+    placed = (pod for pod in cluster.pods.values() if pod.node in cluster.nodes and pod.addresses)
+    return tuple(chain.from_iterable(_files(placed, (services, resolvers))))
+
+
+@kept_for_each
+def _files(pod: Pod, texts: tuple[Mapping[str, str], Mapping[str, str]]) -> tuple[File, ...]:
+    """A pod's files; `texts`: the lines about Services and resolv.conf by namespace."""
+    services, resolvers = texts
+    directory, namespace = str(pod.ref), pod.meta.namespace
+    return (
+        File(f"{directory}/hosts", _HOSTS + _own_lines(pod) + services[namespace]),
+        File(f"{directory}/hostname", hostname(pod) + "\n"),
+        File(f"{directory}/resolv.conf", resolvers[namespace]),
+        File(f"{directory}/nsswitch.conf", _NSSWITCH),
+    )
 
 
 def hostname(pod: Pod) -> str:
@@ -81,8 +88,12 @@ def name_servers(cluster: Cluster) -> tuple[Address, ...]:
         return service.cluster_ips
     config = cluster.topology.cluster
     tenth = {network[10] for network in config.service_cidrs if network.num_addresses > 10}
-    asked = (one for one in cluster.services.values() if any(port.port == 53 for port in one.ports))
-    return tuple(address for one in asked for address in one.cluster_ips if address in tenth)
+    return tuple(address for one in _on_port_53(cluster.services) for address in one.cluster_ips if address in tenth)
+
+
+@last_kept
+def _on_port_53(services: Mapping[Key, Service]) -> tuple[Service, ...]:
+    return tuple(one for one in services.values() if any(port.port == 53 for port in one.ports))
 
 
 def _resolv_conf(servers: tuple[Address, ...], namespace: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from netlab.memory import last_kept
 from netlab.model import NOTHING, Address, Cluster, Endpoint, EndpointSlice, Key, Labels, Service, ServiceType
 
 DOMAIN = "cluster.local"
@@ -102,8 +103,12 @@ def is_server(namespace: str, labels: Labels) -> bool:
 def service_of(cluster: Cluster) -> Service | None:
     """The Service that pods ask for names: kube-dns, whatever the cluster of a dump calls it."""
     found = cluster.services.get(SERVICE)
-    labelled = (one for one in cluster.services.values() if is_server(one.meta.namespace, one.meta.labels))
-    return found or next((one for one in labelled if one.cluster_ips), None)
+    return found or next((one for one in _servers(cluster.services) if one.cluster_ips), None)
+
+
+@last_kept
+def _servers(services: Mapping[Key, Service]) -> tuple[Service, ...]:
+    return tuple(one for one in services.values() if is_server(one.meta.namespace, one.meta.labels))
 
 
 def address_name(address: Address) -> str:

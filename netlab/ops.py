@@ -61,6 +61,26 @@ class Veth:
 
 
 @dataclass(frozen=True, slots=True)
+class Vxlan:
+    """A VXLAN device, up, that learns nothing and floods nothing: which machine a frame goes to, Forwarding says.
+
+    `local` is the source of the packets that carry the frames, `port` their UDP port.
+    """
+
+    netns: str
+    device: str
+    mac: str
+    vni: int
+    local: Address
+    port: int
+    mtu_bytes: int
+
+    @property
+    def identity(self) -> Identity:
+        return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceAddress:
     """An address on a device. `prefix_route` False: the kernel adds no connected route (IFA_F_NOPREFIXROUTE)."""
 
@@ -105,6 +125,37 @@ class Neighbour:
     @property
     def identity(self) -> Identity:
         return ("neighbour", self.netns, self.device, str(self.address))
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """A permanent entry in the forwarding database of a VXLAN device: frames for `mac` are carried to the machine `remote`."""
+
+    netns: str
+    device: str
+    mac: str
+    remote: Address
+
+    @property
+    def identity(self) -> Identity:
+        return ("forwarding", self.netns, self.device, self.mac)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A route of the main table that a routing daemon is expected to have learned. Nobody makes it: it is waited for.
+
+    `hops`: (gateway, device), more than one where the ways are equally good. `protocol` as `ip route` names it.
+    """
+
+    netns: str
+    destination: Network
+    hops: tuple[tuple[Address, str], ...]
+    protocol: str = "bird"
+
+    @property
+    def identity(self) -> Identity:
+        return ("learned", self.netns, str(self.destination))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +239,26 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Daemon:
+    """A program of a machine's own (a routing daemon, a proxy), started again whenever it ends; it dies with the lab.
+
+    It runs in a directory of its own, in which `files` (name, text) are: `command` names them without a path. Told of changed
+    files by `reload`. `ready`: a Unix socket that it makes there and that takes connections once it works; '' for none.
+    """
+
+    netns: str
+    name: str
+    command: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+    ready: str = ""
+    reload: Literal["SIGHUP", "restart"] = "SIGHUP"
+
+    @property
+    def identity(self) -> Identity:
+        return ("daemon", self.netns, self.name)
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A file of the lab's own tmpfs: a pod's /etc/hosts and the like. `path` is relative: `pod/default/client/hosts`."""
 
@@ -203,7 +274,7 @@ class File:
 class RelayPort:
     """One Service port that a node's proxy process serves at its own port `port`, turning round `endpoints` in their order.
 
-    `affinity_s` is None where a client does not keep its endpoint.
+    `affinity_s` is None where a client does not keep its endpoint. `version` of IP: each family is served by itself.
     """
 
     name: str
@@ -211,6 +282,12 @@ class RelayPort:
     port: int
     endpoints: tuple[tuple[Address, int], ...]
     affinity_s: int | None = None
+    version: Literal[4, 6] = 4
+
+    @property
+    def key(self) -> tuple[Protocol, int, int]:
+        """What it occupies: protocol, port, IP version."""
+        return (self.protocol, self.port, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +303,27 @@ class Relay:
         return ("relay", self.netns)
 
 
-Op = Netns | Bridge | Veth | DeviceAddress | Route | Neighbour | Sysctl | Ruleset | Listener | Process | File | Relay
+Op = (
+    Netns
+    | Bridge
+    | Veth
+    | Vxlan
+    | DeviceAddress
+    | Route
+    | Neighbour
+    | Forwarding
+    | Learned
+    | Sysctl
+    | Ruleset
+    | Listener
+    | Process
+    | File
+    | Relay
+    | Daemon
+)
 
 ORDER: tuple[type, ...] = (
-    Netns, File, Sysctl, Bridge, Veth, DeviceAddress, Route, Neighbour, Relay, Ruleset, Listener, Process,
+    Netns, File, Sysctl, Bridge, Veth, Vxlan, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay, Ruleset,
+    Listener, Process,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

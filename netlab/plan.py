@@ -17,9 +17,12 @@ from netlab.model import NOTHING, Cluster, Container, Pod
 from netlab.ops import (
     ORDER,
     Bridge,
+    Daemon,
     DeviceAddress,
     File,
+    Forwarding,
     Identity,
+    Learned,
     Listener,
     Neighbour,
     Netns,
@@ -31,6 +34,7 @@ from netlab.ops import (
     Ruleset,
     Sysctl,
     Veth,
+    Vxlan,
 )
 
 Device = tuple[str, str]
@@ -113,18 +117,19 @@ def plan_of(ops: Iterable[Op]) -> Plan:
 def diff(old: Plan, new: Plan) -> Diff:
     """What must be done to the kernel so that it is as `new` says, when it is as `old` says."""
     before, after = old.ops, new.ops
-    changed = []
-    for identity, op in after.items():
-        was = before.get(identity)
-        if was is not None and was is not op and was != op and not _keeps_running(was, op):
-            changed.append((was, op))
-    gone = [op for identity, op in before.items() if identity not in after]
+    others = {identity: op for identity, op in after.items() if before.get(identity) is not op}  # most are the very same
+    kept = [(was, op) for identity, op in others.items() if (was := before.get(identity)) is not None]
+    changed = [(was, op) for was, op in kept if was != op and not _keeps_running(was, op)]
+    alike = len(before) == len(after) - len(others) + len(kept)
+    gone = [] if alike else [op for identity, op in before.items() if identity not in after]
     remade = _remade(changed)
     anew = {op.identity for _, op in changed}
     if remade:
-        on_device = ((identity, op) for identity, op in after.items() if isinstance(op, DeviceAddress | Route | Neighbour))
+        kinds = DeviceAddress | Route | Neighbour | Forwarding
+        on_device = ((identity, op) for identity, op in after.items() if isinstance(op, kinds))
         anew.update(identity for identity, op in on_device if (op.netns, op.device) in remade)
-    added = tuple(op for identity, op in after.items() if identity in anew or identity not in before)
+    among = after if remade else others
+    added = tuple(op for identity, op in among.items() if identity in anew or identity not in before)
     return Diff(tuple(reversed(_to_remove(gone))), added, tuple(changed))
 
 
@@ -141,7 +146,7 @@ def _ends(op: Op) -> tuple[Device, ...]:
     match op:
         case Veth():
             return (op.netns, op.device), (op.peer_netns, op.peer_device)
-        case Bridge():
+        case Bridge() | Vxlan():
             return ((op.netns, op.device),)
         case _:
             return ()
@@ -154,7 +159,7 @@ def _remade(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
         if isinstance(was, Veth) and isinstance(op, Veth):
             if replace(was, up=op.up, peer_up=op.peer_up) != op:
                 found.update((*_ends(was), *_ends(op)))
-        elif isinstance(was, Bridge | Veth):
+        elif isinstance(was, Bridge | Veth | Vxlan):
             found.update((*_ends(was), *_ends(op)))
     return frozenset(found)
 
@@ -175,11 +180,11 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
         match op:
             case Veth():
                 vanishes = op.netns in dead or op.peer_netns in dead
-            case Bridge() | DeviceAddress() | Route() | Neighbour() | Ruleset():
+            case Bridge() | Vxlan() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Ruleset():
                 vanishes = op.netns in dead
-            case Sysctl():
+            case Sysctl() | Learned():
                 vanishes = True
-            case Netns() | Listener() | Process() | File() | Relay():
+            case Netns() | Listener() | Process() | File() | Relay() | Daemon():
                 # A listening socket and a process keep their namespace alive: they are ended one by one.
                 vanishes = False
             case _:
@@ -239,6 +244,9 @@ def _lines(op: Op) -> list[str]:
             return [line(op), *(f"  {_relayed(port)}" for port in op.ports)]
         case File():
             return [f"{op.path.rpartition('/')[2]}:", *(f"  {line}" for line in op.text.splitlines())]
+        case Daemon():
+            files = (f"  {text}" for name, body in op.files for text in (f"{name}:", *(f"  {one}" for one in body.splitlines())))
+            return [line(op), *files]
         case _:
             return [line(op)]
 
@@ -258,6 +266,9 @@ def line(op: Op) -> str:
             return f"bridge {op.device} address {op.mac} mtu {op.mtu_bytes}"
         case Veth():
             return _veth(op)
+        case Vxlan():
+            carried = f"id {op.vni} local {op.local} dstport {op.port} nolearning"
+            return f"vxlan {op.device} address {op.mac} {carried} mtu {op.mtu_bytes}"
         case DeviceAddress():
             flags = "" if op.prefix_route else " noprefixroute"
             return f"address {op.address}/{op.prefixlen} dev {op.device}{flags}"
@@ -265,6 +276,13 @@ def line(op: Op) -> str:
             return _route(op)
         case Neighbour():
             return f"neighbour {op.address} lladdr {op.mac} dev {op.device} permanent"
+        case Forwarding():
+            return f"fdb {op.mac} dev {op.device} dst {op.remote} permanent"
+        case Learned():
+            ways = " nexthop ".join(f"via {gateway} dev {device}" for gateway, device in op.hops)
+            return f"route {op.destination} {'nexthop ' if len(op.hops) > 1 else ''}{ways} proto {op.protocol}  # learned"
+        case Daemon():
+            return f"daemon {op.name}: {' '.join(op.command)}"
         case Sysctl():
             return f"sysctl {op.key} = {op.value}{' (where the kernel has it)' if op.optional else ''}"
         case Ruleset():

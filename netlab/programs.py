@@ -6,9 +6,11 @@ Refuses to know: what a persona answers, how a process is started, and what it i
 
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain
 
 from netlab import dns
 from netlab.images import is_dns, persona, probed_ports, runs_program
+from netlab.memory import kept_for_each
 from netlab.model import Cluster, Container, ContainerPort, ContainerStatus, Pod, Protocol
 from netlab.ops import Listener, Op, Process
 
@@ -19,11 +21,19 @@ Addresses = tuple[IPv4Address | IPv6Address, ...]
 
 def plan(cluster: Cluster, environment: Environment) -> tuple[Op, ...]:
     """Listeners and processes of every container that runs; `environment` is asked only where there is a command."""
-    ops: list[Op] = []
-    for pod in cluster.pods.values():
-        if pod.node in cluster.nodes and pod.addresses:
-            ops.extend(_pod(pod, environment))
-    return tuple(ops)
+    placed = [pod for pod in cluster.pods.values() if pod.node in cluster.nodes and pod.addresses]
+    answered = iter(_answered((pod for pod in placed if not _has_program(pod)), None))
+    return tuple(chain.from_iterable(_pod(pod, environment) if _has_program(pod) else next(answered) for pod in placed))
+
+
+def _has_program(pod: Pod) -> bool:
+    return any(map(runs_program, pod.all_containers))
+
+
+@kept_for_each
+def _answered(pod: Pod, _: None) -> tuple[Op, ...]:
+    """A pod whose environment nobody asks for."""
+    return tuple(_pod(pod, lambda _, container: (container.command, {})))
 
 
 def _pod(pod: Pod, environment: Environment) -> Iterator[Op]:

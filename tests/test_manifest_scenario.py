@@ -119,3 +119,55 @@ def test_the_scenario_fits_the_schema() -> None:
 def test_what_the_reader_refuses_the_schema_refuses(kind: Any, text: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema(kind)).validate(yaml.safe_load(text))
+
+
+LOAD = """name: a
+proxy: all
+steps:
+- load:
+    from: host/client
+    to: svc/kubia
+    rate: 200
+    protocol: http
+    while:
+    - scale: {target: rc/kubia, replicas: 5}
+    - name: once more
+      proxy: nftables
+      fault: {kill-pod: rc/kubia}
+    expect: {lost: {max: 3}, outage: {max: 500ms}}
+"""
+
+
+def test_a_load_has_steps_of_its_own() -> None:
+    (step,) = read_scenario(Source("s.yaml", LOAD.encode())).steps
+    inner = step.arguments["while"]
+    assert [(one.kind, one.line, one.name, one.proxy) for one in inner] == [
+        ("scale", 10, "", ()),
+        ("fault", 11, "once more", ("nftables",)),
+    ]
+    assert step.arguments["expect"] == {"lost": {"max": 3}, "outage": {"max": "500ms"}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("    - scale", "    - scal", "s.yaml:10:7: steps[0].load.while[0].scal: there is no step scal; did you mean scale?"),
+        ("max: 3", "max: -3", "s.yaml:14:20: steps[0].load.expect.lost: must not be negative"),
+        (
+            "replicas: 5",
+            "replicas: x",
+            's.yaml:10:43: steps[0].load.while[0].scale.replicas: must be a whole number, not the string "x"',
+        ),
+        ("proxy: all\n", "", "its steps are for some proxy modes only"),
+        ("rate: 200", "rate: none", "steps[0].load.rate: must be a whole number"),
+    ],
+)
+def test_mistakes_in_a_load(old: str, new: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_scenario(Source("s.yaml", LOAD.replace(old, new).encode()))
+    assert said in str(caught.value)
+
+
+def test_a_load_says_how_long() -> None:
+    with pytest.raises(InputError, match="how long"):
+        read_scenario(Source("s.yaml", b"name: a\nsteps:\n- load: {from: a, to: b, rate: 1}\n"))

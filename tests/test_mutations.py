@@ -5,7 +5,7 @@ import pytest
 from tests import flows, mutations, spec
 from tests.mutations import MUTATIONS, Mutation, caught
 
-ALL = [pytest.param(mutation, mode, id=f"{mutation.name}-{mode}") for mutation in MUTATIONS for mode in mutation.modes]
+ALL = [pytest.param(mutation, mode, id=f"{mutation.name}-{mode}") for mutation in MUTATIONS for mode in mutation.dresses]
 
 
 @pytest.mark.parametrize("mutation, mode", ALL)
@@ -13,7 +13,7 @@ def test_caught(mutation: Mutation, mode: str) -> None:
     assert caught(mutation, mode), "no flow tells this broken plan from a sound one"
 
 
-@pytest.mark.parametrize("mode", spec.MODES)
+@pytest.mark.parametrize("mode", (*spec.MODES, spec.MAPS))
 def test_sound_plans_are_not_caught(mode: str) -> None:
     for case in flows.CASES:
         _, sound, questions = mutations.asked(case.id, mode)

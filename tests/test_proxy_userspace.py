@@ -21,7 +21,8 @@ from netlab.trace import Tracer
 from tests import spec
 from tests.spec import Case
 
-CASES = (*spec.load_cases(), *spec.load_verdicts())
+V4_CASES = (*spec.load_cases(), *spec.load_verdicts())
+CASES = (*V4_CASES, *map(spec.in_ipv6, V4_CASES))
 SINGLE = [case for case in CASES if case.single]
 FABRICS = ("bridge", "routed")
 
@@ -58,7 +59,13 @@ def in_mode(case: Case, fabric: str = "bridge") -> Cluster:
 
 
 def is_different(case: Case) -> bool:
+    if case.id == "np-07" and case.ipv6:
+        return True  # today's modes never serve node ports at ::1
     return case.id in DIFFERENT or case.id.endswith(("/itp-local", "/etp-local"))
+
+
+def name_of(case: Case) -> str:
+    return f"{case.id}-v6" if case.ipv6 else case.id
 
 
 def wanted(case: Case) -> tuple[OutcomeKind, frozenset[Backend]]:
@@ -67,7 +74,7 @@ def wanted(case: Case) -> tuple[OutcomeKind, frozenset[Backend]]:
     return said.kind, frozenset(replace(backend, masqueraded=True) for backend in said.backends)
 
 
-@pytest.mark.parametrize("case", [case for case in SINGLE if not is_different(case)], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [case for case in SINGLE if not is_different(case)], ids=name_of)
 def test_case(case: Case) -> None:
     cluster, packet = in_mode(case), case.packets[0]
     outcome = expect_at(cluster, spec.NODE, spec.flow_of(packet, case), spec.origin_of(packet))
@@ -85,17 +92,18 @@ def test_case(case: Case) -> None:
     assert backends <= frozenset(traced.backends)
 
 
+@pytest.mark.parametrize("ipv6", [False, True])
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_a_case_listed_as_different_is(name: str) -> None:
-    (case,) = (case for case in SINGLE if case.id == name)
+def test_a_case_listed_as_different_is(name: str, ipv6: bool) -> None:
+    (case,) = (case for case in SINGLE if case.id == name and case.ipv6 is ipv6)
     packet = case.packets[0]
     outcome = expect_at(in_mode(case), spec.NODE, spec.flow_of(packet, case), spec.origin_of(packet))
     assert (outcome.kind, frozenset(outcome.backends)) != wanted(case)
 
 
 @cache
-def traced_and_expected(case_id: str, fabric: str) -> list[tuple[object, object]]:
-    case = next(case for case in CASES if case.id == case_id)
+def traced_and_expected(name: str, fabric: str) -> list[tuple[object, object]]:
+    case = next(case for case in CASES if name_of(case) == name)
     cluster = in_mode(case, fabric)
     tracer, found = Tracer(build(cluster)), []
     for packet in case.packets:
@@ -110,9 +118,9 @@ def traced_and_expected(case_id: str, fabric: str) -> list[tuple[object, object]
 
 
 @pytest.mark.parametrize("fabric", FABRICS)
-@pytest.mark.parametrize("case", [case for case in CASES if case.packets], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [case for case in CASES if case.packets], ids=name_of)
 def test_trace_agrees_with_the_oracle(case: Case, fabric: str) -> None:
-    for traced, expected in traced_and_expected(case.id, fabric):
+    for traced, expected in traced_and_expected(name_of(case), fabric):
         assert traced == expected
 
 

@@ -16,6 +16,7 @@ from netlab.manifest import Step
 from netlab.manifest.scenario import step_kinds
 from netlab.model import Cluster, Judgement
 from netlab.scenario import reports, runner
+from netlab.scenario.exhibits import Exhibits
 from netlab.scenario.runner import Options
 from netlab.scenario.steps import kinds
 from netlab.scenario.values import Context, StepRun, exit_code
@@ -38,6 +39,17 @@ class Result:
 
     def json(self) -> dict[str, Any]:
         return {"from": self.sender, "to": self.to, "verdict": self.verdict}
+
+
+@dataclass(frozen=True)
+class FailedProbe(Result):
+    """One with the document that the client gives."""
+
+    verdict: str = "fail"
+    document: dict[str, Any] = field(default_factory=dict)
+
+    def json(self) -> dict[str, Any]:
+        return {**super().json(), **self.document}
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,9 @@ class FakeLab:
 
     def probe(self, sender: str, to: str, count: int = 1, **options: Any) -> Any:
         return self._answer("probe", sender, to, count, options)
+
+    def load(self, sender: str, to: str, rate: float, **options: Any) -> Any:
+        return self._answer("load", sender, to, rate, options)
 
     def matrix(self, senders: Any = None, to: Any = None, **options: Any) -> Any:
         return self._answer("matrix", senders, to)
@@ -98,6 +113,9 @@ class FakeLab:
 
     def cluster(self) -> Cluster:
         return self._cluster
+
+    def explain(self, sender: str, to: str, **options: Any) -> Any:
+        return self._answer("explain", sender, to, options)
 
     def down(self) -> None:
         self.is_down = True
@@ -321,7 +339,7 @@ def run_file(tmp_path: Path, text: str, lab: FakeLab, options: Options | None = 
 
     out = io.StringIO()
     given = options or Options()
-    runs = runner.run_all([path], up, Options(given.proxy, given.modes, given.keep, out, given.paused))
+    runs = runner.run_all([path], up, Options(given.proxy, given.modes, given.keep, out, given.paused, given.exhibits))
     return runs, ups, out.getvalue()
 
 
@@ -359,6 +377,29 @@ def test_keep_leaves_the_last_lab(tmp_path: Path) -> None:
     lab = FakeLab(probe=Result(), verify=Report())
     run_file(tmp_path, FILE, lab, Options(proxy="iptables", keep=True))
     assert not lab.is_down
+
+
+def test_leaving_ends_the_run_with_the_lab_up(tmp_path: Path) -> None:
+    lab = FakeLab(probe=Result(verdict="fail", why=["nothing arrived"]), verify=Report())
+    runs, _, _ = run_file(tmp_path, FILE, lab, Options(paused=lambda lab, step: runner.LEAVE))
+    assert len(runs) == 1 and runs[0].left and len(runs[0].steps) == 1 and not lab.is_down
+
+
+def test_what_failed_is_explained_and_what_passed_is_not(tmp_path: Path) -> None:
+    story = {"from": "pod/default/client"}
+    lab = FakeLab(probe=Result(verdict="fail", why=["nothing arrived"]), verify=Report(), explain=story)
+    bad = FailedProbe(document={"from": "pod/default/client", "outcomes": {}})
+    runs, _, _ = run_file(
+        tmp_path, FILE, FakeLab(probe=bad, verify=Report(), explain=story), kept := Options(exhibits=Exhibits(True))
+    )
+    assert [one.exhibits.get("explain") for one in runs[0].steps] == [[story], None] and runs[0].cluster is not None
+    assert reports.document(runs)["scenarios"][0]["steps"][0]["explain"] == [story]
+    lab = FakeLab(probe=Result(), verify=Report(), explain=story)
+    run_file(tmp_path, FILE, lab, kept)
+    assert not [call for call in lab.calls if call[0] == "explain"]
+    refused = FakeLab(probe=bad, verify=Report(), explain=InputError("IPv6"))
+    runs, _, _ = run_file(tmp_path, FILE, refused, kept)
+    assert runs[0].steps[0].exhibits["notes"] == ["pod/default/client -> svc/kubia cannot be explained: IPv6"]
 
 
 def test_mistakes_of_all_files_are_told_before_anything_runs(tmp_path: Path) -> None:
@@ -422,3 +463,62 @@ def test_masquerading_is_judged_by_the_addresses_of_pods_and_nodes_too() -> None
     for sender, source, verdict in seen:
         lab = FakeLab(cluster, probe=Result(sender=sender, sources={source: 6}))
         assert ran(lab, "probe", {**PROBE, "expect": {"masqueraded": False}}).result.verdict is verdict
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A load without a lab."""
+
+    document: dict[str, Any]
+    calls: list[tuple[Any, ...]]
+
+    def __enter__(self) -> "Loaded":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.calls.append(("stopped",))
+
+    def result(self, stop: bool = True) -> Any:
+        return self
+
+    def json(self) -> dict[str, Any]:
+        return self.document
+
+    @property
+    def verdict(self) -> str:
+        return str(self.document["verdict"])
+
+    @property
+    def why(self) -> list[str]:
+        return list(self.document["why"])
+
+
+def test_steps_are_taken_while_a_load_runs(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "name: a\nsteps:\n- load:\n    from: host/client\n    to: svc/kubia\n    rate: 200\n    while:\n"
+        "    - scale: {target: rc/kubia, replicas: 5}\n    - verify: {}\n"
+        "    expect: {lost: 0, outage: {max: 500ms}}\n- verify: {}\n"
+    )
+    counts = {"sent": 600, "lost": 2, "refused": 2, "timed_out": 0, "reset": 0, "wrong_status": 0}
+    document = {**counts, "outage_ms": 12.5, "latency_ms": {"p99": 3.1}, "verdict": "fail", "why": ["2 of 600 were lost"]}
+    lab = FakeLab(verify=Report(("a route is missing",)))
+    lab.answers["load"] = lambda sender, to, rate, options: Loaded(document, lab.calls)
+    out = io.StringIO()
+    (run,) = runner.run_all([tmp_path / "s.yaml"], lambda *_, **__: lab, Options(out=out))
+    expect = {"lost": 0, "outage_ms": 500.0}
+    assert lab.calls == [
+        ("load", "host/client", "svc/kubia", 200, {"expect": expect, "namespace": "default"}),
+        ("scale", "ReplicationController", "kubia", 5, "default"),
+        ("verify", False),
+        ("stopped",),
+        ("verify", False),
+    ]
+    load = run.steps[0].result
+    assert load.verdict is Judgement.FAIL
+    assert load.summary == "600 sent, 2 lost (2 refused), outage 12.5 ms, p99 3.1 ms"
+    assert load.why[0] == "2 of 600 were lost"
+    assert "a route is missing" in load.why[1]
+    assert [one["verdict"] for one in load.details["steps"]] == ["pass", "fail"]
+    printed = out.getvalue().splitlines()
+    assert printed[1].startswith("      pass  1 scale")
+    assert any(line.startswith("  FAIL  1 load host/client -> svc/kubia at 200/s: 600 sent") for line in printed)

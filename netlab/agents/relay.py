@@ -39,7 +39,8 @@ BACKLOG = 4096
 _IP_PKTINFO = 8
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 Endpoint = tuple[str, int]
-Port = tuple[Protocol, int]
+Port = tuple[Protocol, int, int]
+"""Protocol, number, IP version."""
 UdpKey = tuple[str, int, bytes]
 """A client's address and port, and the address that it asked (as IP_PKTINFO gives it)."""
 
@@ -137,7 +138,7 @@ class Proxy:
     def configure(self, op: Relay, keep: bool = False) -> None:
         """Serve these ports, and no others unless `keep`. Raises KernelError for a port that is taken."""
         self._udp_idle_s = op.udp_idle_s
-        wanted = {(port.protocol, port.port): port for port in op.ports}
+        wanted = {port.key: port for port in op.ports}
         for key, door in tuple(self._doors.items()):
             if (key not in wanted and not keep) or (key in wanted and wanted[key].name != door.port.name):
                 self._close_door(key)
@@ -215,7 +216,7 @@ class Proxy:
         if endpoint is None or pair.dials >= len(DIALS_S):
             self._drop(pair)
             return
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock = socket.socket(_family(pair.door.port), socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pair.server = End(sock)
@@ -319,7 +320,7 @@ class Proxy:
         endpoint = None if known is not None else door.balancer.next(key[0], self._clock())
         if endpoint is None:
             return known
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock = socket.socket(_family(door.port), socket.SOCK_DGRAM)
         sock.setblocking(False)
         try:
             sock.connect(endpoint)
@@ -343,8 +344,7 @@ class Proxy:
                 return
             self._seen(client)
             with contextlib.suppress(OSError):
-                source = [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4s", 0, asked, b"\0" * 4))]
-                client.door.sock.sendmsg([data], source, 0, (address, port))
+                client.door.sock.sendmsg([data], [_from(asked)], 0, (address, port))
 
     def _seen(self, client: UdpClient) -> None:
         client.deadline = self._clock() + self._udp_idle_s
@@ -356,20 +356,41 @@ class Proxy:
         self._remove(client.sock)
 
 
+def _family(port: RelayPort) -> socket.AddressFamily:
+    return socket.AF_INET if port.version == 4 else socket.AF_INET6
+
+
 def _asked(ancillary: list[tuple[int, int, bytes]]) -> bytes:
-    return next((data[4:8] for level, kind, data in ancillary if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO)), b"\0" * 4)
+    """The address that a datagram was sent to."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+            return data[4:8]
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            return data[:16]
+    return b"\0" * 4
+
+
+def _from(address: bytes) -> tuple[int, int, bytes]:
+    """The ancillary datum that makes a datagram leave from this address."""
+    if len(address) == 4:
+        return (socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4s", 0, address, b"\0" * 4))
+    return (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16sI", address, 0))
 
 
 def _listening(port: RelayPort) -> socket.socket:
     tcp = port.protocol is Protocol.TCP
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+    sock = socket.socket(_family(port), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         if tcp:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        else:
+        if port.version == 6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if not tcp and port.version == 4:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        sock.bind(("0.0.0.0", port.port))
+        elif not tcp:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        sock.bind(("0.0.0.0" if port.version == 4 else "::", port.port))
         if tcp:
             sock.listen(BACKLOG)
     except OSError as error:

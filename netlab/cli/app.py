@@ -32,6 +32,9 @@ VERBS: dict[str, str] = {
     "matrix": "probing",
     "explain": "explaining",
     "graph": "graphing",
+    "report": "reporting",
+    "events": "happenings",
+    "top": "topping",
     "plan": "planning",
     "verify": "probing",
     "capture": "watching",
@@ -49,7 +52,7 @@ VERBS: dict[str, str] = {
 }
 """Verb -> module of netlab.cli. The function has the verb's name, with an underscore where Python has taken it (`exec_`)."""
 
-NOT_BUILT = frozenset({"explain", "rollout", "port-forward", "top", "events", "graph", "report", "kubeconfig"})
+NOT_BUILT = frozenset({"rollout", "port-forward", "kubeconfig"})
 """Verbs that are promised. Those that are in VERBS by now are built, whatever this says."""
 
 GROUPS = frozenset({"fault", "bench"})

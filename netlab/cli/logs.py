@@ -42,9 +42,7 @@ def logs(
     if follow and not previous:
         _follow(running, target, namespace, container, found)
     elif not text and tail != 0:
-        output.message(
-            f"{target} has printed nothing" + (f" ({found['note']})" if found["note"] else "")
-        )
+        output.message(f"{target} has printed nothing" + (f" ({found['note']})" if found["note"] else ""))
 
 
 def last_lines(text: str, count: int) -> str:
@@ -56,8 +54,6 @@ def last_lines(text: str, count: int) -> str:
 
 def _follow(running: "Lab", target: str, namespace: str, container: str | None, found: dict[str, object]) -> None:
     while not found["ended"] or found["text"]:
-        found = running.verb(
-            "logs", pod=target, namespace=namespace, container=container, offset=found["offset"], wait_s=WAIT_S
-        )
+        found = running.verb("logs", pod=target, namespace=namespace, container=container, offset=found["offset"], wait_s=WAIT_S)
         sys.stdout.write(str(found["text"]))
         sys.stdout.flush()

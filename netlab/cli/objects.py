@@ -42,7 +42,9 @@ def delete(
         str, typer.Option(help="background (its pods go too) or orphan (they stay); also true and false.")
     ] = "background",
     ignore: Annotated[bool, typer.Option("--ignore-not-found", help="What is not there is no error.")] = False,
-    grace: Annotated[int, typer.Option("--grace-period", metavar="SECONDS", help="How long pods may take; -1: as they say.")] = -1,
+    grace: Annotated[
+        int, typer.Option("--grace-period", metavar="SECONDS", help="How long pods may take; -1: as they say.")
+    ] = -1,
     force: Annotated[bool, typer.Option("--force", help="With --grace-period=0: gone at once, nothing is waited for.")] = False,
     now: Annotated[bool, typer.Option("--now", help="The same as --grace-period=1.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when pods are gone, not when they were told.")] = True,

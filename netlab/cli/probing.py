@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netlab.cli import output
+from netlab.cli import loading, output
 from netlab.cli.output import LabOption, NamespaceOption, paint
 from netlab.errors import InputError
 from netlab.model import NOTHING
@@ -30,6 +30,11 @@ def probe(
     source_port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535)] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Silence until then counts as dropped.")] = 1.0,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.1, metavar="N", help="A load: N requests a second, whatever becomes of them.")
+    ] = None,
+    for_: Annotated[str | None, typer.Option("--for", metavar="TIME", help="How long: 5s, 500ms (with --rate).")] = None,
+    keep_alive: Annotated[bool, typer.Option("--keep-alive", help="Use HTTP connections again (with --rate).")] = False,
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> int:
@@ -41,8 +46,19 @@ def probe(
       netlab probe host/client 192.168.0.170:30123
       netlab probe node/node-171 10.96.0.10:53 --protocol udp
       netlab probe host/client svc/kubia --source 203.0.113.50 -o json
+      netlab probe host/client svc/kubia --protocol http --rate 200 --for 5s
+
+    With --rate a load is sent and counted at the sender: what was answered, refused, reset or not in time, by whom, how fast,
+    and for how long nobody answered.
     """
     output.choose(form, ("json",), "-o")
+    if rate is not None:
+        if count != 1 or source_port is not None:
+            raise InputError("--rate sends until --for is over: it goes with neither --count nor --source-port")
+        options = {"protocol": protocol, "source": source, "timeout_s": timeout, "namespace": namespace}
+        return loading.load(output.attach(lab), sender, to, rate, for_, keep_alive, form, options)
+    if for_ is not None or keep_alive:
+        raise InputError("--for and --keep-alive belong to a load: say how many requests a second with --rate")
     protocol = output.choose(protocol and protocol.lower(), ("tcp", "udp", "sctp", "icmp", "http"), "--protocol")
     result = output.attach(lab).probe(
         sender, to, count=count, protocol=protocol, source=source, source_port=source_port, timeout_s=timeout, namespace=namespace

@@ -34,7 +34,7 @@ Blocked = Callable[[Container], str]
 
 def advanced(pod: Pod, clock: float, backoff: Backoff, blocked: Blocked = lambda _: "") -> Pod | None:
     """The placed pod when nothing more is to do at this moment, the same object when nothing was; None when it is gone."""
-    if _rests(pod) or (not pod.statuses and not _is_ours(pod)):
+    if rests(pod):
         return pod
     now = pod if pod.statuses else replace(pod, statuses=_first(pod))
     for _ in range(MOST_STEPS):
@@ -43,6 +43,13 @@ def advanced(pod: Pod, clock: float, backoff: Backoff, blocked: Blocked = lambda
             return _summed(now)
         now = replace(now, statuses=after)
     raise AssertionError(f"the containers of {pod.ref} do not come to rest")
+
+
+def rests(pod: Pod) -> bool:
+    """Whether nothing moves this pod but a report or a change of it: everything runs and is ready (by far the most pods)."""
+    if not pod.statuses:
+        return not _is_ours(pod)
+    return pod.ready and pod.serving and not pod.terminating and all(map(_is_well, pod.statuses))
 
 
 def next_due(pod: Pod, clock: float) -> float | None:
@@ -86,11 +93,6 @@ def _is_ours(pod: Pod) -> bool:
     if pod.phase == "Pending":
         return True
     return pod.phase == "Running" and any(runs_program(one) or one.readiness for one in pod.all_containers)
-
-
-def _rests(pod: Pod) -> bool:
-    """Whether everything runs and is ready already: by far the most pods, asked at every change of anything."""
-    return pod.ready and pod.serving and bool(pod.statuses) and not pod.terminating and all(map(_is_well, pod.statuses))
 
 
 def _is_well(status: ContainerStatus) -> bool:

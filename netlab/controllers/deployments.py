@@ -25,13 +25,13 @@ def reconcile(cluster: Cluster) -> Cluster:
     known = index(cluster.pods)
     workloads = dict(cluster.workloads)
     serial = cluster.serial
-    sets_by_namespace: dict[str, list[Workload]] = {}
+    sets: dict[Ref | str, list[Workload]] = {}  # by owner; those without one by namespace
     for (kind, key), workload in cluster.workloads.items():
         if kind == "ReplicaSet":
-            sets_by_namespace.setdefault(key.namespace, []).append(workload)
+            sets.setdefault(workload.meta.owner or key.namespace, []).append(workload)
     changed = False
     for deployment in deployments:
-        owned = _owned(deployment, sets_by_namespace.get(deployment.meta.namespace, []))
+        owned = _owned(deployment, sets.get(deployment.ref, []), sets.get(deployment.meta.namespace, []))
         current = next((one for one in owned if same_template(one.template, deployment.template)), None)
         others = [one for one in owned if one is not current]
         if current is None:
@@ -47,16 +47,10 @@ def reconcile(cluster: Cluster) -> Cluster:
     return cluster.with_(workloads=workloads, serial=serial) if changed else cluster
 
 
-def _owned(deployment: Workload, sets: list[Workload]) -> list[Workload]:
+def _owned(deployment: Workload, owned: list[Workload], orphans: list[Workload]) -> list[Workload]:
     """Its ReplicaSets; those without an owner that its selector matches are adopted."""
-    ref = deployment.ref
-    owned = []
-    for one in sets:
-        if one.meta.owner == ref:
-            owned.append(one)
-        elif one.meta.owner is None and deployment.selector.matches(one.template.labels):
-            owned.append(replace(one, meta=replace(one.meta, owner=ref)))
-    return owned
+    adopted = (one for one in orphans if deployment.selector.matches(one.template.labels))
+    return [*owned, *(replace(one, meta=replace(one.meta, owner=deployment.ref)) for one in adopted)]
 
 
 def _sized(deployment: Workload, current: Workload, others: list[Workload], known: PodIndex) -> list[Workload]:

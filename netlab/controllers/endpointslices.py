@@ -7,12 +7,14 @@ Source: Kubernetes pkg/controller/endpointslice, staging/src/k8s.io/endpointslic
 It refuses to know what a proxy makes of conditions and hints.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 from netlab.controllers import names
 from netlab.controllers.pods import PodIndex, index
+from netlab.memory import replaced
 from netlab.model import (
     Cluster,
     Endpoint,
@@ -44,10 +46,12 @@ Content = list[tuple[Group, tuple[Endpoint, ...]]]
 
 def reconcile(cluster: Cluster) -> Cluster:
     """The cluster with every managed slice as it must be; the same object when nothing changed."""
+    memory = _memory()
+    affected = _affected(memory.last, cluster)
     known = index(cluster.pods)
     managed: dict[Key, list[EndpointSlice]] = {}
     given: set[Key] = set()
-    for one in cluster.slices.values():
+    for one in [one for one in cluster.slices.values() if one.service in affected]:
         if one.managed:
             managed.setdefault(one.service, []).append(one)
         else:
@@ -55,7 +59,8 @@ def reconcile(cluster: Cluster) -> Cluster:
     made: dict[Key, EndpointSlice] = {}
     gone: set[Key] = set()
     serial = cluster.serial
-    for key, service in cluster.services.items():
+    for key in [key for key in cluster.services if key in affected]:
+        service = cluster.services[key]
         existing = managed.pop(key, [])
         content = [] if key in given else _content(cluster, service, known)
         kept, serial = _matched(service, content, existing, cluster, serial)
@@ -64,9 +69,38 @@ def reconcile(cluster: Cluster) -> Cluster:
         made.update({one.meta.key: one for one in kept if cluster.slices.get(one.meta.key) is not one})
     gone.update(one.meta.key for orphans in managed.values() for one in orphans)
     if not made and not gone:
+        memory.last = cluster
         return cluster
     slices = {key: one for key, one in cluster.slices.items() if key not in gone}
     return cluster.with_(slices={**slices, **made}, serial=serial)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """The last cluster in which there was nothing to do."""
+
+    last: Cluster | None = None
+
+
+@cache
+def _memory() -> _Memory:
+    return _Memory()
+
+
+def _affected(last: Cluster | None, cluster: Cluster) -> Set[Key]:
+    """The Services whose slices may not be as they must be, given that those of `last` were."""
+    if last is None or last.nodes is not cluster.nodes:  # a node has a zone, which every endpoint on it tells
+        return {*cluster.services, *(one.service for one in cluster.slices.values())}
+    found = replaced(last.services, cluster.services) | replaced(last.endpoints, cluster.endpoints)
+    slices = replaced(last.slices, cluster.slices)
+    found.update(one.service for some in (last.slices, cluster.slices) for key in slices if (one := some.get(key)) is not None)
+    pods = replaced(last.pods, cluster.pods)
+    changed = [pod for some in (last.pods, cluster.pods) for key in pods if (pod := some.get(key)) is not None]
+    labels = {(pod.meta.namespace, *label) for pod in changed for label in pod.meta.labels.items()}
+    for key, service in cluster.services.items() if labels else ():
+        if any((key.namespace, *label) in labels for label in service.selector.items()):
+            found.add(key)
+    return found
 
 
 def _content(cluster: Cluster, service: Service, known: PodIndex) -> Content:

@@ -9,12 +9,13 @@ from dataclasses import replace
 from netlab import variables
 from netlab.controllers import containers
 from netlab.images import runs_program
+from netlab.memory import kept_for_each
 from netlab.model import Cluster, Key, Pod
 
 
 def advance(cluster: Cluster) -> Cluster:
     """The cluster with every placed pod as far as it can be now; the same object when nothing changed."""
-    changed = {key: after for key, pod in cluster.pods.items() if (after := _advanced(cluster, pod)) is not pod}
+    changed = {pod.meta.key: after for pod in _busy(cluster) if (after := _advanced(cluster, pod)) is not pod}
     if not changed:
         return cluster
     pods = {key: changed.get(key, pod) for key, pod in cluster.pods.items()}
@@ -23,7 +24,7 @@ def advance(cluster: Cluster) -> Cluster:
 
 def next_due(cluster: Cluster) -> float | None:
     """When something happens to a pod by itself, on the lab's clock; None: nothing does."""
-    times = (containers.next_due(pod, cluster.clock) for pod in cluster.pods.values() if pod.statuses)
+    times = (containers.next_due(pod, cluster.clock) for pod in _busy(cluster) if pod.statuses)
     return min((time for time in times if time is not None), default=None)
 
 
@@ -53,6 +54,19 @@ def without(pods: dict[Key, Pod], key: Key, clock: float, grace_s: float | None 
         del pods[key]
     else:
         pods[key] = after
+
+
+def _busy(cluster: Cluster) -> tuple[Pod, ...]:
+    """The pods that time or a report may move: few of many."""
+    pods = cluster.pods.values()
+    return tuple(pod for pod, rests in zip(pods, _rests(pods, None), strict=True) if not rests)
+
+
+@kept_for_each
+def _rests(pod: Pod, _: None) -> bool:
+    if pod.phase in ("Succeeded", "Failed"):
+        return not (pod.addresses or pod.ready or pod.serving)
+    return bool(pod.node and pod.addresses) and containers.rests(pod)
 
 
 def _advanced(cluster: Cluster, pod: Pod) -> Pod | None:

@@ -1,4 +1,5 @@
-"""An index over the pods of one cluster: by namespace, by label, by owner. Built once a step, so that nothing scans all pods.
+"""An index over the pods of one cluster: by namespace, by label, by owner. Built once for the
+same pods, so that nothing scans them all again.
 
 It decides also what "active" means, and knows nothing of who asks.
 """
@@ -6,6 +7,7 @@ It decides also what "active" means, and knows nothing of who asks.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from netlab.memory import last_kept
 from netlab.model import Key, Labels, Pod, Ref, Selector
 
 NONE: tuple[Pod, ...] = ()
@@ -48,6 +50,7 @@ def _shortest(buckets: list[list[Pod]]) -> list[Pod]:
     return min(buckets, key=len)
 
 
+@last_kept
 def index(pods: Mapping[Key, Pod]) -> PodIndex:
     by_namespace: dict[str, list[Pod]] = {}
     by_label: dict[tuple[str, str, str], list[Pod]] = {}

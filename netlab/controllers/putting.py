@@ -4,8 +4,9 @@ Decides what may not change and what two objects may not share.
 Refuses to know what follows from a change: that is the controllers' work.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from netlab.controllers import families, lifecycle, names, nodes, services
 from netlab.controllers.objects import kind_of, merged
@@ -13,6 +14,7 @@ from netlab.controllers.pods import is_active
 from netlab.controllers.services import Taken
 from netlab.errors import InputError, Problem
 from netlab.ipam import gateway
+from netlab.memory import replaced
 from netlab.model import (
     Address,
     Cluster,
@@ -29,6 +31,7 @@ from netlab.model import (
     Workload,
 )
 
+Name = TypeVar("Name")
 ALWAYS = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 
@@ -64,6 +67,7 @@ class Draft:
 
 def put_all(cluster: Cluster, objects: Iterable[KubernetesObject]) -> Cluster:
     """The cluster with all objects in it, not settled. Raises: InputError with everything that the API server would refuse."""
+    given = list(objects)
     draft = Draft(
         cluster,
         dict(cluster.nodes),
@@ -73,25 +77,30 @@ def put_all(cluster: Cluster, objects: Iterable[KubernetesObject]) -> Cluster:
         dict(cluster.slices),
         dict(cluster.endpoints),
         dict(cluster.others),
-        services.taken(cluster.services.values()),
-        _pod_addresses(cluster),
+        services.taken(cluster.services.values() if any(isinstance(obj, Service) for obj in given) else ()),
+        _pod_addresses(cluster) if any(isinstance(obj, Pod) for obj in given) else {},
         cluster.serial,
         [],
     )
-    for obj in objects:
+    for obj in given:
         _put(draft, obj)
     if draft.problems:
         raise InputError(tuple(draft.problems))
     return cluster.with_(
-        nodes=draft.nodes,
-        pods=draft.pods,
-        workloads=draft.workloads,
-        services=draft.services,
-        slices=draft.slices,
-        endpoints=draft.endpoints,
-        others=draft.others,
+        nodes=_kept(cluster.nodes, draft.nodes),
+        pods=_kept(cluster.pods, draft.pods),
+        workloads=_kept(cluster.workloads, draft.workloads),
+        services=_kept(cluster.services, draft.services),
+        slices=_kept(cluster.slices, draft.slices),
+        endpoints=_kept(cluster.endpoints, draft.endpoints),
+        others=_kept(cluster.others, draft.others),
         serial=draft.serial,
     )
+
+
+def _kept(old: Mapping[Name, Any], new: dict[Name, Any]) -> Mapping[Name, Any]:
+    """The very same mapping where nothing in it has changed: that is how controllers see that they have nothing to do."""
+    return old if replaced(old, new) == set() else new
 
 
 def _put(draft: Draft, obj: KubernetesObject) -> None:

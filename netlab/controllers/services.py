@@ -31,7 +31,6 @@ API_PORT = 6443
 
 def reconcile(cluster: Cluster) -> Cluster:
     """The cluster with every Service having its addresses and ports; the same object when nothing changed."""
-    cluster = _with_kubernetes(cluster)
     if not any(_lacks_address(one) or _lacks_ports(one) for one in cluster.services.values()):
         return cluster
     services = dict(cluster.services)
@@ -211,7 +210,8 @@ def _names_headless(service: Service) -> bool:
 # ---------------------------------------------------------------- default/kubernetes
 
 
-def _with_kubernetes(cluster: Cluster) -> Cluster:
+def with_kubernetes(cluster: Cluster) -> Cluster:
+    """The cluster with the Service `kubernetes`, and its slice; the same object where both are there."""
     serial = cluster.serial
     if KUBERNETES not in cluster.services:
         serial += 1

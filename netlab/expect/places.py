@@ -2,7 +2,8 @@
 
 Theory: a pod sends everything to its node. A node knows its pods, the other nodes' pods through an address in a LAN that both
 are in, every address of no LAN likewise, and leaves the rest to the router. The router knows LANs and addresses of no LAN, and
-drops the rest in silence. Hosts have their own routes, and the router. It refuses to know Services.
+drops the rest in silence. Hosts have their own routes, and the router. With `routing: vxlan` nodes reach each other's pods
+through an overlay, whose packets take the nodes' ordinary ways. It refuses to know Services.
 
 A link that is down loses the packet where the far end of it was set down, for the near end still has its routes. A device that
 was itself set down has none: the kernel flushes them, another route is taken, or the sender is told that there is none.
@@ -10,12 +11,14 @@ was itself set down has none: the kernel flushes them, another route is taken, o
 
 from dataclasses import dataclass
 
-from netlab import ipam
+from netlab import ipam, overlay
 from netlab.expect.policy import bridge_addresses, is_local
 from netlab.model import Address, Cluster, Key, Node, OutcomeKind, Pod, Ref
 
 REJECTED, DROPPED = OutcomeKind.REJECTED, OutcomeKind.DROPPED
 ROUTER = Ref("router", "", "router")
+MOST_CARRIERS = 64
+"""Machines that a packet of the overlay may pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +121,32 @@ def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Ar
     if any(destination in cidr for cidr in node.pod_cidrs) and lab.cluster.topology.cluster.fabric == "bridge":
         return Lost(DROPPED, f"no pod has {destination}")
     behind = pod.node if pod is not None else _node_of_cidr(lab, destination)
-    if behind not in (None, place.name) and (hop := _to_machine(lab, place, Ref("node", "", behind), destination)) is not None:
+    if behind not in (None, place.name) and (hop := _to_node(lab, place, behind, destination)) is not None:
         return hop
     return _on_lan(lab, place, destination) or _to_router(lab, place, destination)
+
+
+def _to_node(lab: Lab, place: Ref, name: str, destination: Address) -> Hop | Lost | None:
+    """The way to what is behind another node: by the LAN, or through the overlay where there is one."""
+    to = Ref("node", "", name)
+    if not overlay.is_used(lab.cluster):
+        return _to_machine(lab, place, to, destination)
+    own = overlay.addresses(lab.cluster, lab.node(place))
+    source = next((address for address in own if address.version == destination.version), None)
+    end = overlay.underlay(lab.cluster, lab.node(to))
+    if source is None or end is None:
+        return None
+    for _ in range(MOST_CARRIERS):
+        hop = next_place(lab, place, end)
+        match hop:
+            case Arrived():
+                return Hop(to, overlay.DEVICE, source)
+            case Lost(_, why):
+                # The packet that carries it is lost, and nobody tells the sender of what is inside.
+                return Lost(DROPPED, f"the overlay does not reach {end}: {why}")
+            case Hop(there, _):
+                place = there
+    return Lost(DROPPED, f"the overlay does not reach {end}: its packets go round in circles")
 
 
 def _next_of_host(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from netlab import ipam
+from netlab import ipam, overlay
 from netlab.endpoints import (
     ServiceEndpoint,
     cluster_ip,
@@ -311,7 +311,7 @@ def bridge_addresses(cluster: Cluster, node: Node) -> tuple[Address, ...]:
 
 def local_addresses(cluster: Cluster, node: Node) -> tuple[Address, ...]:
     """The node's own addresses, without 127.0.0.0/8."""
-    return (*node.addresses, *bridge_addresses(cluster, node))
+    return (*node.addresses, *bridge_addresses(cluster, node), *overlay.addresses(cluster, node))
 
 
 def is_local(cluster: Cluster, node: Node, address: Address) -> bool:

@@ -18,12 +18,11 @@ LINK_GATEWAY: dict[int, Address] = {4: IPv4Address("169.254.1.1"), 6: IPv6Addres
 EVERYWHERE: dict[int, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
 
-def wired(cluster: Cluster) -> Iterator[tuple[Pod, Node]]:
-    """The pods that have a network namespace of their own, with their nodes, in the cluster's order."""
+def wired(cluster: Cluster) -> Iterator[Pod]:
+    """The pods that have a network namespace of their own (their node is in the cluster), in the cluster's order."""
     for pod in cluster.pods.values():
-        node = cluster.nodes.get(pod.node)
-        if node is not None and pod.addresses and not pod.spec.host_network and pod.phase not in ("Succeeded", "Failed"):
-            yield pod, node
+        if pod.node in cluster.nodes and pod.addresses and not pod.spec.host_network and pod.phase not in ("Succeeded", "Failed"):
+            yield pod
 
 
 def gateways(pod: Pod, node: Node) -> dict[Address, tuple[Network, Address]]:
@@ -37,7 +36,9 @@ def gateways(pod: Pod, node: Node) -> dict[Address, tuple[Network, Address]]:
     return found
 
 
-def namespace(pod: Pod, node: Node, links_down: frozenset[tuple[str, str]], ipv6: bool, bridge: str) -> Iterator[Op]:
+def namespace(
+    pod: Pod, node: Node, links_down: frozenset[tuple[str, str]], ipv6: bool, bridge: str, mtu_bytes: int
+) -> Iterator[Op]:
     """The pod's namespace, its sysctls, and its veth; `bridge` is the one that the node's end is a port of, '' for none."""
     netns, node_ns = str(pod.ref), f"node/{node.meta.name}"
     device, port = ipam.POD_DEVICE, ipam.host_device(netns)
@@ -51,6 +52,7 @@ def namespace(pod: Pod, node: Node, links_down: frozenset[tuple[str, str]], ipv6
         port,
         ipam.mac(node_ns, port),
         peer_master=bridge,
+        mtu_bytes=mtu_bytes,
         up=(netns, device) not in links_down,
         peer_up=(node_ns, port) not in links_down,
     )

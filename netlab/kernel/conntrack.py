@@ -71,6 +71,9 @@ class Table:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def entries(self) -> list[Entry]:
@@ -105,6 +108,12 @@ def is_stale(entry: Entry, wanted: Wanted) -> bool:
     version = original.destination.version  # a family without a serving endpoint is left alone, too
     known = [end for end in serving or () if end[0].version == version]
     return bool(known) and (entry.reply.source, entry.reply.source_port) not in known
+
+
+def told(kind: int, body: bytes) -> tuple[str, Entry] | None:
+    """A message of ctnetlink's groups as (what happened, entry): `new` for NEW and UPDATE alike, or `destroyed`."""
+    entry = _entry(body) if kind in (_NEW, _DELETE) else None
+    return None if entry is None else ("new" if kind == _NEW else "destroyed", entry)
 
 
 def _family(entry: Entry) -> int:

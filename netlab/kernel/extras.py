@@ -42,6 +42,9 @@ def _message(session: Session, identity: Identity) -> nl.Message | None:
             return nl.del_address(index, interface.ip, interface.network.prefixlen) if index is not None else None
         case ("route", _, destination, metric):
             return nl.del_route(ip_network(destination), nl.Hop(), int(metric))
+        case ("forwarding", netns, device, mac):
+            index = session.index(netns, device)
+            return nl.del_forwarding(index, mac) if index is not None else None
         case ("neighbour", netns, device, text):
             index = session.index(netns, device)
             return nl.del_neighbour(index, ip_address(text)) if index is not None else None

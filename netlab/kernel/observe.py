@@ -12,7 +12,8 @@ from netlab.errors import InputError, KernelError
 from netlab.kernel import conntrack, listing, rule_listing
 from netlab.kernel.namespaces import entered
 from netlab.kernel.netlink import Socket
-from netlab.kernel.rules import Netns, opened
+from netlab.kernel.rule_texts import Netns
+from netlab.kernel.rules import opened
 from netlab.model import Network
 
 KINDS = ("links", "addresses", "routes", "neighbours", "conntrack", "rules")

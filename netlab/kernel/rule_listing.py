@@ -83,12 +83,12 @@ def nft_text(fd: int) -> str:
     return output
 
 
-def save(fd: int, program: str, backend: str) -> str:
-    """`iptables-save` of this backend; '' where the program is missing, and so has made nothing."""
+def save(fd: int, program: str, backend: str, counters: bool = False) -> str:
+    """`iptables-save` of this backend, with `-c` if asked; '' where the program is missing, and so has made nothing."""
     path = path_of(f"{program}-{backend}-save")
     if path is None:
         return ""
-    output, error = _output(fd, [path])
+    output, error = _output(fd, [path, *(["-c"] if counters else [])])
     if error:
         raise KernelError(f"{program}-{backend}-save: {error.strip()}")
     return output

@@ -1,7 +1,8 @@
-"""The rule loader: puts a Ruleset into the kernel of one namespace, whole or as the difference from the last one.
+"""The rule loader: puts rules, as their tools read them, into the kernel of one namespace.
 
 Runs in a child of the holder (libnftables calls exit() when it runs out of descriptors). Decides which program or library
-does it, and what its refusal means to the user. Refuses to know how rules are spelled (rendering) and what they mean.
+does it, and what its refusal means to the user. Refuses to know how rules are spelled (rendering), which texts a change of
+rules needs (rule_texts) and what they mean.
 
 nftables: one libnftables context a namespace, made inside it, because it stays bound there; `nft -f -` where the library is
 missing. iptables: {ip,ip6}tables-{nft,legacy}-restore. A difference goes in with --noflush, through a process that stays
@@ -14,20 +15,15 @@ import re
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 
 from netlab.errors import KernelError
 from netlab.kernel import conntrack
 from netlab.kernel.libnftables import Nftables, available
 from netlab.kernel.namespaces import current_netns, entered
+from netlab.kernel.rule_texts import NFT, Job, Loaded, Netns, Text, load_all
 from netlab.kernel.standing import MAXIMUM_TEXT_BYTES, Standing, stdbuf
 from netlab.kernel.tools import find
-from netlab.rendering import iptables, nftables
-from netlab.ruleset import Family, Ruleset
-
-Netns = int | str
-"""An open descriptor, or a path that opens the namespace."""
-_FAMILIES: tuple[tuple[Family, str], ...] = (("ip", "iptables"), ("ip6", "ip6tables"))
+from netlab.ruleset import Ruleset
 
 
 class Loader:
@@ -45,26 +41,26 @@ class Loader:
         """
         self.load_all([(netns, name, new, old)])
 
-    def load_all(self, todo: Sequence[tuple[Netns, str, Ruleset, Ruleset | None]]) -> None:
-        """Load several; those that are programs run side by side. All are tried; the failures are raised together."""
-        running: list[_Running] = []
-        failures: list[str] = []
+    def load_all(self, todo: Sequence[Job]) -> None:
+        """The same for several; those that are programs run side by side. All are tried; the failures are raised together."""
+        load_all(self.run, todo)
+
+    def run(self, texts: Sequence[Text]) -> Loaded:
+        """Load texts; those that are read by programs side by side. Says which were not taken."""
+        running: list[tuple[Text, subprocess.Popen[bytes]]] = []
+        loaded = Loaded()
         with ExitStack() as stack:
-            for netns, name, new, old in todo:
-                fd = stack.enter_context(opened(netns))
-                if new.dialect == "iptables":
-                    running += self._iptables(fd, name, new, old)
-                else:
-                    failures += self._nftables(fd, name, new, old)
-            for job in running:
-                error = _error_of(job.process)
-                if error and job.retry is not None:
-                    again = self._iptables(*job.retry, family=job.family)
-                    error = "".join(_error_of(whole.process) for whole in again)
-                if error:
-                    failures.append(_refusal(job.name, job.tool, job.text, error))
-        if failures:
-            raise KernelError("\n".join(failures))
+            for text in texts:
+                fd = stack.enter_context(opened(text.netns))
+                if text.tool == NFT:
+                    _note(loaded, text, self._run_nft(fd, text.name, text.text))
+                elif not (text.difference and self._stood(fd, text)):
+                    command = [_restore(text.tool), *(["--noflush"] if text.difference else [])]
+                    with entered(fd, self._home):
+                        running.append((text, _spawn(command, text.text)))
+            for text, process in running:
+                _note(loaded, text, _error_of(process))
+        return loaded
 
     def forget(self, name: str) -> None:
         """The namespace is gone: free what was kept for it."""
@@ -81,16 +77,6 @@ class Loader:
         os.close(self._home)
 
     # ------------------------------------------------------------ nftables
-
-    def _nftables(self, fd: int, name: str, new: Ruleset, old: Ruleset | None) -> list[str]:
-        text = nftables.text(new, old)
-        if not text:
-            return []
-        error = self._run_nft(fd, name, text)
-        if error and old is not None:  # the kernel's state is not `old`, or it still refers to a chain: replace the whole
-            text = nftables.text(new, None)
-            error = self._run_nft(fd, name, text)
-        return [_refusal(name, "nft", text, error)] if error else []
 
     def _run_nft(self, fd: int, name: str, text: str) -> str:
         if available():
@@ -111,36 +97,19 @@ class Loader:
 
     # ------------------------------------------------------------ iptables
 
-    def _iptables(self, fd: int, name: str, new: Ruleset, old: Ruleset | None, family: Family | None = None) -> "list[_Running]":
-        if old is not None and old.backend != new.backend:
-            self.load_all([(fd, name, replace(old, tables=()), old)])
-            old = None
-        running = []
-        for one, program in _FAMILIES:
-            text = iptables.text(new, old, one) if family in (None, one) else ""
-            if text:
-                tool = f"{program}-{new.backend}-restore"
-                if old is not None and self._stood(fd, name, tool, new.backend, text):
-                    continue
-                command = [find(tool, new.backend), *(["--noflush"] if old is not None else [])]
-                with entered(fd, self._home):
-                    process = _spawn(command, text)
-                running.append(_Running(name, tool, text, process, one, (fd, name, new, None) if old is not None else None))
-        return running
-
-    def _stood(self, fd: int, name: str, tool: str, backend: str, text: str) -> bool:
+    def _stood(self, fd: int, text: Text) -> bool:
         """Whether a standing process has loaded the difference. One that refused is gone; the usual way goes on from there."""
         program = stdbuf()
-        if program is None or len(text) > MAXIMUM_TEXT_BYTES:
+        if program is None or len(text.text) > MAXIMUM_TEXT_BYTES:
             return False
-        identity, key = _inode(fd), (name, tool)
+        identity, key = _inode(fd), (text.name, text.tool)
         kept = self._standing.get(key)
         if kept is None or kept[0] != identity:
             if kept is not None:
                 kept[1].close()
             with entered(fd, self._home):
-                self._standing[key] = kept = (identity, Standing([find(tool, backend)], program))
-        if kept[1].load(text):
+                self._standing[key] = kept = (identity, Standing([_restore(text.tool)], program))
+        if kept[1].load(text.text):
             return True
         del self._standing[key]
         return False
@@ -155,16 +124,17 @@ def _inode(fd: int) -> Inode:
     return (status.st_dev, status.st_ino)
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """`retry`: what to do when a difference is refused, because the kernel does not hold what we thought it did."""
+def _restore(tool: str) -> str:
+    """Where `{ip,ip6}tables-BACKEND-restore` is."""
+    return find(tool, tool.split("-")[1])
 
-    name: str
-    tool: str
-    text: str
-    process: subprocess.Popen[bytes]
-    family: Family
-    retry: tuple[int, str, Ruleset, None] | None
+
+def _note(loaded: Loaded, text: Text, error: str) -> None:
+    """Keep what a tool said against a text."""
+    if error and text.difference:  # the kernel's state is not the one it starts from, or it still refers to a chain
+        loaded.refused.append((text.name, text.tool))
+    elif error:
+        loaded.failures.append(_refusal(text.name, text.tool, text.text, error))
 
 
 class opened:  # a context manager, named as a verb like open()

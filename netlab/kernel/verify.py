@@ -16,8 +16,9 @@ from netlab.kernel import listing, rule_drift, sysctls
 from netlab.kernel.namespaces import entered
 from netlab.kernel.netlink import Socket
 from netlab.kernel.observe import destination, route_row
-from netlab.kernel.rules import Netns, opened
-from netlab.ops import Bridge, DeviceAddress, Identity, Neighbour, Op, Route, Ruleset, Sysctl, Veth
+from netlab.kernel.rule_texts import Netns
+from netlab.kernel.rules import opened
+from netlab.ops import Bridge, DeviceAddress, Forwarding, Identity, Learned, Neighbour, Op, Route, Ruleset, Sysctl, Veth, Vxlan
 from netlab.ops import Netns as NetnsOp
 
 Drift = tuple[str, Identity | None]
@@ -41,7 +42,7 @@ class _End:
     master: str
     up: bool
     altname: str
-    op: Bridge | Veth
+    op: Bridge | Veth | Vxlan
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class _Wanted:
     addresses: list[DeviceAddress] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
     neighbours: list[Neighbour] = field(default_factory=list)
+    forwarding: list[Forwarding] = field(default_factory=list)
+    learned: list[Learned] = field(default_factory=list)
     sysctls: list[Sysctl] = field(default_factory=list)
     rulesets: list[Ruleset] = field(default_factory=list)
     netns: NetnsOp | None = None
@@ -69,6 +72,7 @@ class _Facts:
     addresses: list[listing.DeviceAddress]
     routes: list[listing.Route]
     neighbours: list[listing.Neighbour]
+    forwarding: list[listing.Forwarding]
     sysctls: dict[str, str | None]
 
 
@@ -109,6 +113,12 @@ def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
                 of(op.peer_netns).ends[op.peer_device] = _End(
                     op.peer_device, "veth", op.peer_mac, op.mtu_bytes, op.peer_master, op.peer_up, "", op
                 )
+            case Vxlan():
+                of(op.netns).ends[op.device] = _End(op.device, "vxlan", op.mac, op.mtu_bytes, "", True, "", op)
+            case Forwarding():
+                of(op.netns).forwarding.append(op)
+            case Learned():
+                of(op.netns).learned.append(op)
             case DeviceAddress():
                 of(op.netns).addresses.append(op)
             case Route():
@@ -126,7 +136,7 @@ def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
 
 def _drift(netns: str, fd: int, wanted: _Wanted) -> Iterator[Drift]:
     facts = _read(fd, wanted)
-    for part in (_links, _addresses, _routes, _neighbours, _sysctls):
+    for part in (_links, _addresses, _routes, _learned, _neighbours, _forwarding, _sysctls):
         for sentence, identity in part(netns, wanted, facts):
             yield f"{netns}: {sentence}", identity
 
@@ -137,7 +147,8 @@ def _read(fd: int, wanted: _Wanted) -> _Facts:
         values = {op.key: sysctls.read(op.key) for op in wanted.sysctls}
     with sock:
         links = {link.ifindex: link for link in listing.links(sock)}
-        return _Facts(links, listing.addresses(sock), listing.routes(sock), listing.neighbours(sock), values)
+        forwarding = listing.forwarding(sock) if wanted.forwarding else []
+        return _Facts(links, listing.addresses(sock), listing.routes(sock), listing.neighbours(sock), forwarding, values)
 
 
 # ---------------------------------------------------------------- links
@@ -221,6 +232,27 @@ def _routes(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
     yield from _connected(wanted, facts)
 
 
+def _learned(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
+    """What a routing daemon should have learned. What it learned besides is its own business; nobody can make such a route."""
+    for op in wanted.learned:
+        problem = learned_problem(op, facts.routes, facts.links)
+        if problem:
+            yield problem, None
+
+
+def learned_problem(op: Learned, routes: Sequence[listing.Route], links: Mapping[int, listing.Link]) -> str:
+    """'' when the route is there with exactly its hops; else what is wrong."""
+    there = [route for route in routes if route.destination == op.destination and route.protocol in _ROUTING_DAEMONS]
+    if not there:
+        return f"route {op.destination} has not been learned"
+    found = {(gateway, links[index].name if index in links else "") for gateway, index, _ in there[0].hops}
+    if found == set(op.hops):
+        return ""
+    shown = ", ".join(sorted(f"via {gateway} dev {device}" for gateway, device in found))
+    expected = ", ".join(f"via {gateway} dev {device}" for gateway, device in op.hops)
+    return f"route {op.destination} was learned {shown}, not {expected}"
+
+
 def _connected(wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
     """The kernel makes the route of a connected network with the address, and anyone may delete it."""
     there = {(route.destination, hop[1]) for route in facts.routes for hop in route.hops if hop[0] is None}
@@ -282,6 +314,22 @@ def _neighbours(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
     for (device, address), one in there.items():
         if one.state & _PERMANENT and (device, address) not in planned:
             yield f"neighbour {address} lladdr {one.mac} on {device} is not planned", ("neighbour", netns, device, address)
+
+
+def _forwarding(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
+    names = {index: link.name for index, link in facts.links.items()}
+    there = {(names.get(one.ifindex, ""), one.mac): one for one in facts.forwarding}
+    planned = {(op.device, op.mac.lower()): op for op in wanted.forwarding}
+    for key, op in planned.items():
+        one = there.get(key)
+        words = f"forwarding entry for {key[1]} on {key[0]}"
+        if one is None:
+            yield f"{words} is missing", op.identity
+        elif one.remote != op.remote:
+            yield f"{words} leads to {one.remote}, not {op.remote}", op.identity
+    for (device, mac), one in there.items():
+        if (device, mac) not in planned:
+            yield f"forwarding entry for {mac} on {device} to {one.remote} is not planned", ("forwarding", netns, device, mac)
 
 
 def _sysctls(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:

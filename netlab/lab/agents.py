@@ -4,6 +4,7 @@ loader     loads rules (libnftables calls exit() when it runs out of descriptors
 dns        answers questions for names in the DNS pods
 responder  answers for every pod that has no program of its own
 keeper     holds TCP connections open for who asked; started at the first
+load       one for each load under way: sends at a constant rate, in the sender's namespace
 workers    probe, read back, verify, capture, run commands; as many as there is to do at once, each one request at a time
 
 A dead agent is started again at once; the holder then gives the new one everything the dead one held.
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from netlab.kernel import agent
 from netlab.lab.connections import Serving
 from netlab.lab.loop import Loop
+from netlab.probes.load import LoadRequest
 
 MAXIMUM_WORKERS = 16
 DEADLINES_S = {"loader": 900.0, "responder": 10.0, "dns": 10.0}
@@ -35,6 +37,8 @@ class Agents:
         self._workers: list[agent.Agent] = []
         self._queue: deque[tuple[agent.Reply, str, tuple[Any, ...]]] = deque()
         self._keeper: agent.Agent | None = None
+        self._loads: dict[int, agent.Agent] = {}
+        self._loads_begun = 0
 
     @property
     def dns(self) -> agent.Agent:
@@ -58,13 +62,36 @@ class Agents:
         names = {"dns": self._dns.pid} if self._dns is not None else {}
         workers = {f"worker-{number}": worker.pid for number, worker in enumerate(self._workers)}
         keeper = {"keeper": self._keeper.pid} if self._keeper is not None else {}
-        return {"loader": self.loader.pid, "responder": self.responder.pid, **names, **keeper, **workers}
+        loads = {f"load-{number}": one.pid for number, one in self._loads.items()}
+        return {"loader": self.loader.pid, "responder": self.responder.pid, **names, **keeper, **workers, **loads}
 
     def keep(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
         """Let the keeper do it: a connection lives in one process."""
         if self._keeper is None:
             self._keeper = self._start("keeper", serve_keeper)
         self._keeper.request(reply, method, *arguments)
+
+    def begin_load(self, reply: agent.Reply, request: LoadRequest) -> int:
+        """Start a generator of its own for this load; `reply` when it sends. Its number."""
+        self._loads_begun += 1
+        generator = self._loads[self._loads_begun] = self._start("load", serve_load)
+        generator.request(reply, "start", request)
+        return self._loads_begun
+
+    def end_load(self, reply: agent.Reply, number: int, stop: bool) -> None:
+        """`reply` gets the record when the load is over; with `stop` it is over now. The generator then ends."""
+        generator = self._loads.get(number)
+        if generator is None:
+            reply(False, agent.AgentGone(f"load {number} is not under way: it was ended, or its process died"))
+            return
+
+        def ended(ok: bool, answer: Any) -> None:
+            if self._loads.pop(number, None) is not None and ok:
+                self._loop.forget(generator.sock)
+                self._loop.after(0.0, generator.sock.close)
+            reply(ok, answer)
+
+        generator.request(ended, "finish", stop)
 
     def work(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
         """Let an idle worker do it, or a new one, or the first that has time; `reply` gets (ok, answer) later."""
@@ -111,6 +138,8 @@ class Agents:
                 self.work(reply, method, *arguments)
         elif which is self._keeper:
             self._keeper = None
+        elif which in self._loads.values():
+            self._loads = {number: one for number, one in self._loads.items() if one is not which}
         elif which is self.loader:
             self.loader = self._start("loader", serve_loader)
         elif which is self.responder:
@@ -134,7 +163,7 @@ def serve_loader(sock: socket.socket) -> None:
     def stale_udp(paths: Sequence[str], serving: Serving) -> int:
         return sum(rules.stale_udp(path, serving) for path in paths)
 
-    agent.serve_forever(sock, {"load": rules.Loader().load_all, "stale_udp": stale_udp})
+    agent.serve_forever(sock, {"run": rules.Loader().run, "stale_udp": stale_udp})
 
 
 def serve_responder(sock: socket.socket) -> None:
@@ -153,6 +182,12 @@ def serve_keeper(sock: socket.socket) -> None:
     from netlab.lab import holding
 
     holding.serve(sock)
+
+
+def serve_load(sock: socket.socket) -> None:
+    from netlab.agents import load
+
+    load.serve(sock)
 
 
 def serve_worker(sock: socket.socket) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, forwarding, holding, http, output, probing, verbs
+from netlab.lab import explaining, following, forwarding, holding, http, loading, output, probing, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -148,16 +148,31 @@ class Api:
     # ------------------------------------------------------------ netlab's verbs
 
     def _verb(self, verb: str, rest: list[str], request: http.Request, respond: http.Respond) -> None:
+        if verb == "events":
+            following.follow(self._lab, request, respond)
+            return
         body = request.json() or {}
         later = lambda ok, answer: respond(http.json_response(answer) if ok else status_response(answer))  # noqa: E731
         if (call := LATER.get(verb)) is not None:
-            call(self._lab, body, later)
+            call(self._lab, body, self._told(verb, later))
         elif verb == "state":
             respond(http.Response(200, pickle.dumps((self._lab.cluster, self._lab.plan)), "application/octet-stream"))
         elif (now := NOW.get(verb)) is not None:
             self._answer(request, respond, http.json_response(now(self._lab, body)), settle=verb in SETTLING)
         else:
             raise ApiError(404, "NotFound", f"no verb {verb}")
+
+    def _told(self, verb: str, later: Callable[[bool, Any], None]) -> Callable[[bool, Any], None]:
+        """`later`, its verdicts entered into the journal."""
+        if verb not in JUDGED:
+            return later
+
+        def answered(ok: bool, answer: Any) -> None:
+            if ok:
+                self._lab.journal.judged(verb, answer if isinstance(answer, list) else [answer])
+            later(ok, answer)
+
+        return answered
 
 
 def _grace(request: http.Request) -> float | None:
@@ -170,6 +185,7 @@ def _grace(request: http.Request) -> float | None:
         raise ApiError(400, "BadRequest", f"gracePeriodSeconds: {given!r} is no number") from None
 
 
+JUDGED = ("probe", "matrix", "explain")
 Later = Callable[[Lab, Mapping[str, Any], Callable[[bool, Any], None]], None]
 Now = Callable[[Lab, Mapping[str, Any]], Any]
 
@@ -192,6 +208,8 @@ LATER: dict[str, Later] = {
     "connect": holding.connect,
     "use-connection": holding.use,
     "close-connection": holding.close,
+    "load": loading.begin,
+    "end-load": loading.end,
     "explain": explaining.explain,
     "exec": verbs.exec_,
     "logs": output.logs,

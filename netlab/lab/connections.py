@@ -6,8 +6,9 @@ are untouched.
 
 from collections.abc import Iterable, Mapping
 
-from netlab.endpoints import Family, endpoints_of, external_ips, load_balancer_ips, proxied_services
-from netlab.model import Address, Cluster, Protocol
+from netlab.endpoints import Family, endpoints_of, external_ips, is_proxied, load_balancer_ips, proxied_services
+from netlab.memory import last_kept
+from netlab.model import Address, Cluster, Key, Protocol, Service
 from netlab.ops import Relay
 
 Serving = Mapping[tuple[Address | None, int], frozenset[tuple[Address, int]]]
@@ -20,9 +21,9 @@ FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
 def serving_udp(cluster: Cluster) -> Serving:
     """The frontends of every UDP port that a proxy handles, with where their flows may lead."""
     found: dict[tuple[Address | None, int], frozenset[tuple[Address, int]]] = {}
-    for service in proxied_services(cluster):
+    for service in _with_udp(cluster.services):
         for port in service.ports:
-            if port.protocol is not Protocol.UDP:
+            if port.protocol is not Protocol.UDP or not is_proxied(service):
                 continue
             both = (one for family in FAMILIES for one in endpoints_of(cluster, service, port, family))
             serving = frozenset((one.address, one.port) for one in both if one.serving)
@@ -34,6 +35,11 @@ def serving_udp(cluster: Cluster) -> Serving:
             if port.node_port is not None:
                 found[None, port.node_port] = serving
     return found
+
+
+@last_kept
+def _with_udp(services: Mapping[Key, Service]) -> tuple[Service, ...]:
+    return tuple(one for one in services.values() if any(port.protocol is Protocol.UDP for port in one.ports))
 
 
 def relayed_udp(cluster: Cluster, relays: Iterable[Relay]) -> Serving:
@@ -50,7 +56,10 @@ def relayed_udp(cluster: Cluster, relays: Iterable[Relay]) -> Serving:
             number = numbers.get(f"{service.meta.namespace}/{service.meta.name}" + (f":{port.name}" if port.name else ""))
             if port.protocol is Protocol.UDP and number is not None:
                 led = frozenset((address, number) for address in local)
-                for address in (*service.cluster_ips, *external_ips(service), *load_balancer_ips(service)):
+                outside = (
+                    a for family in FAMILIES for a in (*external_ips(service, family), *load_balancer_ips(service, family))
+                )
+                for address in (*service.cluster_ips, *outside):
                     found[address, port.port] = led
                 if port.node_port is not None:
                     found[None, port.node_port] = led

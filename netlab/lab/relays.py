@@ -54,7 +54,7 @@ class Relays:
             found += [
                 (f"{netns}: the proxy process does not serve {port.name}", op.identity)
                 for port in op.ports
-                if (port.protocol, port.port) not in served
+                if port.key not in served
             ]
         return found
 

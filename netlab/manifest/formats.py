@@ -312,6 +312,13 @@ def count_or_names(value: Any) -> str:
     return count(value) and f"must be a number or a list of names, not {json_type(value)}"
 
 
+def count_or_most(value: Any) -> str:
+    """`3`, or `{max: 3}`."""
+    if isinstance(value, dict):
+        return count(value["max"]) if set(value) == {"max"} else "must be a number, or {max: N}"
+    return count(value)
+
+
 def nullable(value: Any) -> str:
     """A label's new value; null takes the label away."""
     return "" if value is None else label_value(value)
@@ -350,6 +357,7 @@ def sequence(value: Any) -> str:
     return "" if isinstance(value, list) else f"must be a list, not {json_type(value)}"
 
 
+_COUNT: Mapping[str, Any] = {"type": "integer", "minimum": 0}
 _STRING = {"type": "string"}
 _STRINGS = {"type": ["string", "array"], "items": {"type": "string"}}
 _NUMBER_OR_STRING = {"type": ["number", "string"]}
@@ -387,6 +395,7 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "topologyPath": (string, _STRING),
     "names": (names, _STRINGS),
     "countOrNames": (count_or_names, {"type": ["integer", "string", "array"]}),
+    "countOrMost": (count_or_most, {"anyOf": [_COUNT, {"type": "object", "properties": {"max": _COUNT}, "required": ["max"]}]}),
     "nullable": (nullable, {"type": ["string", "null"]}),
     "rate": (rate, {"type": "string", "pattern": "^[0-9.]+ *[kKmMgG]?[bB][iI][tT]$"}),
     "percent": (percent, {"type": "string", "pattern": "^[0-9.]+ *%$"}),

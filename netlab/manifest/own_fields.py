@@ -31,6 +31,10 @@ TABLES: dict[str, str] = {
     "ExecExpect": "code:count stdout stderr",
     "Step.fault": """kill-pod link-down link-up flush-conntrack partition heal delay loss kill-node for:duration
         namespace:label""",
+    "Step.load": """from:string! to:string! rate:positive! for:duration protocol:tcp|udp|http keepAlive:bool source:ip
+        timeout:duration namespace:label while:list expect:LoadExpect""",
+    "LoadExpect": "lost:countOrMost outage:MostTime",
+    "MostTime": "max:duration!",
     "Step.wait": """for:endpoints|ready|affinity|settled! of count:count timeout:duration namespace:label""",
     "Step.matrix": "from to namespace:label expect:MatrixExpect",
     "MatrixExpect": "verdict:pass|fail|inconclusive outcome:delivered|rejected|dropped",

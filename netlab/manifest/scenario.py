@@ -4,7 +4,7 @@ Decides which steps there are and what each takes. Refuses to know what they do,
 as written, relative to the scenario's own file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -67,8 +67,8 @@ def read_scenario(source: Source) -> Scenario:
     elif own_kind(document.data, "Scenario", document, report):
         checked = own_fields.checks()["Scenario"](document.data, document, report)
         data = checked if checked is not BAD else {}
-    steps = tuple(_steps(data.get("steps") or (), document, report))
-    if any(step.proxy for step in steps) and not data.get("proxy"):
+    steps = tuple(_steps(data.get("steps") or (), (document, "steps"), report))
+    if any(step.proxy for step in _with_inner(steps)) and not data.get("proxy"):
         report.problem(document, "its steps are for some proxy modes only: say with `proxy:` in which modes it runs")
     report.finish()
     proxy = data.get("proxy") or ()
@@ -91,12 +91,19 @@ def step_kinds() -> tuple[str, ...]:
     return tuple(name.removeprefix("Step.") for name in own_fields.TABLES if name.startswith("Step."))
 
 
-def _steps(entries: Any, document: Document, report: Report) -> list[Step]:
+def _with_inner(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps, each followed by those that are taken under it."""
+    for step in steps:
+        yield step
+        yield from _with_inner(step.arguments.get("while") or ())
+
+
+def _steps(entries: Any, steps: Place, report: Report) -> list[Step]:
     if entries is BAD:
         return []
     found = []
     for index, entry in enumerate(entries):
-        place = ((document, "steps"), index)
+        place = (steps, index)
         step = _step(entry, place, report)
         if step is not None:
             found.append(step)
@@ -141,6 +148,8 @@ def _arguments(kind: str, value: Any, place: Place, report: Report) -> dict[str,
     checked = own_fields.checks()[f"Step.{kind}"]({} if value is None else value, place, report)
     if checked is BAD:
         return {}
+    if kind == "load":
+        return _load(checked, place, report)
     if kind == "fault":
         _check_fault(checked, place, report)
     if (
@@ -159,6 +168,13 @@ def _arguments(kind: str, value: Any, place: Place, report: Report) -> dict[str,
     ):
         report.problem((place, "of"), f"required to wait for {checked['for']}")
     return dict(checked)
+
+
+def _load(load: Json, place: Place, report: Report) -> dict[str, Any]:
+    """A load with the steps that are taken under it read as steps."""
+    if not load.get("for") and not load.get("while"):
+        report.problem(place, "how long? `while:` takes steps, or `for:` a time like 3s")
+    return {**load, "while": tuple(_steps(load["while"], (place, "while"), report))} if load.get("while") else dict(load)
 
 
 def _check_fault(fault: Json, place: Place, report: Report) -> None:

@@ -14,8 +14,8 @@ from netlab.model import Cluster
 from netlab.observe import graph as content
 from netlab.observe import graph_svg
 from netlab.observe.explain_text import conntrack, shown
-from netlab.observe.graph_html import POLICY
 from netlab.observe.graph_svg import Layout
+from netlab.observe.page import POLICY
 
 MANY_NODES = 6
 """Nodes above which those that the packet did not meet are left out of the drawing."""

@@ -100,7 +100,12 @@ def greeting_filter(run: int) -> tuple[Instruction, ...]:
             (_LD_W_IND, 0, 0, 4), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", "drop", run << 16),
             "data", (_LD_B_IND, 0, 0, 12), (_AND, 0, 0, 0xF0), (_RSH, 0, 0, 2), (_ADD_X, 0, 0, 0), (_TAX, 0, 0, 0),
             (_LD_W_IND, 0, 0, 0), (_JEQ, "accept", "drop", int.from_bytes(b"GET ", "big")),
-            "other", (_RET, 0, 0, 0),
+            *_prologue_v6(),
+            (_JEQ, 0, "drop", 6),
+            (_LD_B_ABS, 0, 0, _BEHIND + 13), (_JSET, 0, "data6", 0x02),
+            (_LD_W_ABS, 0, 0, _BEHIND + 4), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", "drop", run << 16),
+            "data6", (_LD_B_ABS, 0, 0, _BEHIND + 12), (_AND, 0, 0, 0xF0), (_RSH, 0, 0, 2), (_TAX, 0, 0, 0),
+            (_LD_W_IND, 0, 0, _BEHIND), (_JEQ, "accept", "drop", int.from_bytes(b"GET ", "big")),
             *_epilogue(),
         ]
     )  # fmt: skip

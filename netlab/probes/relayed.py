@@ -41,11 +41,13 @@ def probe_all(prober: Prober, requests: Sequence[ProbeRequest]) -> list[Observat
         check(request)
     run = prober.token()
     program = filters.greeting_filter(run)
-    plan = watching.Plan(program, program, ((4, Protocol.TCP),), frozenset(request.netns for request in requests), False)
+    versions = tuple(sorted({request.flow.destination.version for request in requests}))
+    spoken = tuple((version, Protocol.TCP) for version in versions)
+    plan = watching.Plan(program, program, spoken, frozenset(request.netns for request in requests), False)
     with watching.eyes(prober.open_netns, watched_of(requests), plan) as eyes:
         for eye in eyes.values():
-            watching.send_own_tests(eye, (_own_test(run),), eye.addresses)
-        flight = Flight(prober, run, eyes)
+            watching.send_own_tests(eye, _own_tests(run, versions), eye.addresses)
+        flight = Flight(prober, run, eyes, versions)
         batches = [flight.batch(request) for request in requests]
         wanted = [batch for batch in batches for _ in range(batch.request.count)]
         clients = [
@@ -57,11 +59,15 @@ def probe_all(prober: Prober, requests: Sequence[ProbeRequest]) -> list[Observat
 
 @dataclass(slots=True)
 class Flight:
-    """Eyes on every watched namespace, and the clients under way. `foreign`: batches (by id) whose source is not the sender's."""
+    """Eyes on every watched namespace, and the clients under way. `versions`: of IP.
+
+    `foreign`: batches (by id) whose source is not the sender's.
+    """
 
     prober: Prober
     run: int
     eyes: dict[str, Eye]
+    versions: tuple[int, ...]
     flows: list[Sent] = field(default_factory=list)
     foreign: set[int] = field(default_factory=set)
 
@@ -88,7 +94,7 @@ class Flight:
             return []
         port = flow.source_port or self.prober.ports(batch.netns, 1)[0]
         with entered(eye.fd):
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            sock = socket.socket(socket.AF_INET if flow.destination.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sent = Sent(batch, len(self.flows), port)
@@ -147,20 +153,22 @@ class Flight:
 
     def _watch(self, eye: Eye, raw: Delivered) -> None:
         for data in raw.new():
-            start = (data[0] & 15) * 4
-            if len(data) < start + 20 or data[9] != 6:
+            version = data[0] >> 4
+            start = (data[0] & 15) * 4 if version == 4 else 40
+            if len(data) < start + 20 or data[9 if version == 4 else 6] != 6:
                 continue
             ports, sequence = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "big")
             if data[start + 13] & 0x02:
                 if sequence == self.run << 16 | OWN_TEST:
-                    eye.proved.add((4, 6, False))
+                    eye.proved.add((version, 6, False))
                 continue
             token = _TOKEN.search(data, start + (data[start + 12] >> 4) * 4)
             if token is None or int(token[1], 16) != self.run or int(token[2], 16) >= len(self.flows):
                 continue
             port = int.from_bytes(ports[2:], "big")
             if eye.receiver and port not in eye.passing:
-                seen = Seen(Kind.REQUEST, 0, data[12:16], data[16:20], int.from_bytes(ports[:2], "big"), port)
+                source, destination = (data[12:16], data[16:20]) if version == 4 else (data[8:24], data[24:40])
+                seen = Seen(Kind.REQUEST, 0, source, destination, int.from_bytes(ports[:2], "big"), port)
                 self.flows[int(token[2], 16)].arrived(eye.netns, seen)
 
     def _conclude(self, client: Client) -> None:
@@ -180,11 +188,11 @@ class Flight:
         found = []
         for eye in self.eyes.values():
             found += [f"{eye.label}: {problem}" for problem in (*eye.problems, *watching.lost(eye))]
-            if not eye.problems and not eye.proved:
-                watching.send_own_tests(eye, (_own_test(self.run),), packets.LOOPBACK)
+            if not eye.problems and len(eye.proved) < len(self.versions):
+                watching.send_own_tests(eye, _own_tests(self.run, self.versions), packets.LOOPBACK)
                 for raw in eye.raw:
                     self._watch(eye, raw)
-                if not eye.proved:
+                if len(eye.proved) < len(self.versions):
                     found.append(f"{eye.label}: the watcher did not see its own test packet")
         return found
 
@@ -241,6 +249,5 @@ def _traced(prober: Prober, batches: Sequence[Batch], foreign: frozenset[int]) -
     return {id(batch): seen for batch, seen in zip(silent, found, strict=True)}
 
 
-def _own_test(run: int) -> watching.OwnTest:
-    """Relays are followed in IPv4 only."""
-    return watching.OwnTest(4, packets.own_test(run, Protocol.TCP))
+def _own_tests(run: int, versions: tuple[int, ...]) -> tuple[watching.OwnTest, ...]:
+    return tuple(watching.OwnTest(version, packets.own_test(run, Protocol.TCP, version)) for version in versions)

@@ -7,11 +7,12 @@ those that answer 200; so the count is of this node's ready endpoints, by addres
 they may still be served.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address
 
 from netlab import endpoints
-from netlab.model import Address, Cluster, Node, Protocol, Service, ServiceType
+from netlab.memory import last_kept
+from netlab.model import Address, Cluster, Key, Node, Protocol, Service, ServiceType
 from netlab.ops import Health, Listener
 from netlab.proxy.settings import settings
 
@@ -21,7 +22,7 @@ GOING = "ToBeDeletedByClusterAutoscaler"
 
 def plan(cluster: Cluster) -> Iterator[Listener]:
     """The health checks of every node."""
-    some = sorted((service for service in cluster.services.values() if _has_check(service)), key=lambda one: one.meta.key)
+    some = _checked(cluster.services)
     checked = [service for service in some if endpoints.is_proxied(service)]
     for node in cluster.nodes.values():
         netns = f"node/{node.meta.name}"
@@ -33,6 +34,11 @@ def plan(cluster: Cluster) -> Iterator[Listener]:
             said = Health(service.meta.key, _local_endpoints(cluster, service, node))
             port = service.health_check_node_port
             yield Listener(netns, str(service.ref), Protocol.TCP, port, "kube-proxy", addresses, said)
+
+
+@last_kept
+def _checked(services: Mapping[Key, Service]) -> list[Service]:
+    return sorted(filter(_has_check, services.values()), key=lambda service: service.meta.key)
 
 
 def _has_check(service: Service) -> bool:

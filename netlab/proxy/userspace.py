@@ -8,12 +8,14 @@ Service address, which rewrites the destination to the proxy process. What is th
 KUBE-NODEPORT-CONTAINER and KUBE-NODEPORT-HOST. The process takes the connection and makes its own, from the node's address.
 
 What the old proxier did not know is not there: traffic policies, source ranges, hints, terminating endpoints, nodePortAddresses,
-SCTP, a second IP family. Not made: `-m physdev ! --physdev-is-in` (externalIPs; always true where bridges do not call iptables),
+SCTP. It served one IP family, that of the node's address; here each family of the node is served, as by one such proxier each
+(today's modes do so). Not made: `-m physdev ! --physdev-is-in` (externalIPs; always true where bridges do not call iptables),
 the sockets that only hold node ports.
 """
 
 from collections.abc import Iterator
 from ipaddress import ip_network
+from typing import Literal
 from zlib import crc32
 
 from netlab.errors import InputError
@@ -29,6 +31,7 @@ from netlab.ruleset import (
     DestinationLocal,
     DestinationPort,
     Dnat,
+    Family,
     Hook,
     Jump,
     L4Proto,
@@ -41,6 +44,7 @@ from netlab.ruleset import (
 from netlab.ruleset import Ruleset as RulesetValue
 
 NAME = "userspace"
+VERSIONS: dict[Family, Literal[4, 6]] = {"ip": 4, "ip6": 6}
 FIRST_PORT, PORTS = 61000, 4500
 """Above the ports that the kernel chooses for connections, so that no client of the node happens to hold one."""
 
@@ -51,31 +55,43 @@ NON_LOCAL = "Ensure that non-local NodePort traffic can flow"
 
 def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tuple[Op, ...]:
     """The node's Ruleset (tables filter and nat, IPv4) and its proxy process. Raises: InputError beyond 4,500 Service ports."""
-    ports = service_ports_by_family(cluster) if ports is None else ports
-    served = [port for port in ports["ip"] if port.front.protocol in (Protocol.TCP, Protocol.UDP)]
-    numbers = proxy_ports([port.front for port in served])
-    host_ip = next((address for address in node.addresses if address.version == 4), None)
-    if host_ip is None:
-        return ()
+    by_family = service_ports_by_family(cluster) if ports is None else ports
+    served = {family: [port for port in ports if _is_known(port.front)] for family, ports in by_family.items()}
+    numbers = proxy_ports([port.front for ports in served.values() for port in ports])
     netns = f"node/{node.meta.name}"
-    to_host = {key: Dnat(host_ip, number) for key, number in numbers.items()}
-    from_pods: dict[str, Statement] = dict(to_host)
-    if _redirects(cluster, node):
-        from_pods = {key: Redirect(number) for key, number in numbers.items()}
-    fronts = [port.front for port in served]
-    tables = (_filter(fronts, numbers), _nat(fronts, node, from_pods, to_host))
-    relay = Relay(netns, tuple(_relay_port(port, numbers[_key(port.front)]) for port in served))
+    tables: list[Table] = []
+    relayed: list[RelayPort] = []
+    for family, ports_here in served.items():
+        version = VERSIONS[family]
+        host_ip = next((address for address in node.addresses if address.version == version), None)
+        if host_ip is not None:
+            fronts = [port.front for port in ports_here]
+            to_host = {_key(front): Dnat(host_ip, numbers[_key(front)]) for front in fronts}
+            from_pods: dict[str, Statement] = dict(to_host)
+            if version == 4 and _redirects(cluster, node):
+                from_pods = {_key(front): Redirect(numbers[_key(front)]) for front in fronts}
+            tables += (_filter(family, fronts, numbers), _nat(family, fronts, from_pods, to_host))
+            relayed += (_relay_port(port, numbers[_key(port.front)], version) for port in ports_here)
     localnet = Sysctl(netns, "net/ipv4/conf/all/route_localnet", "0")
-    return (localnet, relay, Ruleset(netns, RulesetValue("iptables", tables, cluster.topology.cluster.proxy.backend)))
+    rules = RulesetValue("iptables", tuple(tables), cluster.topology.cluster.proxy.backend)
+    return (localnet, Relay(netns, tuple(relayed)), Ruleset(netns, rules))
+
+
+def _is_known(front: Frontend) -> bool:
+    return front.protocol in (Protocol.TCP, Protocol.UDP)
 
 
 def proxy_ports(fronts: list[Frontend]) -> dict[str, int]:
-    """The proxy process' own port of each Service port: by a hash of its name, so that it stays when others come and go."""
-    if len(fronts) > PORTS:
-        raise InputError(f"mode userspace: {len(fronts)} Service ports are more than the {PORTS} that a proxy process can have")
+    """The proxy process' own port of each Service port, one for both families.
+
+    By a hash of its name, so that it stays when others come and go.
+    """
+    keys = {_key(front) for front in fronts}
+    if len(keys) > PORTS:
+        raise InputError(f"mode userspace: {len(keys)} Service ports are more than the {PORTS} that a proxy process can have")
     numbers: dict[str, int] = {}
     taken: set[int] = set()
-    for key in sorted(_key(front) for front in fronts):
+    for key in sorted(keys):
         number = crc32(key.encode()) % PORTS
         while number in taken:
             number = (number + 1) % PORTS
@@ -90,7 +106,8 @@ def _key(front: Frontend) -> str:
 
 def _redirects(cluster: Cluster, node: Node) -> bool:
     """REDIRECT means the address of the incoming interface. Without a bridge pods come in through interfaces that have none:
-    then the rules are those of `kube-proxy --bind-address=NODE`.
+    then the rules are those of `kube-proxy --bind-address=NODE`. IPv6 always has those: until Linux 6.7 REDIRECT there takes any
+    address of the interface, its link-local one too.
     """
     off_bridge = (
         pod.node == node.meta.name and not pod.spec.host_network and not any(address in cidr for cidr in node.pod_cidrs)
@@ -101,14 +118,14 @@ def _redirects(cluster: Cluster, node: Node) -> bool:
     return cluster.topology.cluster.fabric == "bridge" and not any(off_bridge)
 
 
-def _relay_port(port: PortEndpoints, number: int) -> RelayPort:
+def _relay_port(port: PortEndpoints, number: int, version: Literal[4, 6]) -> RelayPort:
     """The old proxier read Endpoints objects: ready addresses, and nothing else about them."""
     front = port.front
     endpoints = tuple((endpoint.address, endpoint.port) for endpoint in port.endpoints if endpoint.ready)
-    return RelayPort(front.name, front.protocol, number, endpoints, front.affinity_s)
+    return RelayPort(front.name, front.protocol, number, endpoints, front.affinity_s, version)
 
 
-def _filter(fronts: list[Frontend], numbers: dict[str, int]) -> Table:
+def _filter(family: Family, fronts: list[Frontend], numbers: dict[str, int]) -> Table:
     jump = Rule((), (Jump("KUBE-NODEPORT-NON-LOCAL"),), NON_LOCAL)
     non_local = tuple(
         Rule((CtState(("new",)), *_match(front, numbers[_key(front)])), (Accept(),), front.name, front.owner)
@@ -116,7 +133,7 @@ def _filter(fronts: list[Frontend], numbers: dict[str, int]) -> Table:
         if front.node_port
     )
     return Table(
-        "ip",
+        family,
         "filter",
         (
             Chain("INPUT", (jump,), Base(Hook.INPUT, "filter", 0)),
@@ -127,7 +144,7 @@ def _filter(fronts: list[Frontend], numbers: dict[str, int]) -> Table:
     )
 
 
-def _nat(fronts: list[Frontend], node: Node, from_pods: dict[str, Statement], to_host: dict[str, Dnat]) -> Table:
+def _nat(family: Family, fronts: list[Frontend], from_pods: dict[str, Statement], to_host: dict[str, Dnat]) -> Table:
     def jumps(origin: str) -> tuple[Rule, ...]:
         return (
             Rule((), (Jump(f"KUBE-PORTALS-{origin}"),), PORTALS),
@@ -142,7 +159,7 @@ def _nat(fronts: list[Frontend], node: Node, from_pods: dict[str, Statement], to
         )
 
     return Table(
-        "ip",
+        family,
         "nat",
         (
             Chain("PREROUTING", jumps("CONTAINER"), Base(Hook.PREROUTING, "nat", -100)),

@@ -3,8 +3,9 @@
 import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from netlab.manifest import Step
@@ -33,6 +34,26 @@ class ProbeResult(Protocol):
     def json(self) -> dict[str, Any]: ...
 
 
+class LoadResult(Protocol):
+    """What became of a load's requests, as the contract has it."""
+
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def why(self) -> Sequence[str]: ...
+    def json(self) -> dict[str, Any]: ...
+
+
+class Load(Protocol):
+    """A load under way: stopped at the end of its block."""
+
+    def __enter__(self) -> "Load": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None: ...
+    def result(self, stop: bool = True) -> LoadResult: ...
+
+
 class Report(Protocol):
     """What `verify` found."""
 
@@ -49,6 +70,8 @@ class Lab(Protocol):
     def name(self) -> str: ...
     @property
     def probe(self) -> Callable[..., ProbeResult]: ...
+    @property
+    def load(self) -> Callable[..., Load]: ...
     @property
     def matrix(self) -> Callable[..., Sequence[ProbeResult]]: ...
     @property
@@ -72,17 +95,23 @@ class Lab(Protocol):
     @property
     def cluster(self) -> Callable[[], Cluster]: ...
     @property
+    def explain(self) -> Callable[..., dict[str, Any]]: ...
+    @property
     def down(self) -> Callable[[], None]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a step may use besides the lab. `directory` is the scenario's own; relative paths of the file start there."""
+    """What a step may use besides the lab. `directory` is the scenario's own; relative paths of the file start there.
+
+    take: run steps that stand inside a step, in order; the runner's.
+    """
 
     directory: Path
     namespace: str = "default"
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    take: "Callable[[Lab, Sequence[Step]], Sequence[StepRun]]" = field(default=lambda lab, steps: _nobody(steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +124,13 @@ class StepResult:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _nobody(steps: Sequence[Step]) -> "Sequence[StepRun]":
+    """Without a runner no step can be taken, and none may be passed over."""
+    if steps:
+        raise NotImplementedError("steps inside a step need a runner")
+    return ()
+
+
 def judged(why: Sequence[str], summary: str, details: Mapping[str, Any] | None = None) -> StepResult:
     """PASS when nothing is wrong, otherwise FAIL with the reasons."""
     return StepResult(Judgement.FAIL if why else Judgement.PASS, tuple(why), summary, details or {})
@@ -102,23 +138,30 @@ def judged(why: Sequence[str], summary: str, details: Mapping[str, Any] | None =
 
 @dataclass(frozen=True, slots=True)
 class StepRun:
-    """A step that was run, `seconds` long. `title` names it for people."""
+    """A step that was run, `seconds` long. `title` names it for people; `exhibits`: what was kept of it (exhibits.py)."""
 
     step: Step
     title: str
     result: StepResult
     seconds: float
+    exhibits: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_exhibits(self, exhibits: Mapping[str, Any]) -> "StepRun":
+        return replace(self, exhibits=exhibits)
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRun:
-    """One scenario in one proxy mode ('' = the topology's own)."""
+    """One scenario in one proxy mode ('' = the topology's own). `cluster`: as it began, where that was to be kept. `left`: the
+    lab is still up, and the run ended there."""
 
     name: str
     file: str
     proxy: str
     steps: tuple[StepRun, ...]
     seconds: float
+    cluster: Cluster | None = None
+    left: bool = False
 
     @property
     def verdict(self) -> Judgement:

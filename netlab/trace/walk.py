@@ -98,11 +98,14 @@ class _Walk:
         if len(trail.hops) >= MAX_HOPS:
             yield self._lost(place, packet, trail, "it goes round in circles until its TTL is used up")
             return
-        for branch in self._at(Hook.FORWARD, place, replace(packet, out_device=way.device)):
-            if branch.verdict != "accept":
-                yield self._judged(place, branch, trail.after(branch))
-            else:
-                yield from self._postrouting(place, branch.packet, way, trail.after(branch))
+        ways = (replace(way, others=()), *way.others)
+        trail = replace(trail, probability=trail.probability / len(ways))
+        for one in ways:
+            for branch in self._at(Hook.FORWARD, place, replace(packet, out_device=one.device)):
+                if branch.verdict != "accept":
+                    yield self._judged(place, branch, trail.after(branch))
+                else:
+                    yield from self._postrouting(place, branch.packet, one, trail.after(branch))
 
     def _postrouting(self, place: Place, packet: Packet, way: Way, trail: _Trail) -> Iterator[Path]:
         for branch in self._at(Hook.POSTROUTING, place, replace(packet, out_device=way.device), way):
@@ -132,7 +135,7 @@ class _Walk:
             if branch.verdict != "accept":
                 yield self._judged(place, branch, trail.after(branch))
             else:
-                relay = place.relays.get((branch.packet.protocol, branch.packet.port))
+                relay = place.relays.get((branch.packet.protocol, branch.packet.port, branch.packet.destination.version))
                 if relay is None:
                     yield self._arrived(place, branch.packet, trail.after(branch))
                 else:

@@ -18,7 +18,7 @@ from netlab.model import OutcomeKind
 from tests import spec
 from tests.live.test_spec import OWN_OF_NODE, SETTINGS, STEPPED, changed, probe, start, take
 from tests.spec import Case
-from tests.test_proxy_userspace import FOREIGN, NOT_ASKED, SINGLE, is_different, wanted
+from tests.test_proxy_userspace import FOREIGN, NOT_ASKED, SINGLE, is_different, name_of, wanted
 
 MODE = "userspace"
 FLOWS = 12
@@ -47,7 +47,7 @@ def by_settings() -> dict[str, list[Case]]:
     found: dict[str, list[Case]] = {}
     for case in CASES:
         found.setdefault(json.dumps(spec.topology_of(case), sort_keys=True, default=str), []).append(case)
-    return {f"{cases[0].id} and {len(cases) - 1} more": cases for cases in found.values()}
+    return {f"{name_of(cases[0])} and {len(cases) - 1} more": cases for cases in found.values()}
 
 
 @pytest.mark.parametrize("cases", by_settings().values(), ids=by_settings())
@@ -61,9 +61,11 @@ def test_cases(cases: list[Case], tmp_path: Path) -> None:
                 lab.delete(one["kind"].lower(), one["metadata"]["name"])
 
 
+@pytest.mark.parametrize("ipv6", [False, True], ids=["v4", "v6"])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_verdict_table(setting: str, tmp_path: Path) -> None:
+def test_verdict_table(setting: str, ipv6: bool, tmp_path: Path) -> None:
     cases = [case for case in spec.load_verdicts() if case.id.split("/")[0] == setting]
+    cases = list(map(spec.in_ipv6, cases)) if ipv6 else cases
     with start(cases[0], MODE, tmp_path) as lab:
         for case in cases:
             check(lab, case)
