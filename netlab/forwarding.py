@@ -1,8 +1,8 @@
 """`port-forward`: listens on an address of the caller and connects inside a pod, without a packet between the two networks.
 
-Theory. Two children are forked before anything listens. One joins the lab and opens sockets in the pod's network namespace when it
-is asked to; each goes back to the caller as a descriptor, which the caller then pumps against the client's. The other waits until
-the pod is gone. The caller itself stays where it is. As kubectl does, the connection goes to the pod's own localhost.
+Theory. Two children are forked before anything listens. One joins the lab and opens sockets in the pod's network namespace when
+it is asked to; each goes back to the caller as a descriptor, which the caller then pumps against the client's. The other
+waits until the pod is gone. The caller itself stays where it is. As kubectl does, the connection goes to the pod's own localhost.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import selectors
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from netlab.errors import InputError, LabGone
@@ -77,7 +78,7 @@ class Forwarding:
                 port = listener.getsockname()[1]
                 shown = f"[{address}]" if ":" in address else address
                 self._say(f"Forwarding from {shown}:{port} -> {forward.remote}")
-                self._watch(listener, lambda to=listener, remote=forward.remote: self._accept(to, remote))
+                self._watch(listener, partial(self._accept, listener, forward.remote))
         if not opened:
             wanted = ", ".join(f"{{{one.local} {one.remote}}}" for one in ports)
             raise InputError(f"unable to listen on any of the requested ports: [{wanted}]")
@@ -123,7 +124,7 @@ class Forwarding:
             return
         there, back = _Half(client, inside), _Half(inside, client)
         for half, other in ((there, back), (back, there)):
-            self._watch(half.source, lambda own=half, its=other: self._pump(own, its))
+            self._watch(half.source, partial(self._pump, half, other))
 
     def _connected(self, remote: int) -> tuple[socket.socket | None, str]:
         self._door.send(str(remote).encode())
@@ -155,7 +156,7 @@ class Forwarding:
     def _listen_for(self, half: _Half, other: _Half, events: int) -> None:
         """A direction that has ended and has nothing to write is not asked about any more."""
         known = half.source.fileno() in self._selector.get_map()
-        call = lambda own=half, its=other: self._pump(own, its)  # noqa: E731
+        call = partial(self._pump, half, other)
         if events and known:
             self._selector.modify(half.source, events, call)
         elif events:

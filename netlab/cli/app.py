@@ -154,7 +154,7 @@ def build(verbs: tuple[str, ...]) -> typer.Typer:
         if verb in GROUPS:
             app.add_typer(guard_all(module.app), name=verb)
         else:
-            function = getattr(module, verb, None) or getattr(module, f"{verb}_")
+            function = getattr(module, verb.replace("-", "_"), None) or getattr(module, f"{verb}_")
             app.command(verb, context_settings=getattr(module, "CONTEXT", {}).get(verb))(guard(function))
     return app
 

@@ -54,6 +54,8 @@ def last_lines(text: str, count: int) -> str:
 
 def _follow(running: "Lab", target: str, namespace: str, container: str | None, found: dict[str, object]) -> None:
     while not found["ended"] or found["text"]:
-        found = running.verb("logs", pod=target, namespace=namespace, container=container, offset=found["offset"], wait_s=WAIT_S)
+        found = running.verb(
+            "logs", pod=target, namespace=namespace, container=container, offset=found["offset"], run=found["run"], wait_s=WAIT_S
+        )
         sys.stdout.write(str(found["text"]))
         sys.stdout.flush()

@@ -115,13 +115,13 @@ def _statuses(pod: Pod, since: str, given: Mapping[str, Any], started: float) ->
     """initContainerStatuses and containerStatuses, one after the other."""
     if pod.statuses:
         both = zip(pod.all_containers, pod.statuses, strict=True)
-        return [_container_status(container, status, started) for container, status in both]
+        return [_container_status(container, status, started, container in pod.spec.init) for container, status in both]
     return [_given_status(pod, container, since, given) for container in pod.all_containers]
 
 
-def _container_status(container: Container, status: ContainerStatus, started: float) -> dict[str, Any]:
+def _container_status(container: Container, status: ContainerStatus, started: float, init: bool) -> dict[str, Any]:
     runs = status.state == "running"
-    succeeded = status.state == "ended" and status.last is not None and status.last.code == 0
+    succeeded = init and status.state == "ended" and status.last is not None and status.last.code == 0
     shown: dict[str, Any] = {
         "name": container.name,
         "image": container.image,

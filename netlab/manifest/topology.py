@@ -131,10 +131,20 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         fabric=data.get("fabric") or defaults.fabric,
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
+        backoff_s=_backoff(data.get("crashLoopBackOff") or {}, (place, "crashLoopBackOff"), report),
         # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
         dns=bool(data["dns"]) if data.get("dns") is not None else not given,
         cidrs_given=bool(given),
     )
+
+
+def _backoff(data: Json, place: Place, report: Report) -> tuple[float, float]:
+    first, most = ClusterConfig().backoff_s
+    initial = seconds(data["initial"]) if data.get("initial") is not None else first
+    longest = seconds(data["max"]) if data.get("max") is not None else max(most, initial)
+    if longest < initial:
+        report.problem((place, "max"), f"must not be less than initial ({initial:g}s)")
+    return initial, longest
 
 
 def _default_cidrs(key: str, plain: tuple[Network, ...], versions: Sequence[int]) -> tuple[Network, ...]:
