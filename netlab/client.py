@@ -455,6 +455,9 @@ class Lab:
     def host(self, name: str) -> View:
         return View(self, f"host/{name}")
 
+    def router(self) -> View:
+        return View(self, "router/router")
+
     def info(self) -> dict[str, Any]:
         return dict(self.request("GET", "/netlab/v1/info", timeout_s=ANSWER_S))
 

@@ -80,16 +80,31 @@ def build(cluster: Cluster) -> Plan:
     def environment(pod: Pod, container: Container) -> tuple[tuple[str, ...], Mapping[str, str]]:
         return variables.resolved(cluster, pod, container, discovery.environment(cluster, pod))
 
+    routes, rules = _joined(routing.plan(cluster), proxy.plan(cluster))
     return plan_of(
         chain(
             fabric.plan(cluster),
-            routing.plan(cluster),
+            routes,
             discovery.plan(cluster),
             volumes.plan(cluster),
-            proxy.plan(cluster),
+            rules,
             programs.plan(cluster, environment),
-        )
+        ),
     )
+
+
+def _joined(routes: Iterable[Op], rules: Iterable[Op]) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+    """Rules that a routing wants in the dialect of the proxy's are loaded with them: one namespace has one ruleset a dialect."""
+    extra = {op.identity: op for op in routes if isinstance(op, Ruleset)}
+    if not extra:
+        return tuple(routes), tuple(rules)
+    joined: list[Op] = []
+    for op in rules:
+        more = extra.pop(op.identity, None) if isinstance(op, Ruleset) else None
+        value = replace(op.value, tables=(*op.value.tables, *more.value.tables)) if more and isinstance(op, Ruleset) else None
+        joined.append(replace(op, value=value) if value and isinstance(op, Ruleset) else op)
+    alone = tuple(op for op in routes if not isinstance(op, Ruleset) or op.identity in extra)
+    return alone, tuple(joined)
 
 
 def plan_of(ops: Iterable[Op]) -> Plan:

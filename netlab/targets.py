@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import NoReturn, TypeVar
 
+from netlab import overlay
 from netlab.errors import InputError
 from netlab.model import Address, Cluster, Key, Pod, Protocol, Ref, Service, ServicePort
 
@@ -28,6 +29,7 @@ WORKLOADS = {
 }  # fmt: skip
 KINDS = {
     "pod": "pod", "po": "pod", "pods": "pod", "node": "node", "no": "node", "nodes": "node", "host": "host", "hosts": "host",
+    "router": "router",
     "svc": "svc", "service": "svc", "services": "svc", **dict.fromkeys(WORKLOADS, "workload"),
 }  # fmt: skip
 FORMS = "pod/NAME, node/NAME, host/NAME, deploy/NAME, rc/NAME, rs/NAME, ds/NAME, svc/NAME[:PORT], IP[:PORT], NAME[:PORT] or http://..."
@@ -118,7 +120,7 @@ def _object(text: str, namespace: str) -> ObjectTarget:
     kind = KINDS.get(kind_text.lower())
     if kind is None:
         raise InputError(f"{text}: unknown kind {kind_text!r}{_meant(kind_text, KINDS)}; a target is {FORMS}")
-    namespaced = kind not in ("node", "host")
+    namespaced = kind not in ("node", "host", "router")
     if not 1 <= len(parts) <= (2 if namespaced else 1) or not all(parts):
         raise InputError(f"{text}: expected {kind_text}/NAME{f' or {kind_text}/NAMESPACE/NAME' if namespaced else ''}")
     name, _, port = parts[-1].partition(":")
@@ -185,6 +187,12 @@ def _machine(cluster: Cluster, target: ObjectTarget, text: str) -> Ref:
             if target.name not in hosts:
                 _unknown(text, "host", target.name, hosts)
             return Ref("host", "", target.name)
+        case "router":
+            if not any(lan.routers for lan in cluster.topology.networks):
+                raise InputError(f"{text}: no network of this lab has a router")
+            if target.name != "router":
+                _unknown(text, "router", target.name, ["router"])
+            return Ref("router", "", "router")
         case kind:
             return _workload_pod(cluster, kind, target, text)
 
@@ -368,6 +376,8 @@ def addresses_of(cluster: Cluster, ref: Ref) -> tuple[Address, ...]:
             return pod.addresses
         case "node":
             return cluster.nodes[ref.name].addresses
+        case "router":
+            return tuple(address for lan in cluster.topology.networks for address in lan.routers)
         case _:
             return next(host.addresses for host in cluster.topology.hosts if host.name == ref.name)
 
@@ -400,7 +410,18 @@ def source_address(cluster: Cluster, sender: Ref, destination: Address) -> Addre
         for network in cluster.nodes[node].pod_cidrs:
             if destination in network and cluster.topology.cluster.fabric == "bridge":
                 return network[1]
+        found = _overlay_source(cluster, node, destination)
+        if found is not None:
+            return found
     return _lan_source(cluster, node, sender, destination, own)
+
+
+def _overlay_source(cluster: Cluster, node: str, destination: Address) -> Address | None:
+    """The node's address in the overlay, where that is the way to the destination; None without one."""
+    if not any(destination in cidr for name, other in cluster.nodes.items() if name != node for cidr in other.pod_cidrs):
+        return None
+    own = overlay.addresses(cluster, cluster.nodes[node])
+    return next((address for address in own if address.version == destination.version), None)
 
 
 def _lan_source(cluster: Cluster, node: str, sender: Ref, destination: Address, own: tuple[Address, ...]) -> Address:
@@ -416,7 +437,7 @@ def _lan_source(cluster: Cluster, node: str, sender: Ref, destination: Address, 
         hops += [a for other in others if any(destination in cidr for cidr in other.pod_cidrs) for a in other.addresses]
         machines = [other.addresses for other in others] + [host.addresses for host in cluster.topology.hosts]
         hops += [address for addresses in machines if destination in addresses for address in addresses]
-    else:
+    elif sender.kind == "host":
         host = next(host for host in cluster.topology.hosts if host.name == sender.name)
         routes = sorted(host.routes, key=lambda route: -route[0].prefixlen)
         hops += [via for network, via in routes if destination in network]

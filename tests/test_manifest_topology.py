@@ -118,7 +118,7 @@ MISTAKES = [
     ("unknown key", "nodse: 3", "t.yaml:1:1: nodse: unknown field; did you mean nodes?"),
     ("unknown mode", "cluster: {proxy: {mode: iptable}}", 'cluster.proxy.mode: "iptable" is not one of iptables, nftables'),
     ("mode of a later version", "cluster: {proxy: {mode: ipvs}}", "t.yaml:1:25: cluster.proxy.mode: ipvs is not built yet"),
-    ("routing of a later version", "cluster: {routing: bgp}", "bgp is not built yet"),
+    ("routing of a later version", "cluster: {routing: rip}", "static, vxlan"),
     ("unknown fabric", "cluster: {fabric: bridged}", "did you mean bridge?"),
     ("detectLocal in small letters", "cluster: {proxy: {detectLocal: clustercidr}}", "did you mean ClusterCIDR?"),
     ("host bits", "cluster: {podCIDR: 10.244.0.1/16}", "did you mean 10.244.0.0/16?"),

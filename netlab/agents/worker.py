@@ -11,6 +11,7 @@ from typing import Any
 from netlab.agents import asking
 from netlab.kernel import agent, context
 from netlab.kernel.namespaces import children_in
+from netlab.ops import Learned
 from netlab.plan import Plan
 
 
@@ -28,9 +29,20 @@ def serve(sock: socket.socket) -> None:
             "flush_conntrack": flush_conntrack,
             "ask": asking.ask,
             "remove": remove,
+            "wait_learned": wait_learned,
             **state.methods(),
         },
     )
+
+
+def wait_learned(
+    paths: Mapping[str, str], wanted: Sequence[Learned], gone: Sequence[Learned], deadline_s: float, sockets: Mapping[str, str]
+) -> list[str]:
+    """Wait until the kernel holds what routing daemons are expected to have learned; [] or what is wrong, sessions first."""
+    from netlab.kernel import learned
+
+    problems = learned.wait(paths, wanted, gone, deadline_s)
+    return [*learned.sessions(sockets), *problems] if problems else []
 
 
 def run(place: context.Place, command: Sequence[str], stdin: str, timeout_s: float | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""logs: what the programs of a pod printed."""
+"""logs: what the programs of a pod, or a daemon, printed."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,13 @@ WAIT_S = 30.0
 
 
 def logs(
-    pod: Annotated[str, typer.Argument(metavar="POD", help="A pod's name, pod/NAME, or a workload: its first pod.")],
+    pod: Annotated[
+        str,
+        typer.Argument(
+            metavar="POD|MACHINE", help="A pod's name, pod/NAME, or a workload: its first pod; node/NAME, router/router."
+        ),
+    ],
+    daemon: Annotated[str | None, typer.Argument(metavar="[DAEMON]", help="A daemon of the machine: bird.")] = None,
     container: Annotated[str | None, typer.Option("-c", "--container", metavar="CONTAINER")] = None,
     previous: Annotated[bool, typer.Option("-p", "--previous", help="What the run before the last restart printed.")] = False,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the container has ended, or Ctrl-C.")] = False,
@@ -24,7 +30,7 @@ def logs(
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> None:
-    """What the program of a pod printed.
+    """What the program of a pod printed, or a daemon of a machine.
 
     \b
     Examples:
@@ -32,9 +38,11 @@ def logs(
       netlab logs deploy/looping --tail 20 -f
       netlab logs web -c init
       netlab logs web --previous
+      netlab logs node/node-170 bird
     """
     target = pod if "/" in pod else f"pod/{pod}"
     running = output.attach(lab)
+    container = container or daemon
     found = running.verb("logs", pod=target, namespace=namespace, container=container, previous=previous)
     text = last_lines(found["text"], tail)
     sys.stdout.write(text)

@@ -108,7 +108,9 @@ CASCADE = {"true": "background", "false": "orphan"}
 def get(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND[,KIND...]|KIND/NAME", help="po, svc, deploy, ...; hosts, links, routes, rules, conntrack."),
+        typer.Argument(
+            metavar="KIND[,KIND...]|KIND/NAME", help="po, svc, deploy, ...; hosts, links, routes, rules, conntrack, daemons."
+        ),
     ],
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME")] = None,
     all_namespaces: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Objects of every namespace.")] = False,
@@ -163,7 +165,7 @@ def show(found: Sequence[tuple[str, list[Json]]], everywhere: bool, namespace: s
         output.message("No resources found" if everywhere else f"No resources found in {namespace} namespace.")
     now = datetime.now(UTC)
     for at, items in enumerate(groups):
-        if items[0]["kind"] in ("Link", "Route", "Rule", "Conntrack"):
+        if items[0]["kind"] in ("Link", "Route", "Rule", "Conntrack", "Daemon"):
             from netlab.cli import kernel_objects
 
             print(("\n" if at else "") + kernel_objects.text(items), end="")
@@ -317,7 +319,7 @@ def identity(kind: str, api_version: str = "") -> str:
 def fetch(running: "Lab", kind: str, name: str | None, namespace: str | None, selector: str) -> list[Json]:
     """Objects of a kind: Kubernetes' from the API, netlab's own from the topology (hosts) and the kernel (the others)."""
     match kind:
-        case "hosts" | "links" | "routes" | "rules" | "conntrack":
+        case "hosts" | "links" | "routes" | "rules" | "conntrack" | "daemons":
             from netlab.cli import kernel_objects
 
             return kernel_objects.fetch(running, kind, name)

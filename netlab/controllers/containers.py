@@ -266,7 +266,7 @@ def _message(both: Sequence[Both], ready: bool, phase: str) -> str:
         if last is not None and (status.state == "waiting" or (status.state == "ended" and last.code)):
             return f"container {status.name} ended with exit code {last.code}"
         if status.reason == "CreateContainerConfigError":
-            return f"container {status.name}: {status.message}"
+            return status.message if len(both) == 1 else f"container {status.name}: {status.message}"
         if status.state == "running" and status.message and not status.ready:
-            return f"container {status.name}: {status.message}"
+            return status.message if len(both) == 1 else f"container {status.name}: {status.message}"
     return ""

@@ -74,7 +74,8 @@ def pod_status(
     if phase in ("Succeeded", "Failed"):
         statuses = tuple(replace(one, state="ended", ready=False, due=None, stopping=None) for one in statuses)
     elif ready is not None:
-        statuses = tuple(replace(one, ready=ready and one.state == "running") for one in statuses)
+        words = message or ""
+        statuses = tuple(replace(one, ready=ready and one.state == "running", message=words) for one in statuses)
     is_ready = pod.ready if ready is None else ready
     after = replace(
         pod,

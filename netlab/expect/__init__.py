@@ -11,13 +11,15 @@ answer must then find its way back, and must pass every node that rewrote the pa
 the source kept, the answer of a pod on another node takes its own way.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 from netlab.expect.deciding import decide
 from netlab.expect.places import lab_of, place_of
 from netlab.expect.policy import Packet, device_of_pods
 from netlab.expect.walk import send
-from netlab.model import Cluster, Flow, Outcome, OutcomeKind
+from netlab.model import Backend, Cluster, Flow, Outcome, OutcomeKind
 
 Origin = Literal["pod", "node", "external"]
 
@@ -48,8 +50,18 @@ def expect(cluster: Cluster, flow: Flow) -> Outcome:
         kind = OutcomeKind.DELIVERED
     else:
         kind = OutcomeKind.REJECTED if OutcomeKind.REJECTED in fates else OutcomeKind.DROPPED
-    backends = tuple(sorted({end.backend for end in ends if end.backend is not None}))
+    backends = _merged(end.backend for end in ends if end.backend is not None)
     reasons = dict.fromkeys(end.why for end in ends if end.why)
     spreads = {end.spread for end in ends}
     spread: Literal["random", "turns", "any"] = "any" if "any" in spreads else "turns" if "turns" in spreads else "random"
     return Outcome(kind, backends, any(end.affinity for end in ends), "; ".join(reasons), spread)
+
+
+def _merged(backends: Iterable[Backend]) -> tuple[Backend, ...]:
+    """Each backend once, with all the sources that it may see: it may be reached through several nodes."""
+    found: dict[Backend, Backend] = {}
+    for one in backends:
+        known = found.get(one)
+        sources = one.sources if known is None else tuple(dict.fromkeys((*known.sources, *one.sources)))
+        found[one] = replace(known or one, sources=sources)
+    return tuple(sorted(found.values()))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from netlab.expect.deciding import decide
 from netlab.expect.health import checks_health
-from netlab.expect.places import Arrived, Hop, Lab, Lost, next_place
+from netlab.expect.places import Arrived, Hop, Lab, Lost, is_bgp, next_place, next_places
 from netlab.expect.policy import Decision, Packet, local_addresses
 from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
 
@@ -68,7 +68,20 @@ def _forward(
 
     `note`: what else is said if it is lost. `through`: it came from elsewhere, and `place` is a node, which tracks it.
     """
-    hop = next_place(lab, place, packet.destination)
+    hops = next_places(lab, place, packet.destination)
+    if len(hops) == 1:
+        yield from _to(lab, place, packet, trail, hops[0], note, through)
+        return
+    ways = [tuple(_to(lab, place, packet, trail, hop, note, through)) for hop in hops]
+    # Each way chooses for itself: backends are equally likely only if all choose from the same, and none keeps turns or clients.
+    chosen = {tuple(sorted((end.backend.address, end.backend.port) for end in way if end.backend)) for way in ways}
+    uneven = len(chosen) > 1 or any(end.affinity or end.spread != "random" for way in ways for end in way)
+    for end in (end for way in ways for end in way):
+        yield replace(end, affinity=False, spread="any") if uneven else end
+
+
+def _to(lab: Lab, place: Ref, packet: Packet, trail: Trail, hop: Hop | Lost | Arrived, note: str, through: bool) -> Iterator[End]:
+    """The packet takes one of its ways."""
     match hop:
         case Arrived():
             yield _arrived(lab, place, packet, trail)
@@ -104,6 +117,8 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
                 rewritten, further = _rewrite(lab, place, packet, backend, trail)
                 further = replace(further, affinity=trail.affinity or decision.affinity)
                 yield from _forward(lab, place, rewritten, further, through=device != "")
+        case OutcomeKind.NOT_HANDLED if device != "" and _would_circle(lab, packet):
+            yield _lost(trail, packet, DROPPED, f"{decision.why}; {place} drops it, because the router would send it back")
         case OutcomeKind.NOT_HANDLED:
             yield from _forward(lab, place, packet, trail, decision.why, through=device != "")
         case refusal:
@@ -113,6 +128,11 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
             problem = _way_back(lab, place, packet, trail, REJECTED) if told else ""
             why = f"{decision.why}; {problem}" if problem else decision.why
             yield _lost(trail, packet, REJECTED if told and not problem else DROPPED, why)
+
+
+def _would_circle(lab: Lab, packet: Packet) -> bool:
+    """With BGP the router sends what is for a Service network to a node: a node forwards none of it."""
+    return is_bgp(lab.cluster) and any(packet.destination in cidr for cidr in lab.cluster.topology.cluster.service_cidrs)
 
 
 def _relayed(lab: Lab, place: Ref, packet: Packet, decision: Decision, trail: Trail) -> Iterator[End]:

@@ -27,6 +27,7 @@ PACKAGES = {
     "tcpdump": "tcpdump",
     "curl": "curl",
     "newuidmap": "uidmap",
+    "bird": "bird2",
 }
 """Program -> the Debian and Ubuntu package that has it; everything named ip*tables* is in iptables."""
 _USES = {
@@ -38,6 +39,7 @@ _USES = {
     "conntrack": "looking around with `netlab exec`",
     "ipset": "the ipvs mode",
     "curl": "the examples",
+    "bird": "`routing: bgp`",
     "newuidmap": "more than one user inside a lab that an ordinary user runs",
 }
 _NEEDED = ("iptables-nft-restore",)

@@ -26,7 +26,9 @@ _FALLBACK = frozenset(
     ("lo", "tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0", "teql0", "ifb0", "ifb1")
 )
 """Devices that some kernels put into every new namespace (net.core.fb_tunnels_only_for_init_net)."""
-_KERNEL_MADE, _ROUTING_DAEMONS = frozenset({1, 2, 9}), frozenset({12, 42, 186, 187, 188, 189, 192})
+_KERNEL_MADE = frozenset({1, 2, 9})
+LEARNED = frozenset({12, 42, 186, 187, 188, 189, 192})
+"""Routes of routing daemons, by their protocol number (linux/rtnetlink.h; 12 is BIRD's)."""
 _NOPREFIXROUTE, _PERMANENT = 0x200, 0x80
 _UNICAST, _BLACKHOLE = 1, 6
 
@@ -226,7 +228,7 @@ def _routes(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
         elif not wanted.is_down(op.device) or op.type == "blackhole":
             yield f"route {_planned(op)} is missing", op.identity
     for route in there:
-        if id(route) not in matched and route.protocol not in _ROUTING_DAEMONS:
+        if id(route) not in matched and route.protocol not in LEARNED:
             identity = ("route", netns, str(route.destination), str(route.metric))
             yield f"route {_shown(route, facts)} is not planned", identity
     yield from _connected(wanted, facts)
@@ -242,7 +244,7 @@ def _learned(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
 
 def learned_problem(op: Learned, routes: Sequence[listing.Route], links: Mapping[int, listing.Link]) -> str:
     """'' when the route is there with exactly its hops; else what is wrong."""
-    there = [route for route in routes if route.destination == op.destination and route.protocol in _ROUTING_DAEMONS]
+    there = [route for route in routes if route.destination == op.destination and route.protocol in LEARNED]
     if not there:
         return f"route {op.destination} has not been learned"
     found = {(gateway, links[index].name if index in links else "") for gateway, index, _ in there[0].hops}

@@ -56,7 +56,7 @@ class Api:
     def _answer(self, request: http.Request, respond: http.Respond, response: http.Response, settle: bool = True) -> None:
         """A change is answered when the lab has settled: what is new answers, and its rules are in the kernel."""
         if settle and request.method != "GET":
-            self._lab.readiness.when_settled(lambda: respond(response))
+            self._lab.when_settled(lambda problem: respond(response if problem is None else status_response(problem)))
         else:
             respond(response)
 
@@ -198,6 +198,7 @@ NOW: dict[str, Now] = {
     "fault": verbs.fault,
     "endpoints": verbs.endpoints,
     "processes": verbs.processes,
+    "daemons": lambda lab, body: lab.daemons.rows(),
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }

@@ -28,6 +28,7 @@ from netlab.kernel import agent, rule_texts
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
+from netlab.lab import daemons as programs
 from netlab.lab import directory as directories
 from netlab.lab.agents import Agents
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
@@ -69,7 +70,7 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         _collect_less()
         Api(lab, _listener(directory))
         (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
-        lab.readiness.when_settled(lambda: _ready(lab, start))
+        lab.when_settled(lambda problem: _ready(lab, start, problem))
     except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             error = MachineError(
@@ -94,9 +95,13 @@ def _collect_less() -> None:
     gc.enable()
 
 
-def _ready(lab: "Lab", start: socket.socket) -> None:
+def _ready(lab: "Lab", start: socket.socket, problem: NetlabError | None) -> None:
     """Tell the starter. The lab ends when the starter does (its end of the socket closes), unless it says `RELEASE` before."""
     try:
+        if problem is not None:
+            agent.send(start, ("error", problem))
+            lab.loop.stop()
+            return
         agent.send(start, ("ready", lab.info()))
     except OSError:
         lab.loop.stop()
@@ -165,14 +170,17 @@ class Lab:
         self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
         if spec.topology.cluster.dns:
             self._start_dns()
+        self.daemons = programs.Daemons(loop, self.files, self.netns_path, self.log)
         self.relays = Relays(loop, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process)
         self.sandboxes = Sandboxes(loop, self.files, self.proc_pid, self._remove_directory)
         self._until: list[tuple[Callable[[Cluster], bool], Callable[[], None]]] = []
         self._due: float | None = None  # the moment on the lab's clock for which a timer runs
+        from netlab.lab.learning import Learning
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
         self.readiness = Readiness(self)
+        self.learning = Learning(self)
         self.loads: dict[int, Loading] = {}
 
     def info(self) -> dict[str, Any]:
@@ -204,13 +212,23 @@ class Lab:
         new = plan.build(cluster)
         self.journal.changed(self.cluster, cluster)
         difference = plan.diff(self.plan, new)
+        for op in difference.added:
+            if isinstance(op, ops.Daemon):
+                programs.check(op)
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
+        self.learning.update(
+            tuple(op for op in self.plan.ops.values() if isinstance(op, ops.Learned) and op.identity not in new.ops)
+        )
         self.plan = new
         self.sandboxes.update(cluster.pods.values())
         self.readiness.update()
         self._wait_for_due()
         self._tell_waiting()
+
+    def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
+        """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
+        self.readiness.when_settled(lambda: self.learning.when_learned(call))
 
     def try_change(self, cluster: Cluster) -> None:
         """As `change`, for what happens by itself: a refusal is logged and tried again, because nobody waits for the answer."""
@@ -247,6 +265,9 @@ class Lab:
         added, removed = difference.added, difference.removed
         self._write_files(op for op in added if isinstance(op, ops.File))
         self.kernel.apply((), [op for op in added if _is_link_level(op)])
+        for op in added:
+            if isinstance(op, ops.Daemon):
+                self.daemons.run(op)
         self._listen([op for op in added if isinstance(op, ops.Listener)])
         self._tell_names()
         relays = [op for op in added if isinstance(op, ops.Relay)]
@@ -258,6 +279,8 @@ class Lab:
         for op in removed:
             if isinstance(op, ops.Process):
                 self.processes.stop(op)  # its container is gone, or its program has ended by itself
+            elif isinstance(op, ops.Daemon):
+                self.daemons.stop(op)
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
@@ -400,4 +423,4 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay)
+    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.Learned)

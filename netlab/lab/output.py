@@ -9,7 +9,7 @@ from netlab.images import runs_program
 from netlab.lab.holder import Lab
 from netlab.lab.verbs import container_of
 from netlab.model import Container, ContainerStatus, Key, Ref
-from netlab.targets import resolve_sender
+from netlab.targets import netns_of, resolve_sender
 
 Later = Callable[[bool, Any], None]
 LOOK_S = 0.05
@@ -25,7 +25,8 @@ def logs(lab: Lab, body: Mapping[str, Any], later: Later) -> None:
     """
     ref = resolve_sender(lab.cluster, body["pod"], body.get("namespace", "default"))
     if ref.kind != "pod":
-        raise InputError(f"{ref}: only pods have logs")
+        later(True, _daemon_log(lab, netns_of(lab.cluster, ref), body.get("container")))
+        return
     container = container_of(lab, ref, body.get("container"))
     if not runs_program(container):
         later(True, {"text": "", "offset": 0, "run": 0, "ended": True,
@@ -36,6 +37,17 @@ def logs(lab: Lab, body: Mapping[str, Any], later: Later) -> None:
         raise ApiError(400, "BadRequest", f'previous terminated container "{container.name}" in pod "{ref.name}" not found')
     waited = _Waiting(lab, ref, container, path, int(body.get("offset", 0)), int(body.get("run", 0)), later)
     waited.look(lab.loop.now() + float(body.get("wait_s", 0)))
+
+
+def _daemon_log(lab: Lab, netns: str, name: str | None) -> dict[str, Any]:
+    """What a daemon of a machine printed; without a name its first one."""
+    names = lab.daemons.names(netns)
+    if not names or (name is not None and name not in names):
+        there = f"it has {', '.join(names)}" if names else "only pods and machines with daemons have logs"
+        raise InputError(f"{netns}: no daemon {name or 'runs there'}; {there}")
+    path = lab.daemons.log_path(netns, name or names[0])
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return {"text": text, "offset": 0, "run": 0, "ended": True, "note": ""}
 
 
 class _Waiting:

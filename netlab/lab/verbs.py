@@ -13,7 +13,7 @@ from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
-from netlab.ops import Listener, Process, Relay, Ruleset, Veth
+from netlab.ops import Daemon, Listener, Process, Relay, Ruleset, Veth
 from netlab.targets import netns_of, resolve_sender
 
 Body = Mapping[str, Any]
@@ -91,7 +91,11 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
 
 def processes(lab: Lab, body: Body) -> dict[str, Any]:
     """The lab's processes by name, with their pids in the lab's pid namespace."""
-    return {"agents": {**lab.agents.pids(), **lab.relays.pids()}, "containers": lab.processes.pids()}
+    return {
+        "agents": {**lab.agents.pids(), **lab.relays.pids()},
+        "daemons": lab.daemons.pids(),
+        "containers": lab.processes.pids(),
+    }
 
 
 def fault(lab: Lab, body: Body) -> dict[str, Any]:
@@ -199,5 +203,5 @@ def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
     wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay)], extra)
-    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay)), ()))
+    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay | Daemon)], extra)
+    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay | Daemon)), ()))

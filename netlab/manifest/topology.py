@@ -285,6 +285,8 @@ def _client(cluster: ClusterConfig, lans: Sequence[Lan], nodes: Sequence[NodeSpe
     here = tuple(own for lan in lans[:1] for cidr in lan.cidrs for own in _twins(_CLIENT, cidr))
     gateways = {address.version: address for address in reversed(nodes[0].addresses)}
     destinations = (*cluster.service_cidrs, *cluster.pod_cidrs)
+    if cluster.routing == "bgp":
+        return HostSpec("client", here)  # the router knows the way
     routes = tuple((network, gateways[network.version]) for network in destinations if network.version in gateways)
     return HostSpec("client", here, routes)
 

@@ -13,7 +13,7 @@ from netlab.manifest.meta import Json
 from netlab.manifest.problems import Place, Report, did_you_mean, written
 from netlab.model import Address, HostSpec, Network, NodeSpec, Topology
 
-_NOT_BUILT = {"routing": ("bgp",), "mode": ("ipvs",)}
+_NOT_BUILT = {"mode": ("ipvs",)}
 _RESERVED = ("router", "localhost")
 
 

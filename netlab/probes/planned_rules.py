@@ -67,14 +67,15 @@ class PlannedRules:
     def __init__(self, plan: Plan) -> None:
         self._tables: dict[tuple[str, str], Table] = {}
         self._chains: dict[tuple[str, str, str], Chain] = {}
-        self._dialects: dict[str, str] = {}
+        self._dialects: dict[tuple[str, str], str] = {}
         self._lines: dict[str, Mapping[str, tuple[str, ...]]] = {}
         self._rulesets: dict[str, Ruleset] = {}
         for op in plan.ops.values():
             if isinstance(op, Ruleset):
-                self._dialects[op.netns] = op.value.dialect
-                self._rulesets[op.netns] = op
+                if op.value.dialect == "iptables":
+                    self._rulesets[op.netns] = op
                 for table in op.value.tables:
+                    self._dialects[op.netns, table.name] = op.value.dialect
                     if table.family == "ip":
                         self._tables[op.netns, table.name] = table
                         self._chains.update({(op.netns, table.name, chain.name): chain for chain in table.chains})
@@ -96,7 +97,7 @@ class PlannedRules:
         return None if chain is None or met.position < 0 else self._index(chain, met)
 
     def _index(self, chain: Chain, met: RuleMet) -> int | None:
-        if self._dialects.get(met.netns) == "iptables" and met.text:
+        if self._dialects.get((met.netns, met.table)) == "iptables" and met.text:
             planned = self._planned_lines(met.netns, met.table, met.chain)
             if 0 <= met.position < len(planned) and planned[met.position] == met.text:
                 return met.position
