@@ -43,7 +43,7 @@ def gateway(node: Node, family: Family = "IPv4") -> Address | None:
 
 
 def free_pod_addresses(cluster: Cluster, node: Node, family: Family = "IPv4") -> Iterator[Address]:
-    """The free addresses of the node's podCIDR, from behind the one given out last, without network, gateway and broadcast address.
+    """The free addresses of the node's podCIDR, from behind the one given out last. Not those of network, gateway and broadcast.
 
     Going round is what the CNI plugin host-local does: the address of a pod that is gone is not another's the moment after.
     """

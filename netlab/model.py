@@ -593,7 +593,7 @@ class Cluster:
     links_down: frozenset[tuple[str, str]] = frozenset()
     """Faults in force: (netns, device) pairs whose link is set down."""
     last_addresses: Mapping[tuple[str, str], Address] = NOTHING
-    """(node, family) -> the pod address that was given out last: the next pod gets the next one, so that none is used again soon."""
+    """(node, family) -> the pod address that was given out last: the next pod gets the one after it."""
     clock: float = 0.0
     serial: int = 0
     """Counts the objects that the controllers made: generated names and uids come from it, so that none is used twice."""

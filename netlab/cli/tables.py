@@ -165,7 +165,7 @@ def pod_cells(item: Json, now: datetime, wide: bool) -> Cells:
     statuses = [*sidecars(item), *(status(item).get("containerStatuses") or ())]
     total = len(sidecars(item)) + len(spec(item).get("containers") or ())
     ready = sum(1 for one in statuses if one.get("ready"))
-    if init_status(item):  # until then kubectl counts the restarts of init containers
+    if init_status(item) and not has_condition(item, "Initialized"):  # until then kubectl counts the restarts of init containers
         statuses = list(status(item).get("initContainerStatuses") or ())
     restarts = sum(int(one.get("restartCount", 0)) for one in statuses)
     ends = [
@@ -191,7 +191,8 @@ def pod_cells(item: Json, now: datetime, wide: bool) -> Cells:
 def pod_status(item: Json) -> str:
     """STATUS of a pod: its phase, unless a container waits or has ended for a reason, or it is being deleted."""
     word = str(status(item).get("reason") or status(item).get("phase") or "Unknown")
-    if initialising := init_status(item):
+    initialising = init_status(item)
+    if initialising and not has_condition(item, "Initialized"):
         return "Terminating" if meta(item).get("deletionTimestamp") else initialising
     running = False
     for one in reversed(status(item).get("containerStatuses") or []):
@@ -234,7 +235,11 @@ def init_status(item: Json) -> str:
 
 
 def ready_condition(item: Json) -> bool:
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in status(item).get("conditions") or ())
+    return has_condition(item, "Ready")
+
+
+def has_condition(item: Json, name: str) -> bool:
+    return any(one.get("type") == name and one.get("status") == "True" for one in status(item).get("conditions") or ())
 
 
 def service_cells(item: Json, now: datetime, wide: bool) -> Cells:

@@ -11,6 +11,7 @@ from netlab.expect.deciding import decide
 from netlab.expect.health import checks_health
 from netlab.expect.places import Arrived, Hop, Lab, Lost, is_bgp, next_place, next_places
 from netlab.expect.policy import Decision, Packet, local_addresses
+from netlab.images import probed_ports, runs_program
 from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
 
 DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
@@ -247,13 +248,17 @@ def _addresses(lab: Lab, place: Ref) -> tuple[Address, ...]:
 
 
 def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | None, str]:
-    """The built-in responder listens on every declared containerPort; what a command listens on, nobody can tell."""
-    running = [p for p in pods if p.phase == "Running" and (p.serving or not p.terminating)]
-    containers = [(pod, container) for pod in running for container in pod.spec.containers]
+    """The built-in responder listens on every declared containerPort, and where its container is probed, for as long as the
+    container runs; what a command listens on, nobody can tell.
+    """
+    containers = [(pod, container) for pod in pods for container, _ in pod.running()]
     wanted = (packet.port, packet.protocol)
-    if any((port.port, port.protocol) == wanted for _, c in containers if not c.command for port in c.ports):
+    answered = [container for _, container in containers if not runs_program(container)]
+    if any((port.port, port.protocol) == wanted for container in answered for port in container.ports):
         return DELIVERED, ""
-    own = next((pod for pod, container in containers if container.command), None)
+    if packet.protocol is Protocol.TCP and any(packet.port in probed_ports(container) for container in answered):
+        return DELIVERED, ""
+    own = next((pod for pod, container in containers if runs_program(container)), None)
     if own is not None:
         return None, f"{own.ref} runs a command of its own; whether it listens is not known"
     return REJECTED, "nobody listens there"

@@ -35,7 +35,7 @@ def logs(lab: Lab, body: Mapping[str, Any], later: Later) -> None:
     path = lab.processes.log_path(ref, container.name, bool(body.get("previous")))
     if body.get("previous") and not path.exists():
         raise ApiError(400, "BadRequest", f'previous terminated container "{container.name}" in pod "{ref.name}" not found')
-    waited = _Waiting(lab, ref, container, path, int(body.get("offset", 0)), int(body.get("run", 0)), later)
+    waited = _Waiting(lab, ref, container, path, int(body.get("offset", 0)), body.get("run"), later)
     waited.look(lab.loop.now() + float(body.get("wait_s", 0)))
 
 
@@ -53,28 +53,38 @@ def _daemon_log(lab: Lab, netns: str, name: str | None) -> dict[str, Any]:
 class _Waiting:
     """One reader of one file."""
 
-    def __init__(self, lab: Lab, ref: Ref, container: Container, path: Path, offset: int, run: int, later: Later) -> None:
+    def __init__(self, lab: Lab, ref: Ref, container: Container, path: Path, offset: int, run: int | None, later: Later) -> None:
         self._lab, self._ref, self._container, self._path, self._later = lab, ref, container, path, later
         self._offset, self._run = offset, run
 
     def look(self, deadline: float) -> None:
-        size = self._path.stat().st_size if self._path.exists() else 0
         status = self._status()
-        if status is not None and status.state == "running" and status.restarts != self._run:
-            self._offset, self._run = 0, status.restarts
-        ended = status is None or status.state == "ended"
-        if size <= self._offset and not ended and self._lab.loop.now() < deadline:
-            self._lab.loop.after(LOOK_S, lambda: self.look(deadline))
-            return
         data = b""
-        if size > self._offset:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        text = data.decode(errors="replace")
-        self._later(True, {"text": text, "offset": self._offset + len(data), "run": self._run, "ended": ended, "note": ""})
+        if status is not None and status.state == "running" and status.restarts != self._run:
+            if self._run is not None:  # another run has begun: what the one before it printed last, then its own
+                data, _ = _read(self._lab.processes.log_path(self._ref, self._container.name, previous=True), self._offset)
+                self._offset = 0
+            self._run = status.restarts
+        more, self._offset = _read(self._path, self._offset)
+        data += more
+        ended = status is None or status.state == "ended"
+        if data or ended or self._lab.loop.now() >= deadline:
+            text = data.decode(errors="replace")
+            self._later(True, {"text": text, "offset": self._offset, "run": self._run, "ended": ended, "note": ""})
+        else:
+            self._lab.loop.after(LOOK_S, lambda: self.look(deadline))
 
     def _status(self) -> ContainerStatus | None:
         """How the container is; None when its pod is gone."""
         pod = self._lab.cluster.pods.get(Key(self._ref.namespace, self._ref.name))
         return next((one for one in pod.statuses if one.name == self._container.name), None) if pod is not None else None
+
+
+def _read(path: Path, offset: int) -> tuple[bytes, int]:
+    """(what the file holds behind the offset, the new offset)"""
+    if not path.exists():
+        return b"", offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    return data, offset + len(data)

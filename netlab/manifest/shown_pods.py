@@ -87,7 +87,7 @@ def _conditions(pod: Pod, since: str) -> list[dict[str, Any]]:
     ready = pod.ready and not done
     states = {
         "PodReadyToStartContainers": bool(pod.addresses),
-        "Initialized": bool(pod.node) and (not pod.spec.init or pod.phase != "Pending"),
+        "Initialized": bool(pod.node) and (not pod.spec.init or _is_initialized(pod)),
         "Ready": ready,
         "ContainersReady": ready,
         "PodScheduled": bool(pod.node),
@@ -109,6 +109,13 @@ def _conditions(pod: Pod, since: str) -> list[dict[str, Any]]:
             condition["message"] = pod.message
         conditions.append(condition)
     return conditions
+
+
+def _is_initialized(pod: Pod) -> bool:
+    """Whether its init containers have all succeeded once: the others have begun."""
+    if not pod.statuses:
+        return pod.phase != "Pending"
+    return any(status.state != "waiting" or status.last is not None for status in pod.statuses[len(pod.spec.init) :])
 
 
 def _statuses(pod: Pod, since: str, given: Mapping[str, Any], started: float) -> list[dict[str, Any]]:
