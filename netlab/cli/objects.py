@@ -75,7 +75,8 @@ def delete(
     for kind, name, where, version in targets:
         try:
             cascading = "orphan" if mode == "orphan" else "background"
-            leaving.append(running.delete(kind, name, where, cascading, grace_s=seconds, wait=False))
+            deleted = running.delete(kind, name, where, cascading, grace_s=seconds, wait=False)
+            leaving += [deleted] if kind in ("pods", "Pod") else []
             print(f'{identity(kind, version)} "{name}" {"force " if seconds == 0 else ""}deleted', flush=True)
         except ApiError as error:
             if error.code != 404:
