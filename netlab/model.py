@@ -79,6 +79,10 @@ class Meta:
 # ---------------------------------------------------------------- topology (netlab/v1)
 
 
+Scheduler = Literal["rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq"]
+"""How IPVS chooses a real server: ipvsadm(8)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """How the Service proxy of every node works (cluster.proxy). Names are kube-proxy's.
@@ -86,6 +90,8 @@ class ProxyConfig:
     node_port_addresses: None = the mode's own default (iptables: every local address; nftables: the primary address).
     conntrack_tcp_be_liberal: with it kube-proxy leaves out the `ctstate INVALID -j DROP` rule; on by default, because static
     routes through one node make replies take another way, and conntrack there then calls the third packet invalid.
+    scheduler, strict_arp, sync_period_s: of mode ipvs; how virtual servers choose, whether nodes answer ARP only for addresses of
+    the asked interface, and how often what someone else changed is mended (0: never).
     """
 
     mode: str = "iptables"
@@ -98,6 +104,17 @@ class ProxyConfig:
     node_port_addresses: tuple[Network, ...] | Literal["primary"] | None = None
     localhost_node_ports: bool = True
     conntrack_tcp_be_liberal: bool = True
+    scheduler: Scheduler = "rr"
+    strict_arp: bool = False
+    sync_period_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class IngressConfig:
+    """cluster.ingress. `upstream`: a request goes straight to a pod (endpoints), or to the Service's cluster IP."""
+
+    proxy: Literal["haproxy", "nginx", "traefik"] = "haproxy"
+    upstream: Literal["endpoints", "service"] = "endpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +131,8 @@ class ClusterConfig:
     """crashLoopBackOff: how long the second restart of a container waits, and the most that any of them does."""
     dns: bool = False
     """Whether the cluster has its own DNS (Service kube-dns and the pods behind it): a topology file says yes unless told."""
+    ingress: "IngressConfig | None" = None
+    """The Ingress controller that runs on every node, None for none but what manifests bring."""
     cidrs_given: bool = False
     """True when the topology file said the CIDRs itself, so that a dump must not override them."""
 

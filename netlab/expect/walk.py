@@ -12,6 +12,7 @@ from netlab.expect.health import checks_health
 from netlab.expect.places import Arrived, Hop, Lab, Lost, is_bgp, next_place, next_places
 from netlab.expect.policy import Decision, Packet, local_addresses
 from netlab.images import probed_ports, runs_program
+from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT, flavour_of
 from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
 
 DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
@@ -38,6 +39,7 @@ class Trail:
     masqueraded: bool = False
     sources: tuple[Address, ...] = ()
     affinity: bool = False
+    spread: Literal["random", "turns", "any"] = "random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ def _to(lab: Lab, place: Ref, packet: Packet, trail: Trail, hop: Hop | Lost | Ar
 
 def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) -> Iterator[End]:
     node = lab.node(place)
-    if device != "" and packet.source in local_addresses(lab.cluster, node):
+    own = (*local_addresses(lab.cluster, node), *lab.virtual.get(place.name, ()))
+    if device != "" and packet.source in own:
         yield _lost(trail, packet, DROPPED, f"{place} discards a packet that comes with its own address as source")
         return
     decision = decide(lab.cluster, node, packet, device)
@@ -116,11 +119,17 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
         case OutcomeKind.DELIVERED:
             for backend in decision.backends:
                 rewritten, further = _rewrite(lab, place, packet, backend, trail)
-                further = replace(further, affinity=trail.affinity or decision.affinity)
+                further = replace(further, affinity=trail.affinity or decision.affinity, spread=decision.spread)
+                route = next_place(lab, place, backend.address)
+                if decision.virtual and isinstance(route, Lost) and route.fate is REJECTED:
+                    yield _lost(further, rewritten, DROPPED, f"IPVS finds that {route.why}")
+                    continue
                 yield from _forward(lab, place, rewritten, further, through=device != "")
         case OutcomeKind.NOT_HANDLED if device != "" and _would_circle(lab, packet):
             yield _lost(trail, packet, DROPPED, f"{decision.why}; {place} drops it, because the router would send it back")
         case OutcomeKind.NOT_HANDLED:
+            if decision.marked:
+                trail = replace(trail, masqueraded=True, sources=local_addresses(lab.cluster, node))
             yield from _forward(lab, place, packet, trail, decision.why, through=device != "")
         case refusal:
             route = next_place(lab, place, packet.destination)
@@ -202,7 +211,9 @@ def _rewrite(lab: Lab, place: Ref, packet: Packet, backend: Backend, trail: Trai
 def _lost(trail: Trail, packet: Packet, fate: OutcomeKind, why: str) -> End:
     """Nothing arrives. Behind a Service, the backend that was chosen in vain is named."""
     backend = _backend(trail, packet, fate) if trail.rewrites else None
-    return End(fate, backend, why if backend is None else f"{packet.destination}:{packet.port}: {why}", trail.affinity)
+    return End(
+        fate, backend, why if backend is None else f"{packet.destination}:{packet.port}: {why}", trail.affinity, trail.spread
+    )
 
 
 def _backend(trail: Trail, packet: Packet, fate: OutcomeKind | None) -> Backend:
@@ -216,7 +227,7 @@ def _arrived(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> End:
         if problem:
             fate, why = DROPPED, problem
     label = f"{packet.destination}:{packet.port}: {why}" if why else ""
-    return End(fate, _backend(trail, packet, fate), label, trail.affinity)
+    return End(fate, _backend(trail, packet, fate), label, trail.affinity, trail.spread)
 
 
 def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[OutcomeKind | None, str]:
@@ -253,12 +264,17 @@ def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | Non
     """
     containers = [(pod, container) for pod in pods for container, _ in pod.running()]
     wanted = (packet.port, packet.protocol)
-    answered = [container for _, container in containers if not runs_program(container)]
+    proxies = any(flavour_of(container) is not None for _, container in containers)
+    if proxies and packet.protocol is Protocol.TCP and packet.port in (HTTP_PORT, ADMIN_PORT):
+        return DELIVERED, ""
+    if proxies and packet.protocol is Protocol.TCP and packet.port == HTTPS_PORT:
+        return None, "an Ingress controller listens there as soon as it has a certificate"
+    answered = [container for _, container in containers if not runs_program(container) and flavour_of(container) is None]
     if any((port.port, port.protocol) == wanted for container in answered for port in container.ports):
         return DELIVERED, ""
     if packet.protocol is Protocol.TCP and any(packet.port in probed_ports(container) for container in answered):
         return DELIVERED, ""
-    own = next((pod for pod, container in containers if runs_program(container)), None)
+    own = next((pod for pod, container in containers if runs_program(container) and flavour_of(container) is None), None)
     if own is not None:
         return None, f"{own.ref} runs a command of its own; whether it listens is not known"
     return REJECTED, "nobody listens there"

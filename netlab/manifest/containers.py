@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any, Literal
 
+from netlab.images import ingress_controller
+from netlab.images import ingress_controller
 from netlab.manifest.formats import ip
 from netlab.manifest.meta import EMPTY, Json, items
 from netlab.manifest.problems import Place, Report
@@ -21,6 +23,7 @@ _WAS_RUN = (
 _PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _HOOKS = ("exec", "httpGet", "sleep", "tcpSocket")
+_STAND_IN = "probes of an Ingress controller's image are not sent: the lab's own proxy stands in for it"
 _UNCHECKED = "probes of kind grpc are not sent: the container counts as ready and alive"
 
 Sources = tuple[tuple[Literal["configmap", "secret", "field"], str, tuple[tuple[str, str], ...], bool], ...]
@@ -33,6 +36,9 @@ def read_container(data: Json, place: Place, report: Report, was_run: bool) -> C
     probed = next((key for key in _PROBES if data.get(key)), "")
     if was_run and (command or probed):
         report.note(_WAS_RUN, (place, "command" if command else probed))
+    elif flavour := ingress_controller(data.get("image") or ""):
+        proxy = "the lab's own Ingress controller (`cluster: {ingress: ...}`, haproxy)" if flavour == "traefik" else flavour
+        report.note(f"the image {flavour} is an Ingress controller: {proxy} of this machine stands in for it", (place, "image"))
     elif args and not command and not was_run:
         report.note(
             "args without command are for an image's entrypoint: not run, the built-in responder answers", (place, "args")
@@ -43,6 +49,9 @@ def read_container(data: Json, place: Place, report: Report, was_run: bool) -> C
     if restart not in (None, "", "Always"):
         report.problem((place, "restartPolicy"), f'must be Always or left out, not "{restart}"')
     probes = {key: _probe(data.get(key), (place, key), report) for key in _PROBES}
+    if probed and ingress_controller(data.get("image") or ""):
+        report.note(_STAND_IN, (place, probed))
+        probes = dict.fromkeys(_PROBES)
     for key in ("livenessProbe", "startupProbe"):
         found = probes[key]
         if found is not None and found.success_threshold != 1:
