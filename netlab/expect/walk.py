@@ -3,7 +3,7 @@
 It decides what the client sees of each backend. It refuses to know routes (places.py) and policies (policy.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -111,7 +111,7 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
     if device != "" and packet.source in own:
         yield _lost(trail, packet, DROPPED, f"{place} discards a packet that comes with its own address as source")
         return
-    decision = decide(lab.cluster, node, packet, device)
+    decision = decide(lab.cluster.as_known_to(node.meta.name), node, packet, device)
     if decision.relayed:
         yield from _relayed(lab, place, packet, decision, trail)
         return
@@ -238,12 +238,12 @@ def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[Outcome
         return DELIVERED, ""
     match place.kind:
         case "pod":
-            return _listening((lab.pod(place),), packet)
+            return _listening(_at_work(lab, (lab.pod(place),)), packet)
         case "node":
             sharing = [p for p in lab.cluster.pods.values() if p.spec.host_network and p.node == place.name]
             if checks_health(lab.cluster, lab.node(place), packet):
                 return DELIVERED, ""
-            return _listening(tuple(sharing), packet)
+            return _listening(_at_work(lab, sharing), packet)
         case _:
             return REJECTED, f"{place} listens on nothing"
 
@@ -258,7 +258,13 @@ def _addresses(lab: Lab, place: Ref) -> tuple[Address, ...]:
             return tuple(address for address, owner in lab.owners.items() if owner == place)
 
 
-def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | None, str]:
+def _at_work(lab: Lab, pods: Iterable[Pod]) -> list[Pod]:
+    """Those whose programs run: none on a node that was killed."""
+    outages = lab.cluster.outages
+    return [pod for pod in pods if not (pod.node in outages and outages[pod.node].killed)]
+
+
+def _listening(pods: list[Pod], packet: Packet) -> tuple[OutcomeKind | None, str]:
     """The built-in responder listens on every declared containerPort, and where its container is probed, for as long as the
     container runs; what a command listens on, nobody can tell.
     """

@@ -11,7 +11,6 @@ from ipaddress import ip_address
 from typing import Any, Literal
 
 from netlab.images import ingress_controller
-from netlab.images import ingress_controller
 from netlab.manifest.formats import ip
 from netlab.manifest.meta import EMPTY, Json, items
 from netlab.manifest.problems import Place, Report

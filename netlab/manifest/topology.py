@@ -132,6 +132,8 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
         backoff_s=_backoff(data.get("crashLoopBackOff") or {}, (place, "crashLoopBackOff"), report),
+        node_monitor_grace_s=_seconds(data, "nodeMonitorGracePeriod", defaults.node_monitor_grace_s),
+        unreachable_toleration_s=_seconds(data, "unreachableToleration", defaults.unreachable_toleration_s),
         # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
         dns=bool(data["dns"]) if data.get("dns") is not None else not given,
         ingress=_ingress(data.get("ingress")),
@@ -146,6 +148,10 @@ def _backoff(data: Json, place: Place, report: Report) -> tuple[float, float]:
     if longest < initial:
         report.problem((place, "max"), f"must not be less than initial ({initial:g}s)")
     return initial, longest
+
+
+def _seconds(data: Json, key: str, default: float) -> float:
+    return default if data.get(key) is None else seconds(data[key])
 
 
 def _ingress(given: Any) -> IngressConfig | None:
