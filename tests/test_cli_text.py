@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from netlab.cli import drawing, kernel_objects
-from netlab.cli.bench import peers
+from netlab.cli.bench import wire_texts
 from netlab.cli.bench.rows import Row, table
 from netlab.cli.probing import junit, matrix_text, probe_text
 from netlab.model import Cluster, Key, Lan, Meta, Service, ServicePort, ServiceType
@@ -173,7 +173,7 @@ def test_ip_batch_makes_what_the_ops_say() -> None:
         DeviceAddress("pod/x", "eth0", IPv4Address("10.244.1.2"), 24, prefix_route=False),
         Route("pod/x", ip_network("0.0.0.0/0"), IPv4Address("10.244.1.1"), "eth0"),
     ]
-    text = peers.batches(ops)
+    text = wire_texts.batches(ops)
     assert text[""] == [
         "netns add n0",
         "netns add n1",
