@@ -5,6 +5,7 @@ machine's. `rows` of a group that is measured at several sizes takes them as `co
 """
 
 import importlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +21,13 @@ RunsOption = Annotated[int, typer.Option("--runs", min=1, metavar="N", help="The
 MostOption = Annotated[int, typer.Option("--most", min=10, metavar="N", help="No larger size than this.")]
 FormOption = Annotated[str | None, typer.Option("-o", "--output", metavar="json")]
 PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw the rows, too.")]
+SaveOption = Annotated[Path | None, typer.Option("--save", metavar="FILE.json", help="Keep the rows, too.")]
 PODS, SERVICES = (10, 100, 1_000), (10, 1_000, 10_000)
 
 
-def measured(name: str, runs: int, form: str | None, plot: Path | None, sizes: Sequence[int] = (), most: int = 0) -> None:
+def measured(
+    name: str, runs: int, form: str | None, plot: Path | None, save: Path | None, sizes: Sequence[int] = (), most: int = 0
+) -> None:
     """Run one row group and print it: what, median, best, worst, CPU, the ratio to its peers, and how it grows."""
     output.choose(form, ("json",), "-o")
     counts = {"counts": tuple(size for size in sizes if size <= most)} if sizes else {}
@@ -33,42 +37,52 @@ def measured(name: str, runs: int, form: str | None, plot: Path | None, sizes: S
     if plot is not None:
         from netlab.cli.bench.plot import svg
 
-        try:
-            plot.write_text(svg(f"netlab bench {name}", rows))
-        except OSError as error:
-            raise InputError(f"{plot}: {error.strerror}") from None
+        _write(plot, svg(f"netlab bench {name}", rows))
+    if save is not None:
+        _write(save, json.dumps(document(rows), indent=1) + "\n")
     if form == "json":
         output.print_json(document(rows))
     else:
         print(table(rows), end="")
 
 
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
 @app.command()
-def up(runs: RunsOption = 5, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None) -> None:
+def up(
+    runs: RunsOption = 5, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
+) -> None:
     """`netlab up` of 10, 100 and 1,000 pods; the wiring alone, beside a C program, `ip`, pyroute2 and Mininet.
 
     \b
     Examples:
       netlab bench up --runs 3 --most 100
-      netlab bench up -o json --plot up.svg
+      netlab bench up --save up.json --plot up.svg
     """
-    measured("up", runs, form, plot, PODS, most)
+    measured("up", runs, form, plot, save, PODS, most)
 
 
 @app.command()
-def down(runs: RunsOption = 5, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None) -> None:
+def down(
+    runs: RunsOption = 5, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
+) -> None:
     """`netlab down` of 10, 100 and 1,000 pods, until process and socket are gone; beside `ip netns del` and Mininet.
 
     \b
     Example:
       netlab bench down --most 100
     """
-    measured("down", runs, form, plot, PODS, most)
+    measured("down", runs, form, plot, save, PODS, most)
 
 
 @app.command("services")
 def services_(  # the module keeps the name
-    runs: RunsOption = 5, most: MostOption = 10_000, form: FormOption = None, plot: PlotOption = None
+    runs: RunsOption = 5, most: MostOption = 10_000, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
 ) -> None:
     """One node's rules for 10, 1,000 and 10,000 Services of two endpoints, in every mode: load, one change, first packet.
 
@@ -77,81 +91,93 @@ def services_(  # the module keeps the name
       netlab bench services
       netlab bench services --most 1000
     """
-    measured("services", runs, form, plot, SERVICES, most)
+    measured("services", runs, form, plot, save, SERVICES, most)
 
 
 @app.command()
-def change(runs: RunsOption = 20, most: MostOption = 10_000, form: FormOption = None, plot: PlotOption = None) -> None:
+def change(
+    runs: RunsOption = 20, most: MostOption = 10_000, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
+) -> None:
     """One endpoint more and one less, until all kernels have it: while connections are made, among many Services and pods.
 
     \b
     Example:
       netlab bench change
     """
-    measured("change", runs, form, plot, SERVICES, most)
+    measured("change", runs, form, plot, save, SERVICES, most)
 
 
 @app.command()
-def probe(runs: RunsOption = 10, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None) -> None:
+def probe(
+    runs: RunsOption = 10, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
+) -> None:
     """Probes of 1 and 300 flows in labs of 10, 100 and 1,000 pods, beside curl in the same pod.
 
     \b
     Example:
       netlab bench probe
     """
-    measured("probe", runs, form, plot, PODS, most)
+    measured("probe", runs, form, plot, save, PODS, most)
 
 
 @app.command()
-def matrix(runs: RunsOption = 3, most: MostOption = 200, form: FormOption = None, plot: PlotOption = None) -> None:
+def matrix(
+    runs: RunsOption = 3, most: MostOption = 200, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
+) -> None:
     """Everybody to everybody among 10, 50 and 200 pods, and 60 x 60 among 1,000; beside as many connections over loopback.
 
     \b
     Example:
       netlab bench matrix --most 50
     """
-    measured("matrix", runs, form, plot, (10, 50, 200), most)
+    measured("matrix", runs, form, plot, save, (10, 50, 200), most)
 
 
 @app.command("exec")
-def exec_(runs: RunsOption = 10, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None) -> None:
+def exec_(
+    runs: RunsOption = 10, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
+) -> None:
     """`true` in a pod, from Python and from the shell, beside the same without a lab.
 
     \b
     Example:
       netlab bench exec --most 100
     """
-    measured("programs", runs, form, plot, PODS, most)
+    measured("programs", runs, form, plot, save, PODS, most)
 
 
 @app.command()
-def capture(runs: RunsOption = 5, most: MostOption = 100, form: FormOption = None, plot: PlotOption = None) -> None:
+def capture(
+    runs: RunsOption = 5, most: MostOption = 100, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
+) -> None:
     """What recording everything costs a probe of 1,000 flows, beside tcpdump in two pods.
 
     \b
     Example:
       netlab bench capture --most 10
     """
-    measured("recording", runs, form, plot, (10, 100), most)
+    measured("recording", runs, form, plot, save, (10, 100), most)
 
 
 @app.command()
-def cli(runs: RunsOption = 10, form: FormOption = None, plot: PlotOption = None) -> None:
+def cli(runs: RunsOption = 10, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None) -> None:
     """What a command takes before it does anything, beside an empty Python program.
 
     \b
     Example:
       netlab bench cli
     """
-    measured("shell", runs, form, plot)
+    measured("shell", runs, form, plot, save)
 
 
 @app.command()
-def memory(runs: RunsOption = 3, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None) -> None:
+def memory(
+    runs: RunsOption = 3, most: MostOption = 1_000, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
+) -> None:
     """What a lab of 10, 100 and 1,000 pods holds: its holder, its other processes, the kernel.
 
     \b
     Example:
       netlab bench memory --most 100
     """
-    measured("memory", runs, form, plot, PODS, most)
+    measured("memory", runs, form, plot, save, PODS, most)

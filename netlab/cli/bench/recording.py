@@ -56,7 +56,7 @@ def recorded(lab: "Lab", file: Path) -> Iterator[list[str]]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         _wait_for(file, process)
         yield said
-        process.send_signal(2)
+        process.terminate()  # not an interrupt: a shell lets its background jobs ignore that
         said += process.communicate()[1].splitlines()[-1:]
 
 
