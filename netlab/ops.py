@@ -7,6 +7,7 @@ named by what lives in them: `node/node-170`, `pod/default/client`, `host/client
 from dataclasses import dataclass
 from typing import Literal
 
+from netlab.ingresses import Table
 from netlab.model import Address, Network, Protocol, Ref
 from netlab.ruleset import Ruleset as RulesetValue
 
@@ -61,6 +62,41 @@ class Veth:
 
 
 @dataclass(frozen=True, slots=True)
+class Dummy:
+    """A device that only holds addresses, and stays down as kube-proxy leaves it: their local routes need no more.
+
+    Of kind dummy; where the kernel has none, a bridge without ports, which is as good a place for addresses.
+    """
+
+    netns: str
+    device: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """A VXLAN device, up, that learns nothing and floods nothing: which machine a frame goes to, Forwarding says.
+
+    `local` is the source of the packets that carry the frames, `port` their UDP port.
+    """
+
+    netns: str
+    device: str
+    mac: str
+    vni: int
+    local: Address
+    port: int
+    mtu_bytes: int
+
+    @property
+    def identity(self) -> Identity:
+        return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceAddress:
     """An address on a device. `prefix_route` False: the kernel adds no connected route (IFA_F_NOPREFIXROUTE)."""
 
@@ -108,6 +144,37 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True)
+class Forwarding:
+    """A permanent entry in the forwarding database of a VXLAN device: frames for `mac` are carried to the machine `remote`."""
+
+    netns: str
+    device: str
+    mac: str
+    remote: Address
+
+    @property
+    def identity(self) -> Identity:
+        return ("forwarding", self.netns, self.device, self.mac)
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A route of the main table that a routing daemon is expected to have learned. Nobody makes it: it is waited for.
+
+    `hops`: (gateway, device), more than one where the ways are equally good. `protocol` as `ip route` names it.
+    """
+
+    netns: str
+    destination: Network
+    hops: tuple[tuple[Address, str], ...]
+    protocol: str = "bird"
+
+    @property
+    def identity(self) -> Identity:
+        return ("learned", self.netns, str(self.destination))
+
+
+@dataclass(frozen=True, slots=True)
 class Sysctl:
     """`key` with slashes, under /proc/sys: `net/ipv4/ip_forward`. `optional`: a kernel without it is as good as set."""
 
@@ -119,6 +186,37 @@ class Sysctl:
     @property
     def identity(self) -> Identity:
         return ("sysctl", self.netns, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    """Where a virtual server may send a connection."""
+
+    address: Address
+    port: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualServer:
+    """One address and port at which IPVS takes connections and forwards them by NAT.
+
+    persistence_s: how long a client keeps its real server; None: it does not. Real servers in a stable order, none twice. One
+    that leaves the op is not taken from its connections: its weight becomes 0, and it goes when they have ended (kernel/ipvs.py).
+    """
+
+    netns: str
+    address: Address
+    protocol: Protocol
+    port: int
+    scheduler: str
+    real_servers: tuple[RealServer, ...] = ()
+    persistence_s: int | None = None
+    owner: Ref | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return ("virtual-server", self.netns, self.protocol, str(self.address), str(self.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +244,8 @@ class Health:
 class Listener:
     """The built-in responder listens here. `persona` is the image's base name (`kubia`, `nginx`, `agnhost`, ...).
 
-    `health`: it answers health checks instead. A change of what they say leaves the socket open.
+    `health`: it answers health checks instead. A change of what they say leaves the socket open. `run`: the container's restarts;
+    with another number it is opened anew, and what was connected is cut off.
     """
 
     netns: str
@@ -156,6 +255,7 @@ class Listener:
     persona: str
     addresses: tuple[Address, ...] = ()
     health: Health | None = None
+    run: int = 0
 
     @property
     def identity(self) -> Identity:
@@ -164,7 +264,11 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A container with a command of its own: a host program run in the pod's namespaces, restarted by its policy."""
+    """A container with a command of its own: a host program run in the pod's namespaces.
+
+    `uid` and `run` tell one run of it from the next: a container that is started again has the next number. `ending`: it has been
+    told to end (SIGTERM). It is killed when its op goes.
+    """
 
     netns: str
     pod: Ref
@@ -172,11 +276,33 @@ class Process:
     command: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
-    restart: Literal["Always", "OnFailure", "Never"] = "Always"
+    uid: str = ""
+    run: int = 0
+    ending: bool = False
 
     @property
     def identity(self) -> Identity:
         return ("process", str(self.pod), self.container)
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A program of a machine's own (a routing daemon, a proxy), started again whenever it ends; it dies with the lab.
+
+    It runs in a directory of its own, in which `files` (name, text) are: `command` names them without a path. Told of changed
+    files by `reload`. `ready`: a Unix socket that it makes there and that takes connections once it works; '' for none.
+    """
+
+    netns: str
+    name: str
+    command: tuple[str, ...]
+    files: tuple[tuple[str, str], ...] = ()
+    ready: str = ""
+    reload: Literal["SIGHUP", "restart"] = "SIGHUP"
+
+    @property
+    def identity(self) -> Identity:
+        return ("daemon", self.netns, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +350,45 @@ class Relay:
         return ("relay", self.netns)
 
 
-Op = Netns | Bridge | Veth | DeviceAddress | Route | Neighbour | Sysctl | Ruleset | Listener | Process | File | Relay
+@dataclass(frozen=True, slots=True)
+class IngressProxy:
+    """A controller pod's proxy: a real program in its namespace that carries out the table."""
+
+    netns: str
+    pod: str
+    proxy: Literal["haproxy", "nginx", "traefik"]
+    table: Table
+    ipv6: bool = False
+
+    @property
+    def identity(self) -> Identity:
+        return ("ingress", self.pod)
+
+
+Op = (
+    Netns
+    | Bridge
+    | Veth
+    | Vxlan
+    | Dummy
+    | DeviceAddress
+    | Route
+    | Neighbour
+    | Forwarding
+    | Learned
+    | Sysctl
+    | VirtualServer
+    | Ruleset
+    | Listener
+    | Process
+    | File
+    | Relay
+    | Daemon
+    | IngressProxy
+)
 
 ORDER: tuple[type, ...] = (
-    Netns, File, Sysctl, Bridge, Veth, DeviceAddress, Route, Neighbour, Relay, Ruleset, Listener, Process,
+    Netns, File, Sysctl, Bridge, Veth, Vxlan, Dummy, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay,
+    VirtualServer, Ruleset, Listener, Process, IngressProxy,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

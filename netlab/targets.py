@@ -14,7 +14,9 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import NoReturn, TypeVar
 
+from netlab import overlay
 from netlab.errors import InputError
+from netlab.ingresses import served_hosts
 from netlab.model import Address, Cluster, Key, Pod, Protocol, Ref, Service, ServicePort
 
 Found = TypeVar("Found")
@@ -24,13 +26,18 @@ WORKLOADS = {
     "rc": "ReplicationController", "replicationcontroller": "ReplicationController",
     "replicationcontrollers": "ReplicationController",
     "rs": "ReplicaSet", "replicaset": "ReplicaSet", "replicasets": "ReplicaSet",
+    "sts": "StatefulSet", "statefulset": "StatefulSet", "statefulsets": "StatefulSet", "job": "Job", "jobs": "Job",
     "ds": "DaemonSet", "daemonset": "DaemonSet", "daemonsets": "DaemonSet",
 }  # fmt: skip
 KINDS = {
     "pod": "pod", "po": "pod", "pods": "pod", "node": "node", "no": "node", "nodes": "node", "host": "host", "hosts": "host",
+    "router": "router",
     "svc": "svc", "service": "svc", "services": "svc", **dict.fromkeys(WORKLOADS, "workload"),
 }  # fmt: skip
-FORMS = "pod/NAME, node/NAME, host/NAME, deploy/NAME, rc/NAME, rs/NAME, ds/NAME, svc/NAME[:PORT], IP[:PORT], NAME[:PORT] or http://..."
+FORMS = (
+    "pod/NAME, node/NAME, host/NAME, deploy/NAME, rc/NAME, rs/NAME, ds/NAME, sts/NAME, job/NAME, svc/NAME[:PORT], IP[:PORT], "
+    "NAME[:PORT] or http://..."
+)
 DOMAIN = ".svc.cluster.local"
 
 
@@ -118,7 +125,7 @@ def _object(text: str, namespace: str) -> ObjectTarget:
     kind = KINDS.get(kind_text.lower())
     if kind is None:
         raise InputError(f"{text}: unknown kind {kind_text!r}{_meant(kind_text, KINDS)}; a target is {FORMS}")
-    namespaced = kind not in ("node", "host")
+    namespaced = kind not in ("node", "host", "router")
     if not 1 <= len(parts) <= (2 if namespaced else 1) or not all(parts):
         raise InputError(f"{text}: expected {kind_text}/NAME{f' or {kind_text}/NAMESPACE/NAME' if namespaced else ''}")
     name, _, port = parts[-1].partition(":")
@@ -185,6 +192,12 @@ def _machine(cluster: Cluster, target: ObjectTarget, text: str) -> Ref:
             if target.name not in hosts:
                 _unknown(text, "host", target.name, hosts)
             return Ref("host", "", target.name)
+        case "router":
+            if not any(lan.routers for lan in cluster.topology.networks):
+                raise InputError(f"{text}: no network of this lab has a router")
+            if target.name != "router":
+                _unknown(text, "router", target.name, ["router"])
+            return Ref("router", "", "router")
         case kind:
             return _workload_pod(cluster, kind, target, text)
 
@@ -192,8 +205,7 @@ def _machine(cluster: Cluster, target: ObjectTarget, text: str) -> Ref:
 def pods_of(cluster: Cluster, kind: str, key: Key) -> tuple[Pod, ...]:
     """The pods that a workload keeps, directly or (a Deployment) through its ReplicaSets, in order of name."""
     namespace, name = key
-    short = {"ReplicationController": "rc", "ReplicaSet": "rs", "DaemonSet": "ds", "Deployment": "deploy"}[kind]
-    spellings = {kind.lower(), short}
+    spellings = {word for word, meant in WORKLOADS.items() if meant == kind}
 
     def owned(owner: Ref | None, by: set[tuple[str, str]]) -> bool:
         return owner is not None and owner.namespace in ("", namespace) and (owner.kind.lower(), owner.name) in by
@@ -248,6 +260,11 @@ def resolve_destination(
         case UrlTarget(inner, path, host):
             if isinstance(inner, AddressTarget):
                 found = _destination(inner.address, inner.port, Protocol.TCP, text)
+            elif (served := served_hosts(cluster).get(inner.name.lower())) is not None and (
+                space,
+                inner.name,
+            ) not in cluster.services:
+                found = _destination(served, _port_number(inner.port, text), Protocol.TCP, text)
             else:
                 found = _service_destination(cluster, _by_name(cluster, inner.name, space, text), inner.port, Protocol.TCP, text)
             return Destination(found.address, found.port, found.protocol, found.label, host, path)
@@ -368,6 +385,8 @@ def addresses_of(cluster: Cluster, ref: Ref) -> tuple[Address, ...]:
             return pod.addresses
         case "node":
             return cluster.nodes[ref.name].addresses
+        case "router":
+            return tuple(address for lan in cluster.topology.networks for address in lan.routers)
         case _:
             return next(host.addresses for host in cluster.topology.hosts if host.name == ref.name)
 
@@ -400,7 +419,18 @@ def source_address(cluster: Cluster, sender: Ref, destination: Address) -> Addre
         for network in cluster.nodes[node].pod_cidrs:
             if destination in network and cluster.topology.cluster.fabric == "bridge":
                 return network[1]
+        found = _overlay_source(cluster, node, destination)
+        if found is not None:
+            return found
     return _lan_source(cluster, node, sender, destination, own)
+
+
+def _overlay_source(cluster: Cluster, node: str, destination: Address) -> Address | None:
+    """The node's address in the overlay, where that is the way to the destination; None without one."""
+    if not any(destination in cidr for name, other in cluster.nodes.items() if name != node for cidr in other.pod_cidrs):
+        return None
+    own = overlay.addresses(cluster, cluster.nodes[node])
+    return next((address for address in own if address.version == destination.version), None)
 
 
 def _lan_source(cluster: Cluster, node: str, sender: Ref, destination: Address, own: tuple[Address, ...]) -> Address:
@@ -416,7 +446,7 @@ def _lan_source(cluster: Cluster, node: str, sender: Ref, destination: Address, 
         hops += [a for other in others if any(destination in cidr for cidr in other.pod_cidrs) for a in other.addresses]
         machines = [other.addresses for other in others] + [host.addresses for host in cluster.topology.hosts]
         hops += [address for addresses in machines if destination in addresses for address in addresses]
-    else:
+    elif sender.kind == "host":
         host = next(host for host in cluster.topology.hosts if host.name == sender.name)
         routes = sorted(host.routes, key=lambda route: -route[0].prefixlen)
         hops += [via for network, via in routes if destination in network]

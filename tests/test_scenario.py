@@ -16,6 +16,7 @@ from netlab.manifest import Step
 from netlab.manifest.scenario import step_kinds
 from netlab.model import Cluster, Judgement
 from netlab.scenario import reports, runner
+from netlab.scenario.exhibits import Exhibits
 from netlab.scenario.runner import Options
 from netlab.scenario.steps import kinds
 from netlab.scenario.values import Context, StepRun, exit_code
@@ -41,6 +42,17 @@ class Result:
 
 
 @dataclass(frozen=True)
+class FailedProbe(Result):
+    """One with the document that the client gives."""
+
+    verdict: str = "fail"
+    document: dict[str, Any] = field(default_factory=dict)
+
+    def json(self) -> dict[str, Any]:
+        return {**super().json(), **self.document}
+
+
+@dataclass(frozen=True)
 class Report:
     drift: Sequence[str] = ()
     repaired: int = 0
@@ -55,6 +67,10 @@ class FakeLab:
         self.answers = answers
         self.calls: list[tuple[Any, ...]] = []
         self.is_down = False
+
+    @property
+    def rollout(self) -> Any:
+        return self.answers.get("rollout")
 
     def _answer(self, verb: str, *arguments: Any) -> Any:
         self.calls.append((verb, *arguments))
@@ -101,6 +117,9 @@ class FakeLab:
 
     def cluster(self) -> Cluster:
         return self._cluster
+
+    def explain(self, sender: str, to: str, **options: Any) -> Any:
+        return self._answer("explain", sender, to, options)
 
     def down(self) -> None:
         self.is_down = True
@@ -324,7 +343,7 @@ def run_file(tmp_path: Path, text: str, lab: FakeLab, options: Options | None = 
 
     out = io.StringIO()
     given = options or Options()
-    runs = runner.run_all([path], up, Options(given.proxy, given.modes, given.keep, out, given.paused))
+    runs = runner.run_all([path], up, Options(given.proxy, given.modes, given.keep, out, given.paused, given.exhibits))
     return runs, ups, out.getvalue()
 
 
@@ -362,6 +381,29 @@ def test_keep_leaves_the_last_lab(tmp_path: Path) -> None:
     lab = FakeLab(probe=Result(), verify=Report())
     run_file(tmp_path, FILE, lab, Options(proxy="iptables", keep=True))
     assert not lab.is_down
+
+
+def test_leaving_ends_the_run_with_the_lab_up(tmp_path: Path) -> None:
+    lab = FakeLab(probe=Result(verdict="fail", why=["nothing arrived"]), verify=Report())
+    runs, _, _ = run_file(tmp_path, FILE, lab, Options(paused=lambda lab, step: runner.LEAVE))
+    assert len(runs) == 1 and runs[0].left and len(runs[0].steps) == 1 and not lab.is_down
+
+
+def test_what_failed_is_explained_and_what_passed_is_not(tmp_path: Path) -> None:
+    story = {"from": "pod/default/client"}
+    lab = FakeLab(probe=Result(verdict="fail", why=["nothing arrived"]), verify=Report(), explain=story)
+    bad = FailedProbe(document={"from": "pod/default/client", "outcomes": {}})
+    runs, _, _ = run_file(
+        tmp_path, FILE, FakeLab(probe=bad, verify=Report(), explain=story), kept := Options(exhibits=Exhibits(True))
+    )
+    assert [one.exhibits.get("explain") for one in runs[0].steps] == [[story], None] and runs[0].cluster is not None
+    assert reports.document(runs)["scenarios"][0]["steps"][0]["explain"] == [story]
+    lab = FakeLab(probe=Result(), verify=Report(), explain=story)
+    run_file(tmp_path, FILE, lab, kept)
+    assert not [call for call in lab.calls if call[0] == "explain"]
+    refused = FakeLab(probe=bad, verify=Report(), explain=InputError("IPv6"))
+    runs, _, _ = run_file(tmp_path, FILE, refused, kept)
+    assert runs[0].steps[0].exhibits["notes"] == ["pod/default/client -> svc/kubia cannot be explained: IPv6"]
 
 
 def test_mistakes_of_all_files_are_told_before_anything_runs(tmp_path: Path) -> None:

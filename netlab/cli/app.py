@@ -25,12 +25,18 @@ VERBS: dict[str, str] = {
     "get": "objects",
     "describe": "objects",
     "scale": "objects",
+    "rollout": "rollouts",
+    "cordon": "cordoning",
+    "uncordon": "cordoning",
     "exec": "lab",
     "logs": "lab",
     "probe": "probing",
     "matrix": "probing",
     "explain": "explaining",
     "graph": "graphing",
+    "report": "reporting",
+    "events": "happenings",
+    "top": "topping",
     "plan": "planning",
     "verify": "probing",
     "capture": "watching",
@@ -48,10 +54,10 @@ VERBS: dict[str, str] = {
 }
 """Verb -> module of netlab.cli. The function has the verb's name, with an underscore where Python has taken it (`exec_`)."""
 
-NOT_BUILT = frozenset({"explain", "rollout", "port-forward", "top", "events", "graph", "report", "kubeconfig"})
+NOT_BUILT = frozenset({"rollout", "port-forward", "kubeconfig"})
 """Verbs that are promised. Those that are in VERBS by now are built, whatever this says."""
 
-GROUPS = frozenset({"fault", "bench"})
+GROUPS = frozenset({"fault", "bench", "rollout"})
 """Verbs with verbs of their own: their module has a typer app named `app`."""
 
 HELP = """A Kubernetes network on one Linux machine: real manifests in, real packets through, a verdict out.

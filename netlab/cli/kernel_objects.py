@@ -1,4 +1,4 @@
-"""`get hosts|links|routes|rules|conntrack`: netlab's own kinds as Kubernetes-like objects, and the cells of their tables.
+"""`get hosts|links|routes|rules|conntrack|daemons`: netlab's own kinds as Kubernetes-like objects, and the cells of their tables.
 
 Hosts come from the lab's topology. The others are read from the kernel at each call: one object a target holds all its rows
 under `status.items`, as `ip -j` prints them (rules: `status.text`).
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-KIND = {"hosts": "Host", "links": "Link", "routes": "Route", "rules": "Rule", "conntrack": "Conntrack"}
+KIND = {"hosts": "Host", "links": "Link", "routes": "Route", "rules": "Rule", "conntrack": "Conntrack", "daemons": "Daemon"}
 
 
 def fetch(lab: "Lab", kind: str, name: str | None) -> list[Json]:
@@ -22,7 +22,10 @@ def fetch(lab: "Lab", kind: str, name: str | None) -> list[Json]:
     cluster = lab.cluster()
     if kind == "hosts":
         return hosts(cluster, name)
-    targets = [name if "/" in name else f"node/{name}"] if name else [f"node/{node}" for node in cluster.nodes]
+    if kind == "daemons":
+        return daemons(lab, name)
+    whole = {"router": "router/router"}
+    targets = [whole.get(name, name if "/" in name else f"node/{name}")] if name else [f"node/{node}" for node in cluster.nodes]
     found = []
     for target in targets:
         from netlab.client import View
@@ -31,6 +34,22 @@ def fetch(lab: "Lab", kind: str, name: str | None) -> list[Json]:
         status = {"text": seen} if kind == "rules" else {"items": seen}
         found.append({"apiVersion": "netlab/v1", "kind": KIND[kind], "metadata": {"name": target}, "status": status})
     return found
+
+
+def daemons(lab: "Lab", name: str | None) -> list[Json]:
+    """The programs that machines run besides pods, all of them or one machine's."""
+    found = [one for one in lab.verb("daemons") if name in (None, one["target"], one["target"].partition("/")[2])]
+    if name and not found:
+        raise InputError(f"{name} runs no daemon")
+    return [
+        {"apiVersion": "netlab/v1", "kind": "Daemon", "metadata": {"name": target}, "status": {"items": rows}}
+        for target in dict.fromkeys(one["target"] for one in found)
+        for rows in [[one for one in found if one["target"] == target]]
+    ]
+
+
+def daemon_cells(row: Json) -> list[str]:
+    return [row["name"], "Running" if row["pid"] else "Starting", str(row["restarts"]), str(row["pid"] or "-"), row["command"]]
 
 
 def hosts(cluster: "Cluster", name: str | None) -> list[Json]:
@@ -57,7 +76,7 @@ def text(items: list[Json]) -> str:
     if items[0]["kind"] == "Rule":
         return "".join(f"# {one['metadata']['name']}\n{one['status']['text'].rstrip()}\n" for one in items)
     heading, cells = TABLES[items[0]["kind"]]
-    rows = [[one["metadata"]["name"], *cells(row)] for one in items for row in one["status"]["items"]]
+    rows = [[one["metadata"]["name"], *cells(row)] for one in items for row in _each_way(one["status"]["items"])]
     return align([["TARGET", *heading], *rows])
 
 
@@ -71,6 +90,11 @@ def link_cells(row: Json) -> list[str]:
     ]
 
 
+def _each_way(rows: list[Json]) -> list[Json]:
+    """A route with several next hops has a row for each."""
+    return [{**row, **hop} for row in rows for hop in row.get("nexthops") or [{}]]
+
+
 def route_cells(row: Json) -> list[str]:
     kind = row.get("type", "unicast")
     destination = row.get("dst", "")
@@ -80,6 +104,7 @@ def route_cells(row: Json) -> list[str]:
         row.get("gateway", "") or "-",
         row.get("dev", "") or "-",
         source,
+        row.get("protocol", "") or "-",
     ]
 
 
@@ -101,7 +126,8 @@ def _end(row: Json, address: str, port: str) -> str:
 
 TABLES = {
     "Link": (("DEVICE", "STATE", "MAC", "MASTER", "MTU"), link_cells),
-    "Route": (("DESTINATION", "GATEWAY", "DEVICE", "SOURCE"), route_cells),
+    "Route": (("DESTINATION", "GATEWAY", "DEVICE", "SOURCE", "PROTOCOL"), route_cells),
+    "Daemon": (("DAEMON", "STATUS", "RESTARTS", "PID", "COMMAND"), daemon_cells),
     "Conntrack": (
         ("PROTOCOL", "STATE", "SOURCE", "DESTINATION", "ANSWERED-BY", "MASQUERADED-AS"),
         conntrack_cells,

@@ -66,6 +66,7 @@ def up(
         f"{output.number_of(lab.started['nodes'], 'node')}, {output.number_of(lab.started['pods'], 'pod')}, "
         f"proxy {lab.started['proxy']}; `netlab down` takes it down"
     )
+    output.warn(lab.started.get("problems") or [])
     if lab.started["ready"] < lab.started["pods"]:
         tell_waiting(lab.get("pods", namespace=None))
 
@@ -133,7 +134,7 @@ def down(
       netlab down --all
     """
     from netlab import client
-    from netlab.client import Lab
+    from netlab.lab import directory
 
     if everything and names:
         raise InputError("--all and names exclude each other")
@@ -141,12 +142,12 @@ def down(
     missing = []
     for name in wanted:
         try:
-            one = Lab.attach(name or None)
+            path = directory.find(directory.base(os.environ), name or os.environ.get("NETLAB_LAB"))
         except LabGone as error:
             missing.append(str(error))
             continue
-        one.down()
-        output.message(f"{one.name} is down")
+        client.end(path)  # of whatever version it is
+        output.message(f"{path.name} is down")
     if missing:
         raise LabGone("\n".join(missing))
 
@@ -192,20 +193,27 @@ def shell(target: TargetArgument, namespace: NamespaceOption = "default", lab: L
 
 
 def logs(
-    pod: Annotated[str, typer.Argument(metavar="POD", help="A pod's name, pod/NAME, or a workload: its first pod.")],
+    pod: Annotated[
+        str,
+        typer.Argument(
+            metavar="POD|MACHINE", help="A pod's name, pod/NAME, or a workload: its first pod; node/NAME, router/router."
+        ),
+    ],
+    daemon: Annotated[str | None, typer.Argument(metavar="[DAEMON]", help="A daemon of the machine: bird.")] = None,
     container: Annotated[str | None, typer.Option("-c", "--container", metavar="CONTAINER")] = None,
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> None:
-    """What the program of a pod printed.
+    """What the program of a pod printed, or a daemon of a machine.
 
     \b
     Examples:
       netlab logs client
       netlab logs deploy/looping
+      netlab logs node/node-170 bird
     """
     target = pod if "/" in pod else f"pod/{pod}"
-    text = output.attach(lab).logs(target, namespace, container)
+    text = output.attach(lab).logs(target, namespace, container or daemon)
     sys.stdout.write(text)
     if not text:
         output.message(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-ALL = ("pods", "replicationcontrollers", "services", "daemonsets", "deployments", "replicasets")
+ALL = ("pods", "replicationcontrollers", "services", "daemonsets", "deployments", "replicasets", "statefulsets", "jobs")
 """What `get all` means, in kubectl's order."""
 
 
@@ -33,6 +33,7 @@ def apply(files: FilesOption = None, lab: LabOption = None) -> None:
     for done in output.attach(lab).apply(documents):
         kind, name = done["kind"], done["name"]
         print(f"{identity(kind, versions.get((kind, name), ''))}/{name} {done['action']}")
+        output.warn([line for line in done.get("warning", "").splitlines() if line])
 
 
 def delete(
@@ -83,7 +84,9 @@ CASCADE = {"true": "background", "false": "orphan"}
 def get(
     kind: Annotated[
         str,
-        typer.Argument(metavar="KIND[,KIND...]|KIND/NAME", help="po, svc, deploy, ...; hosts, links, routes, rules, conntrack."),
+        typer.Argument(
+            metavar="KIND[,KIND...]|KIND/NAME", help="po, svc, deploy, ...; hosts, links, routes, rules, conntrack, daemons."
+        ),
     ],
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME")] = None,
     all_namespaces: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Objects of every namespace.")] = False,
@@ -138,7 +141,7 @@ def show(found: Sequence[tuple[str, list[Json]]], everywhere: bool, namespace: s
         output.message("No resources found" if everywhere else f"No resources found in {namespace} namespace.")
     now = datetime.now(UTC)
     for at, items in enumerate(groups):
-        if items[0]["kind"] in ("Link", "Route", "Rule", "Conntrack"):
+        if items[0]["kind"] in ("Link", "Route", "Rule", "Conntrack", "Daemon"):
             from netlab.cli import kernel_objects
 
             print(("\n" if at else "") + kernel_objects.text(items), end="")
@@ -192,10 +195,14 @@ def related(running: "Lab", item: Json) -> Any:
         case "Node":
             pods = running.get("pods", None, None)
             return Related(now, pods=[pod for pod in pods if pod["spec"].get("nodeName") == name])
-        case "ReplicationController" | "ReplicaSet" | "DaemonSet":
+        case "ReplicationController" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "Job":
             return Related(now, pods=owned(running.get("pods", None, where), item))
         case "Deployment":
             return Related(now, replicasets=owned(running.get("replicasets", None, where), item))
+        case "Ingress":
+            problems = running.verb("problems", ingress=name, namespace=where)
+            services, slices = running.get("services", None, where), running.get("endpointslices", None, where)
+            return Related(now, slices=slices, services=services, problems=problems)
         case _:
             return Related(now)
 
@@ -292,7 +299,7 @@ def identity(kind: str, api_version: str = "") -> str:
 def fetch(running: "Lab", kind: str, name: str | None, namespace: str | None, selector: str) -> list[Json]:
     """Objects of a kind: Kubernetes' from the API, netlab's own from the topology (hosts) and the kernel (the others)."""
     match kind:
-        case "hosts" | "links" | "routes" | "rules" | "conntrack":
+        case "hosts" | "links" | "routes" | "rules" | "conntrack" | "daemons":
             from netlab.cli import kernel_objects
 
             return kernel_objects.fetch(running, kind, name)

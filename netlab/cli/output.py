@@ -107,6 +107,18 @@ def choose(given: str | None, allowed: Sequence[str], option: str) -> str | None
     raise InputError(f"{option} {given}: unknown value{hint}")
 
 
+def facts() -> list[str]:
+    """Of this moment and machine, for the head of a page: time, netlab's version, kernel, who runs it."""
+    import platform
+    from datetime import datetime
+
+    from netlab import __version__
+
+    user = "root" if os.geteuid() == 0 else "an ordinary user"
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    return [now, f"netlab {__version__}", f"{platform.system()} {platform.release()}", f"run by {user}"]
+
+
 def number_of(number: int, thing: str) -> str:
     """`1 packet`, `2 packets`."""
     return f"{number} {thing}" + ("" if number == 1 else "s")

@@ -1,6 +1,7 @@
 """run: scenarios. The runner does the work; this chooses the files, starts the labs and writes the reports."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +24,20 @@ def run(
         str | None, typer.Option(metavar="MODE|all", help="Only this mode, or all; otherwise what the file says.")
     ] = None,
     junit: Annotated[str | None, typer.Option(metavar="FILE", help="Write a JUnit XML report.")] = None,
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write a page: topology, steps, evidence, failures explained.")
+    ] = None,
+    pcap: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Record every interface; keep a pcapng for each step that does not pass.")
+    ] = None,
+    pcap_all: Annotated[bool, typer.Option("--pcap-all", help="With --pcap: keep those of steps that passed, too.")] = False,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the last lab running.")] = False,
     pause: Annotated[
-        bool, typer.Option("--pause-on-fail", help="Stop where a step does not pass, with the lab alive, until Enter.")
+        bool,
+        typer.Option(
+            "--pause-on-fail", help="Where a step does not pass: a shell, with the lab alive. Without a terminal, stop there."
+        ),
     ] = False,
 ) -> int:
     """Run scenarios, one line a step. Exit code 0 when every expectation held, 1 when one failed, 4 when evidence is missing.
@@ -37,23 +48,39 @@ def run(
     \b
     Examples:
       netlab run scenarios/nodeport.yaml
-      netlab run scenarios/ --proxy all --junit report.xml
+      netlab run scenarios/ --proxy all --junit report.xml --html report.html
+      netlab run scenarios/nodeport.yaml --pcap packets --pause-on-fail
     """
     output.choose(form, ("json",), "-o")
     files = files_of(scenarios)
     from netlab import client
     from netlab.cli import comparing
+    from netlab.kernel import tools
     from netlab.proxy import modes
     from netlab.scenario import reports, runner, side_by_side
+    from netlab.scenario.exhibits import Exhibits
     from netlab.scenario.values import exit_code
 
     output.choose(proxy, (*modes(), "all"), "--proxy")
     out = sys.stderr if form == "json" else sys.stdout
-    options = runner.Options(proxy, modes(), keep, out, paused if pause else None)
+    if pcap_all and not pcap:
+        raise InputError("--pcap-all needs --pcap DIR")
+    for path in filter(None, (junit, html)):
+        write(path, "")  # a place that cannot be written to is said before anything is built
+    kept = Exhibits(html is not None, Path(pcap) if pcap else None, pcap_all)
+    every = modes()
+    if proxy == "all" or any("all" in scenario.proxy for _, scenario in runner.read_all(files)):
+        every, left_out = tools.runnable(every)
+        for sentence in left_out:
+            output.message(sentence)
+    options = runner.Options(proxy, every, keep, out, paused if pause else None, kept)
     runs = runner.run_all(files, untethered if keep else client.up, options)
+    compared = side_by_side.compared(runs)
     if junit:
         write(junit, reports.junit(runs))
-    compared = side_by_side.compared(runs) if proxy == "all" else ()
+    if html:
+        write(html, reports.html(runs, compared, output.facts()))
+    compared = compared if proxy == "all" else ()
     if form == "json":
         output.print_json({**reports.document(runs), **({"comparisons": [one.json() for one in compared]} if compared else {})})
     for one in compared:
@@ -88,11 +115,24 @@ def untethered(topology: str | None, manifests: Sequence[str], **options: Any) -
     return lab
 
 
-def paused(lab: "AnyLab", step: "StepRun") -> None:
-    """Wait for Enter while the lab is alive; without a terminal there is nobody to wait for."""
-    output.message(f"paused at `{step.title}`: look around with --lab {lab.name}, then press Enter")
-    if sys.stdin.isatty():
-        sys.stdin.readline()
+def paused(lab: "AnyLab", step: "StepRun") -> str | None:
+    """A shell of the user's, with the lab alive and meant by every `netlab` in it; the run goes on when it ends.
+
+    Without a terminal there is nobody to wait for: the lab stays up, and the run ends here.
+    """
+    from netlab.client import Lab
+    from netlab.scenario.runner import LEAVE
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if isinstance(lab, Lab):
+            lab.release()
+        output.message(f"`{step.title}` did not pass: lab {lab.name} is left up; `netlab down {lab.name}` takes it down")
+        return LEAVE
+    output.message(
+        f"`{step.title}` did not pass: a shell, every `netlab` in it means lab {lab.name}; `exit` goes on with the run"
+    )
+    subprocess.run([os.environ.get("SHELL") or "/bin/sh"], env={**os.environ, "NETLAB_LAB": lab.name}, check=False)
+    return None
 
 
 def write(path: str, text: str) -> None:

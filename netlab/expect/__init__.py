@@ -5,19 +5,21 @@ becomes of a flow in the whole lab, the way there and the answer's way back incl
 and imports no planner and no tracer: what those get wrong must show against it.
 
 How `expect` thinks. Places (pods, nodes, hosts, the router) forward to each other along the topology (places.py). At each node
-the packet meets the Service proxy once (policy.py; userspace.py for the old mode of that name); a Service sends it to one of
+the packet meets the Service proxy once (policy.py, or ipvs.py and userspace.py for these modes); a Service sends it to one of
 several backends, so the walk branches (walk.py). A branch ends at an address that answers, refuses, or does not exist. An
 answer must then find its way back, and must pass every node that rewrote the packet, or the client does not recognise it: with
 the source kept, the answer of a pod on another node takes its own way.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 from netlab.expect.deciding import decide
 from netlab.expect.places import lab_of, place_of
 from netlab.expect.policy import Packet, device_of_pods
 from netlab.expect.walk import send
-from netlab.model import Cluster, Flow, Outcome, OutcomeKind
+from netlab.model import Backend, Cluster, Flow, Outcome, OutcomeKind
 
 Origin = Literal["pod", "node", "external"]
 
@@ -31,7 +33,7 @@ def expect_at(cluster: Cluster, node_name: str, flow: Flow, origin: Origin) -> O
     device = {"pod": device_of_pods(cluster), "node": "", "external": "eth0"}[origin]
     packet = Packet(flow.source, flow.destination, flow.port, flow.protocol)
     decision = decide(cluster, cluster.nodes[node_name], packet, device)
-    spread: Literal["random", "turns"] = "turns" if decision.relayed else "random"
+    spread = "turns" if decision.relayed else decision.spread
     return Outcome(decision.kind, decision.backends, decision.affinity, decision.why, spread)
 
 
@@ -48,8 +50,18 @@ def expect(cluster: Cluster, flow: Flow) -> Outcome:
         kind = OutcomeKind.DELIVERED
     else:
         kind = OutcomeKind.REJECTED if OutcomeKind.REJECTED in fates else OutcomeKind.DROPPED
-    backends = tuple(sorted({end.backend for end in ends if end.backend is not None}))
+    backends = _merged(end.backend for end in ends if end.backend is not None)
     reasons = dict.fromkeys(end.why for end in ends if end.why)
     spreads = {end.spread for end in ends}
     spread: Literal["random", "turns", "any"] = "any" if "any" in spreads else "turns" if "turns" in spreads else "random"
     return Outcome(kind, backends, any(end.affinity for end in ends), "; ".join(reasons), spread)
+
+
+def _merged(backends: Iterable[Backend]) -> tuple[Backend, ...]:
+    """Each backend once, with all the sources that it may see: it may be reached through several nodes."""
+    found: dict[Backend, Backend] = {}
+    for one in backends:
+        known = found.get(one)
+        sources = one.sources if known is None else tuple(dict.fromkeys((*known.sources, *one.sources)))
+        found[one] = replace(known or one, sources=sources)
+    return tuple(sorted(found.values()))

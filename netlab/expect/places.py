@@ -2,31 +2,41 @@
 
 Theory: a pod sends everything to its node. A node knows its pods, the other nodes' pods through an address in a LAN that both
 are in, every address of no LAN likewise, and leaves the rest to the router. The router knows LANs and addresses of no LAN, and
-drops the rest in silence. Hosts have their own routes, and the router. It refuses to know Services.
+drops the rest in silence. Hosts have their own routes, and the router. With `routing: vxlan` nodes reach each other's pods
+through an overlay, whose packets take the nodes' ordinary ways. With `routing: bgp` the router knows podCIDRs, and the service
+CIDRs by every node at once, as long as nothing between node and router is down. It refuses to know Services.
 
 A link that is down loses the packet where the far end of it was set down, for the near end still has its routes. A device that
 was itself set down has none: the kernel flushes them, another route is taken, or the sender is told that there is none.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from netlab import ipam
+from netlab import ipam, overlay
+from netlab.expect import ipvs
 from netlab.expect.policy import bridge_addresses, is_local
 from netlab.memory import last_kept
 from netlab.model import Address, Cluster, Key, Node, OutcomeKind, Pod, Ref
 
 REJECTED, DROPPED = OutcomeKind.REJECTED, OutcomeKind.DROPPED
 ROUTER = Ref("router", "", "router")
+MOST_CARRIERS = 64
+"""Machines that a packet of the overlay may pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """The cluster with what the walk looks up. `owners`: who has an address on a LAN or, outside of all LANs, at all."""
+    """The cluster with what the walk looks up. `owners`: who has an address on a LAN or, outside of all LANs, at all.
+
+    virtual: by node, the addresses that it has for the sake of mode ipvs.
+    """
 
     cluster: Cluster
     owners: dict[Address, Ref]
     pods: dict[Address, Pod]
     attachments: dict[Ref, tuple[ipam.Attachment, ...]]
+    virtual: dict[str, frozenset[Address]]
 
     def node(self, place: Ref) -> Node:
         return self.cluster.nodes[place.name]
@@ -75,7 +85,9 @@ def lab_of(cluster: Cluster) -> Lab:
         if pod.node in cluster.nodes and not pod.spec.host_network and pod.phase not in ("Succeeded", "Failed")
         for address in pod.addresses
     }
-    return Lab(cluster, owners, pods, attachments)
+    served = topology.cluster.proxy.mode == "ipvs"
+    virtual = {name: ipvs.service_addresses(cluster, node) for name, node in cluster.nodes.items()} if served else {}
+    return Lab(cluster, owners, pods, attachments, virtual)
 
 
 def place_of(lab: Lab, sender: Ref) -> Ref:
@@ -90,8 +102,20 @@ def place_of(lab: Lab, sender: Ref) -> Ref:
     return Ref("node", "", pod.node) if pod.spec.host_network else sender
 
 
+def next_places(lab: Lab, place: Ref, destination: Address) -> tuple[Hop | Lost | Arrived, ...]:
+    """Where `place` sends packets for `destination`, by its routes alone: several where ways are equally good.
+
+    Only a router that has learned a Service network from several nodes has more than one; a flow's hash chooses.
+    """
+    if place == ROUTER and lab.owners.get(destination) != place:
+        ways = tuple(_learned(lab, destination))
+        if ways:
+            return ways
+    return (next_place(lab, place, destination),)
+
+
 def next_place(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
-    """Where `place` sends a packet for `destination`, by its routes alone."""
+    """Where `place` sends a packet for `destination`, by its routes alone; the first of several ways."""
     match place.kind:
         case "pod":
             pod = lab.pod(place)
@@ -107,12 +131,15 @@ def next_place(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arriv
         case _:
             if lab.owners.get(destination) == place:
                 return Arrived()
+            learned = next(_learned(lab, destination), None)
+            if learned is not None:
+                return learned
             return _on_lan(lab, place, destination) or Lost(DROPPED, "dropped at the router")
 
 
 def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
     node = lab.node(place)
-    if is_local(lab.cluster, node, destination):
+    if is_local(lab.cluster, node, destination) or destination in lab.virtual.get(place.name, ()):
         return Arrived()
     pod = lab.pods.get(destination)
     if pod is not None and pod.node == node.meta.name and not _is_down(lab, str(place), _device_of(lab, pod)):
@@ -120,9 +147,75 @@ def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Ar
     if any(destination in cidr for cidr in node.pod_cidrs) and lab.cluster.topology.cluster.fabric == "bridge":
         return Lost(DROPPED, f"no pod has {destination}")
     behind = pod.node if pod is not None else _node_of_cidr(lab, destination)
-    if behind not in (None, place.name) and (hop := _to_machine(lab, place, Ref("node", "", behind), destination)) is not None:
+    if behind not in (None, place.name) and (hop := _to_node(lab, place, behind, destination)) is not None:
         return hop
     return _on_lan(lab, place, destination) or _to_router(lab, place, destination)
+
+
+def _to_node(lab: Lab, place: Ref, name: str, destination: Address) -> Hop | Lost | None:
+    """The way to what is behind another node: by the LAN, or through the overlay where there is one."""
+    to = Ref("node", "", name)
+    if is_bgp(lab.cluster):
+        return _by_bgp(lab, place, to, destination)
+    if not overlay.is_used(lab.cluster):
+        return _to_machine(lab, place, to, destination)
+    own = overlay.addresses(lab.cluster, lab.node(place))
+    source = next((address for address in own if address.version == destination.version), None)
+    end = overlay.underlay(lab.cluster, lab.node(to))
+    if source is None or end is None:
+        return None
+    for _ in range(MOST_CARRIERS):
+        hop = next_place(lab, place, end)
+        match hop:
+            case Arrived():
+                return Hop(to, overlay.DEVICE, source)
+            case Lost(_, why):
+                # The packet that carries it is lost, and nobody tells the sender of what is inside.
+                return Lost(DROPPED, f"the overlay does not reach {end}: {why}")
+            case Hop(there, _):
+                place = there
+    return Lost(DROPPED, f"the overlay does not reach {end}: its packets go round in circles")
+
+
+def _by_bgp(lab: Lab, place: Ref, to: Ref, destination: Address) -> Hop | Lost | None:
+    """Nodes whose sessions stand know each other's podCIDRs: straight where both talk to the router in one LAN, or through it."""
+    own, theirs = _peering(lab, place.name, destination.version), _peering(lab, to.name, destination.version)
+    if own is None or theirs is None:
+        return None
+    if own.lan == theirs.lan:
+        return _across(lab, place, own, to, destination)
+    return _across(lab, place, own, ROUTER, destination)
+
+
+def _learned(lab: Lab, destination: Address) -> Iterator[Hop | Lost]:
+    """The router's ways to pods and Services: the nodes that announce them and whose sessions stand."""
+    if not is_bgp(lab.cluster):
+        return
+    pod = lab.pods.get(destination)
+    behind = pod.node if pod is not None else _node_of_cidr(lab, destination)
+    service = any(destination in cidr for cidr in lab.cluster.topology.cluster.service_cidrs)
+    for name in lab.cluster.nodes if service else () if behind is None else (behind,):
+        peering = _peering(lab, name, destination.version)
+        if peering is not None:
+            at_router = next(one for one in lab.attachments[ROUTER] if one.lan == peering.lan)
+            yield _across(lab, ROUTER, at_router, Ref("node", "", name), destination)
+
+
+def is_bgp(cluster: Cluster) -> bool:
+    return cluster.topology.cluster.routing == "bgp"
+
+
+def _peering(lab: Lab, name: str, version: int) -> ipam.Attachment | None:
+    """The node's leg in the LAN over which it talks to the router; None without one, and while a link between them is down."""
+    node = Ref("node", "", name)
+    for own in lab.attachments[node]:
+        there = next((one for one in lab.attachments[ROUTER] if one.lan == own.lan), None)
+        if there is None or not all(any(a.version == version for a in one.addresses) for one in (own, there)):
+            continue
+        ends = ((str(node), own.device), (str(ROUTER), there.device))
+        ports = tuple((f"lan/{own.lan}", ipam.lan_port(str(end))) for end in (node, ROUTER))
+        return None if any(_is_down(lab, *end) for end in (*ends, *ports)) else own
+    return None
 
 
 def _next_of_host(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:

@@ -7,7 +7,7 @@ IP stack. A reply that went straight across the bridge would miss the node's un-
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from netlab import ipam
+from netlab import ipam, overlay
 from netlab.fabric import lan, pods, sysctls
 from netlab.memory import kept_for_each
 from netlab.model import Address, Cluster, Network, Node, Pod
@@ -19,29 +19,30 @@ NAME = "bridge"
 def plan(cluster: Cluster) -> tuple[Op, ...]:
     """The namespaces and links of machines, node bridges and pods."""
     ops: list[Op] = list(lan.plan(cluster))
+    mtu_bytes = overlay.mtu_bytes(cluster)
     for node in cluster.nodes.values():
-        ops.extend(_node_bridge(node))
+        ops.extend(_node_bridge(node, mtu_bytes))
     learned = cluster.topology.cluster.neighbours == "learned"
-    rest = (cluster.nodes, cluster.links_down, sysctls.speaks_ipv6(cluster), learned)
+    rest = (cluster.nodes, cluster.links_down, sysctls.speaks_ipv6(cluster), learned, mtu_bytes)
     return (*ops, *chain.from_iterable(_pod_ops(pods.wired(cluster), rest)))
 
 
 @kept_for_each
-def _pod_ops(pod: Pod, rest: tuple[Mapping[str, Node], frozenset[tuple[str, str]], bool, bool]) -> tuple[Op, ...]:
-    nodes, links_down, ipv6, learned = rest
+def _pod_ops(pod: Pod, rest: tuple[Mapping[str, Node], frozenset[tuple[str, str]], bool, bool, int]) -> tuple[Op, ...]:
+    nodes, links_down, ipv6, learned, mtu_bytes = rest
     node = nodes[pod.node]
     gateways = pods.gateways(pod, node)
     if len(gateways) == len(pod.addresses):
-        inside = pods.namespace(pod, node, links_down, ipv6, ipam.NODE_BRIDGE)
+        inside = pods.namespace(pod, node, links_down, ipv6, ipam.NODE_BRIDGE, mtu_bytes)
         return (*inside, *_addresses(pod, node, gateways, learned))
-    return (*pods.namespace(pod, node, links_down, ipv6, bridge=""), *pods.routed_addresses(pod, node))
+    return (*pods.namespace(pod, node, links_down, ipv6, "", mtu_bytes), *pods.routed_addresses(pod, node))
 
 
-def _node_bridge(node: Node) -> Iterator[Op]:
+def _node_bridge(node: Node, mtu_bytes: int) -> Iterator[Op]:
     if not node.pod_cidrs:
         return
     netns = f"node/{node.meta.name}"
-    yield Bridge(netns, ipam.NODE_BRIDGE, ipam.mac(netns, ipam.NODE_BRIDGE))
+    yield Bridge(netns, ipam.NODE_BRIDGE, ipam.mac(netns, ipam.NODE_BRIDGE), mtu_bytes)
     for network in node.pod_cidrs:
         gateway = network[1] if network.num_addresses > 2 else network[0]
         yield DeviceAddress(netns, ipam.NODE_BRIDGE, gateway, network.prefixlen)

@@ -36,7 +36,9 @@ def gateways(pod: Pod, node: Node) -> dict[Address, tuple[Network, Address]]:
     return found
 
 
-def namespace(pod: Pod, node: Node, links_down: frozenset[tuple[str, str]], ipv6: bool, bridge: str) -> Iterator[Op]:
+def namespace(
+    pod: Pod, node: Node, links_down: frozenset[tuple[str, str]], ipv6: bool, bridge: str, mtu_bytes: int
+) -> Iterator[Op]:
     """The pod's namespace, its sysctls, and its veth; `bridge` is the one that the node's end is a port of, '' for none."""
     netns, node_ns = str(pod.ref), f"node/{node.meta.name}"
     device, port = ipam.POD_DEVICE, ipam.host_device(netns)
@@ -50,6 +52,7 @@ def namespace(pod: Pod, node: Node, links_down: frozenset[tuple[str, str]], ipv6
         port,
         ipam.mac(node_ns, port),
         peer_master=bridge,
+        mtu_bytes=mtu_bytes,
         up=(netns, device) not in links_down,
         peer_up=(node_ns, port) not in links_down,
     )

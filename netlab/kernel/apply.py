@@ -19,14 +19,28 @@ from netlab.kernel import extras, namespaces, sysctls
 from netlab.kernel import netlink as nl
 from netlab.kernel.links import Links
 from netlab.kernel.session import GONE, Session, raise_all
-from netlab.ops import ORDER, Bridge, DeviceAddress, Identity, Neighbour, Netns, Op, Route, Sysctl, Veth
+from netlab.ops import (
+    ORDER,
+    Bridge,
+    DeviceAddress,
+    Dummy,
+    Forwarding,
+    Identity,
+    Neighbour,
+    Netns,
+    Op,
+    Route,
+    Sysctl,
+    Veth,
+    Vxlan,
+)
 
 _DOOMED_GROUP = 0x6E6C
 """Links about to be deleted are put into this group: deleting a group costs one RCU barrier (20 ms), not one for each."""
 _DOWN = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.ENODEV})
 """What routes and addresses meet on a device that is down on purpose; they are made again when it comes up."""
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
-_OnDevice = DeviceAddress | Route | Neighbour
+_OnDevice = DeviceAddress | Route | Neighbour | Forwarding
 
 
 class Kernel:
@@ -86,8 +100,14 @@ class Kernel:
         for op in added:
             if isinstance(op, Veth):
                 links.veth(op)
+        for op in added:
+            if isinstance(op, Vxlan):
+                links.vxlan(op)
+        for op in added:
+            if isinstance(op, Dummy):  # last: without an address of its own a device borrows the first one's
+                links.dummy(op)
         session.flush()
-        self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth))
+        self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth | Vxlan | Dummy))
         raise_all(self._set(later))
         self._configure(session, links, added, repairing)
         links.wait_until_up()
@@ -156,6 +176,8 @@ class Kernel:
                 session.queue(op.netns, nl.set_route(op.destination, _hop(op, index)), op, tolerated)
             case Neighbour():
                 session.queue(op.netns, nl.set_neighbour(index, op.address, op.mac), op, tolerated)
+            case Forwarding():
+                session.queue(op.netns, nl.set_forwarding(index, op.mac, op.remote), op, tolerated)
 
     def _is_made_anew(self, op: _OnDevice) -> bool:
         """An address whose flags change: the kernel cannot do that, and deletes the device's routes with its last address."""
@@ -170,9 +192,9 @@ class Kernel:
         ends: set[tuple[str, str]] = set()
         for op in removed:
             match op:
-                case DeviceAddress() | Route() | Neighbour() if op.netns not in dead and op.netns in self.fds:
+                case DeviceAddress() | Route() | Neighbour() | Forwarding() if op.netns not in dead and op.netns in self.fds:
                     _delete(session, op)
-                case Bridge() | Veth():
+                case Bridge() | Veth() | Vxlan() | Dummy():
                     ends |= _living_end(op, dead)
                 case _:
                     pass
@@ -218,6 +240,8 @@ def _delete(session: Session, op: _OnDevice) -> None:
             session.queue(op.netns, nl.del_route(op.destination, _hop(op, index)), op, GONE)
         case Neighbour():
             session.queue(op.netns, nl.del_neighbour(index, op.address), op, GONE)
+        case Forwarding():
+            session.queue(op.netns, nl.del_forwarding(index, op.mac), op, GONE)
 
 
 def _connect(session: Session, op: DeviceAddress, tolerated: frozenset[int]) -> None:
@@ -245,13 +269,13 @@ def _in_order(ops: Iterable[_OnDevice]) -> list[_OnDevice]:
                 return 0
             case Route():
                 return 1 if op.gateway is None else 2
-            case Neighbour():
+            case Neighbour() | Forwarding():
                 return 3
 
     return sorted(ops, key=rank)
 
 
-def _living_end(op: Bridge | Veth, dead: set[str]) -> set[tuple[str, str]]:
+def _living_end(op: Bridge | Veth | Vxlan | Dummy, dead: set[str]) -> set[tuple[str, str]]:
     if op.netns not in dead:
         return {(op.netns, op.device)}
     if isinstance(op, Veth) and op.peer_netns not in dead:
@@ -265,7 +289,7 @@ def _lives_in(op: Op, names: set[str]) -> bool:
             return name in names
         case Veth():
             return op.netns in names or op.peer_netns in names
-        case Bridge() | DeviceAddress() | Route() | Neighbour() | Sysctl():
+        case Bridge() | Vxlan() | Dummy() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Sysctl():
             return op.netns in names
         case _:
             return False

@@ -5,6 +5,7 @@ port, or to its node port, and the answers come from something that is not one o
 serving endpoint are left alone; TCP and SCTP entries are never touched.
 """
 
+import errno
 import socket
 import struct
 from collections.abc import Collection, Mapping
@@ -71,6 +72,9 @@ class Table:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
 
     def entries(self) -> list[Entry]:
@@ -94,6 +98,38 @@ class Table:
         return len(stale)
 
 
+class Events:
+    """New connections of the namespace in which this was opened, as conntrack learns of them. Wait on `fileno` for more."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nl.NETLINK_NETFILTER)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._socket.bind((0, 1))  # the group NFNLGRP_CONNTRACK_NEW
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def new(self) -> list[Entry]:
+        """What came since. Events that found the socket full are lost, and nothing is said of them."""
+        found: list[Entry] = []
+        while True:
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return found
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue
+            for kind, _, _, body in nl.split_messages(data):
+                if kind == _NEW and (entry := _entry(body)) is not None:
+                    found.append(entry)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 def is_stale(entry: Entry, wanted: Wanted) -> bool:
     """Whether a UDP entry leads to something that is no serving endpoint of the Service it was sent to."""
     original = entry.original
@@ -105,6 +141,12 @@ def is_stale(entry: Entry, wanted: Wanted) -> bool:
     version = original.destination.version  # a family without a serving endpoint is left alone, too
     known = [end for end in serving or () if end[0].version == version]
     return bool(known) and (entry.reply.source, entry.reply.source_port) not in known
+
+
+def told(kind: int, body: bytes) -> tuple[str, Entry] | None:
+    """A message of ctnetlink's groups as (what happened, entry): `new` for NEW and UPDATE alike, or `destroyed`."""
+    entry = _entry(body) if kind in (_NEW, _DELETE) else None
+    return None if entry is None else ("new" if kind == _NEW else "destroyed", entry)
 
 
 def _family(entry: Entry) -> int:

@@ -62,12 +62,36 @@ class Route(NamedTuple):
     """(gateway, device index, flags)"""
 
 
+class Forwarding(NamedTuple):
+    """An entry of a device's own forwarding database that names a machine (of a VXLAN device; bridges' name none)."""
+
+    ifindex: int
+    mac: str
+    remote: Address
+    state: int
+
+
 class Neighbour(NamedTuple):
     ifindex: int
     address: Address
     mac: str
     state: int
     flags: int
+
+
+def told(kind: int, body: bytes) -> Link | DeviceAddress | Route | Neighbour | None:
+    """The row that a message of rtnetlink's groups is about; None for what the lists leave out, too."""
+    match kind:
+        case nl.RTM_NEWLINK | nl.RTM_DELLINK:
+            return _link(body)
+        case nl.RTM_NEWADDR | nl.RTM_DELADDR:
+            return _address(body)
+        case nl.RTM_NEWROUTE | nl.RTM_DELROUTE:
+            return _route(body)
+        case nl.RTM_NEWNEIGH | nl.RTM_DELNEIGH:
+            return _neighbour(body)
+        case _:
+            return None
 
 
 def some_links(sock: Socket, indices: Iterable[int]) -> list[Link]:
@@ -182,12 +206,27 @@ def _multipath(data: bytes) -> Iterator[tuple[Address | None, int, int]]:
 def neighbours(sock: Socket) -> list[Neighbour]:
     """Every neighbour entry of either family that has a state (not NOARP, which the kernel makes for itself)."""
     request = Message(nl.RTM_GETNEIGH, 0, nl.NDMSG.pack(0, 0, 0, 0, 0))
+    rows = (_neighbour(body) for kind, body in sock.dump(request) if kind == nl.RTM_NEWNEIGH)
+    return [row for row in rows if row is not None]
+
+
+def _neighbour(body: bytes) -> Neighbour | None:
+    af, index, state, flags, _ = nl.NDMSG.unpack_from(body)
+    attributes = nl.attributes(body, nl.NDMSG.size)
+    if af not in (socket.AF_INET, socket.AF_INET6) or state & 0x40 or 1 not in attributes:
+        return None
+    return Neighbour(index, ip_address(attributes[1]), attributes.get(2, b"").hex(":"), state, flags)
+
+
+def forwarding(sock: Socket) -> list[Forwarding]:
+    """Every entry of a forwarding database that says to which machine frames are carried."""
+    request = Message(nl.RTM_GETNEIGH, 0, nl.NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0))
     found = []
     for kind, body in sock.dump(request):
-        af, index, state, flags, _ = nl.NDMSG.unpack_from(body)
+        _, index, state, _, _ = nl.NDMSG.unpack_from(body)
         attributes = nl.attributes(body, nl.NDMSG.size)
-        if kind == nl.RTM_NEWNEIGH and af in (socket.AF_INET, socket.AF_INET6) and not state & 0x40 and 1 in attributes:
-            found.append(Neighbour(index, ip_address(attributes[1]), attributes.get(2, b"").hex(":"), state, flags))
+        if kind == nl.RTM_NEWNEIGH and 1 in attributes and 2 in attributes:
+            found.append(Forwarding(index, attributes[2].hex(":"), ip_address(attributes[1]), state))
     return found
 
 

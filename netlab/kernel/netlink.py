@@ -29,6 +29,7 @@ RTM_NEWLINKPROP = 108
 IFF_UP = 1
 RTN_UNICAST, RTN_BLACKHOLE = 1, 6
 NUD_PERMANENT = 0x80
+NTF_SELF = 0x02
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 
 _HEADER = struct.Struct("=IHHII")
@@ -219,6 +220,7 @@ IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _BR_FORWARD_DELAY, _BR_STP_STATE, _BR_MCAST_SNOOPING = 1, 5, 23
 _VETH_INFO_PEER = 1
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 4, 7, 15, 17
 _NESTED = 0x8000
 _ONE_QUEUE = attr_u32(_IFLA_NUM_TX_QUEUES, 1) + attr_u32(_IFLA_NUM_RX_QUEUES, 1)
 """One queue an end: the kernel's default is one a processor, which only costs time and memory here."""
@@ -264,9 +266,17 @@ def _linkinfo(kind: str, data: bytes = b"") -> bytes:
     return attr(IFLA_LINKINFO | _NESTED, body + attr(IFLA_INFO_DATA | _NESTED, data) if data else body)
 
 
-def new_link(name: str, kind: str) -> Message:
-    """Any other kind of link, with its defaults (used to ask the kernel whether it has the kind)."""
-    return Message(RTM_NEWLINK, _NEW, IFINFO.pack(0, 0, 0, 0, 0) + attr_text(IFLA_IFNAME, name) + _linkinfo(kind))
+def vxlan(index: int, name: str, mac: str, mtu_bytes: int, vni: int, local: Address, port: int) -> Message:
+    """A VXLAN device that is up, learns no addresses, and has nobody to flood to."""
+    data = attr_u32(_VXLAN_ID, vni) + attr(_VXLAN_LOCAL if local.version == 4 else _VXLAN_LOCAL6, local.packed)
+    data += attr(_VXLAN_LEARNING, b"\0") + attr(_VXLAN_PORT, port.to_bytes(2, "big"))
+    names = attr_text(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac_bytes(mac)) + attr_u32(IFLA_MTU, mtu_bytes)
+    return Message(RTM_NEWLINK, _NEW, IFINFO.pack(0, 0, index, IFF_UP, IFF_UP) + names + _linkinfo("vxlan", data))
+
+
+def new_link(name: str, kind: str, index: int = 0) -> Message:
+    """Any other kind of link, with its defaults and down (also used to ask the kernel whether it has the kind)."""
+    return Message(RTM_NEWLINK, _NEW, IFINFO.pack(0, 0, index, 0, 0) + attr_text(IFLA_IFNAME, name) + _linkinfo(kind))
 
 
 def set_link(
@@ -412,6 +422,16 @@ def set_neighbour(index: int, address: Address, mac: str) -> Message:
     """A permanent neighbour entry, new or in the place of what was there."""
     body = NDMSG.pack(family(address.version), index, NUD_PERMANENT, 0, 0) + attr(_NDA_DST, address.packed)
     return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attr(_NDA_LLADDR, mac_bytes(mac)))
+
+
+def set_forwarding(index: int, mac: str, remote: Address) -> Message:
+    """A permanent entry in a VXLAN device's own forwarding database, new or in the place of what was there."""
+    body = NDMSG.pack(socket.AF_BRIDGE, index, NUD_PERMANENT, NTF_SELF, 0) + attr(_NDA_LLADDR, mac_bytes(mac))
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attr(_NDA_DST, remote.packed))
+
+
+def del_forwarding(index: int, mac: str) -> Message:
+    return Message(RTM_DELNEIGH, 0, NDMSG.pack(socket.AF_BRIDGE, index, 0, NTF_SELF, 0) + attr(_NDA_LLADDR, mac_bytes(mac)))
 
 
 def del_neighbour(index: int, address: Address) -> Message:

@@ -12,13 +12,28 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
 from netlab.errors import KernelError
-from netlab.kernel import listing, rule_drift, sysctls
+from netlab.kernel import ipvs_drift, listing, rule_drift, sysctls
 from netlab.kernel.namespaces import entered
 from netlab.kernel.netlink import Socket
 from netlab.kernel.observe import destination, route_row
 from netlab.kernel.rule_texts import Netns
 from netlab.kernel.rules import opened
-from netlab.ops import Bridge, DeviceAddress, Identity, Neighbour, Op, Route, Ruleset, Sysctl, Veth
+from netlab.ops import (
+    Bridge,
+    DeviceAddress,
+    Dummy,
+    Forwarding,
+    Identity,
+    Learned,
+    Neighbour,
+    Op,
+    Route,
+    Ruleset,
+    Sysctl,
+    Veth,
+    VirtualServer,
+    Vxlan,
+)
 from netlab.ops import Netns as NetnsOp
 
 Drift = tuple[str, Identity | None]
@@ -26,9 +41,13 @@ _FALLBACK = frozenset(
     ("lo", "tunl0", "sit0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6tnl0", "ip6gre0", "teql0", "ifb0", "ifb1")
 )
 """Devices that some kernels put into every new namespace (net.core.fb_tunnels_only_for_init_net)."""
-_KERNEL_MADE, _ROUTING_DAEMONS = frozenset({1, 2, 9}), frozenset({12, 42, 186, 187, 188, 189, 192})
+_KERNEL_MADE = frozenset({1, 2, 9})
+LEARNED = frozenset({12, 42, 186, 187, 188, 189, 192})
+"""Routes of routing daemons, by their protocol number (linux/rtnetlink.h; 12 is BIRD's)."""
 _NOPREFIXROUTE, _PERMANENT = 0x200, 0x80
 _UNICAST, _BLACKHOLE = 1, 6
+DUMMIES = ("dummy", "bridge")
+"""What may stand for an ops.Dummy: links.py takes the second where the kernel lacks the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +61,7 @@ class _End:
     master: str
     up: bool
     altname: str
-    op: Bridge | Veth
+    op: Bridge | Veth | Vxlan | Dummy
 
 
 @dataclass(slots=True)
@@ -53,15 +72,20 @@ class _Wanted:
     addresses: list[DeviceAddress] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
     neighbours: list[Neighbour] = field(default_factory=list)
+    forwarding: list[Forwarding] = field(default_factory=list)
+    learned: list[Learned] = field(default_factory=list)
     sysctls: list[Sysctl] = field(default_factory=list)
     rulesets: list[Ruleset] = field(default_factory=list)
+    virtual_servers: list[VirtualServer] = field(default_factory=list)
     netns: NetnsOp | None = None
 
     def is_down(self, device: str) -> bool:
-        """The device, or where a route names none any device, is down on purpose: what lived on it is gone."""
-        if device:
-            return device in self.ends and not self.ends[device].up
-        return any(not end.up for end in self.ends.values())
+        """The device, or where a route names none any device, is down on purpose: what lived on it is gone.
+
+        A dummy is always down, and keeps its addresses.
+        """
+        ends = (self.ends[device],) if device in self.ends else () if device else tuple(self.ends.values())
+        return any(not end.up and end.kind != "dummy" for end in ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +94,7 @@ class _Facts:
     addresses: list[listing.DeviceAddress]
     routes: list[listing.Route]
     neighbours: list[listing.Neighbour]
+    forwarding: list[listing.Forwarding]
     sysctls: dict[str, str | None]
 
 
@@ -89,8 +114,17 @@ def drift(paths: Mapping[str, Netns], ops: Sequence[Op]) -> list[Drift]:
                 found.append((f"{netns}: {error}", ("netns", netns)))
         for netns, fd in fds.items():
             found += _drift(netns, fd, wanted[netns])
+            if wanted[netns].virtual_servers:
+                found += _virtual_servers(netns, fd, wanted[netns].virtual_servers)
         found += rule_drift.drift({netns: (fd, wanted[netns].rulesets) for netns, fd in fds.items()})
     return found
+
+
+def _virtual_servers(netns: str, fd: int, planned: list[VirtualServer]) -> Iterator[Drift]:
+    try:
+        yield from ipvs_drift.drift(netns, fd, planned)
+    except (KernelError, OSError) as error:
+        yield f"{netns}: the virtual servers cannot be read: {error}", planned[0].identity
 
 
 def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
@@ -105,11 +139,21 @@ def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
                 of(name).netns = op
             case Bridge():
                 of(op.netns).ends[op.device] = _End(op.device, "bridge", op.mac, op.mtu_bytes, "", True, "", op)
+            case Dummy():
+                of(op.netns).ends[op.device] = _End(op.device, "dummy", "", 0, "", False, "", op)
+            case VirtualServer():
+                of(op.netns).virtual_servers.append(op)
             case Veth():
                 of(op.netns).ends[op.device] = _End(op.device, "veth", op.mac, op.mtu_bytes, op.master, op.up, op.altname, op)
                 of(op.peer_netns).ends[op.peer_device] = _End(
                     op.peer_device, "veth", op.peer_mac, op.mtu_bytes, op.peer_master, op.peer_up, "", op
                 )
+            case Vxlan():
+                of(op.netns).ends[op.device] = _End(op.device, "vxlan", op.mac, op.mtu_bytes, "", True, "", op)
+            case Forwarding():
+                of(op.netns).forwarding.append(op)
+            case Learned():
+                of(op.netns).learned.append(op)
             case DeviceAddress():
                 of(op.netns).addresses.append(op)
             case Route():
@@ -127,7 +171,7 @@ def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
 
 def _drift(netns: str, fd: int, wanted: _Wanted) -> Iterator[Drift]:
     facts = _read(fd, wanted)
-    for part in (_links, _addresses, _routes, _neighbours, _sysctls):
+    for part in (_links, _addresses, _routes, _learned, _neighbours, _forwarding, _sysctls):
         for sentence, identity in part(netns, wanted, facts):
             yield f"{netns}: {sentence}", identity
 
@@ -138,7 +182,8 @@ def _read(fd: int, wanted: _Wanted) -> _Facts:
         values = {op.key: sysctls.read(op.key) for op in wanted.sysctls}
     with sock:
         links = {link.ifindex: link for link in listing.links(sock)}
-        return _Facts(links, listing.addresses(sock), listing.routes(sock), listing.neighbours(sock), values)
+        forwarding = listing.forwarding(sock) if wanted.forwarding else []
+        return _Facts(links, listing.addresses(sock), listing.routes(sock), listing.neighbours(sock), forwarding, values)
 
 
 # ---------------------------------------------------------------- links
@@ -161,6 +206,10 @@ def _links(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
 
 
 def _link_differences(end: _End, link: listing.Link, facts: _Facts) -> Iterator[str]:
+    if end.kind == "dummy":
+        if link.kind not in DUMMIES:
+            yield f"is a {link.kind or 'device'}, not a dummy"
+        return
     if link.kind != end.kind:
         yield f"is a {link.kind or 'device'}, not a {end.kind}"
         return
@@ -216,10 +265,31 @@ def _routes(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
         elif not wanted.is_down(op.device) or op.type == "blackhole":
             yield f"route {_planned(op)} is missing", op.identity
     for route in there:
-        if id(route) not in matched and route.protocol not in _ROUTING_DAEMONS:
+        if id(route) not in matched and route.protocol not in LEARNED:
             identity = ("route", netns, str(route.destination), str(route.metric))
             yield f"route {_shown(route, facts)} is not planned", identity
     yield from _connected(wanted, facts)
+
+
+def _learned(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
+    """What a routing daemon should have learned. What it learned besides is its own business; nobody can make such a route."""
+    for op in wanted.learned:
+        problem = learned_problem(op, facts.routes, facts.links)
+        if problem:
+            yield problem, None
+
+
+def learned_problem(op: Learned, routes: Sequence[listing.Route], links: Mapping[int, listing.Link]) -> str:
+    """'' when the route is there with exactly its hops; else what is wrong."""
+    there = [route for route in routes if route.destination == op.destination and route.protocol in LEARNED]
+    if not there:
+        return f"route {op.destination} has not been learned"
+    found = {(gateway, links[index].name if index in links else "") for gateway, index, _ in there[0].hops}
+    if found == set(op.hops):
+        return ""
+    shown = ", ".join(sorted(f"via {gateway} dev {device}" for gateway, device in found))
+    expected = ", ".join(f"via {gateway} dev {device}" for gateway, device in op.hops)
+    return f"route {op.destination} was learned {shown}, not {expected}"
 
 
 def _connected(wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
@@ -283,6 +353,22 @@ def _neighbours(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
     for (device, address), one in there.items():
         if one.state & _PERMANENT and (device, address) not in planned:
             yield f"neighbour {address} lladdr {one.mac} on {device} is not planned", ("neighbour", netns, device, address)
+
+
+def _forwarding(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
+    names = {index: link.name for index, link in facts.links.items()}
+    there = {(names.get(one.ifindex, ""), one.mac): one for one in facts.forwarding}
+    planned = {(op.device, op.mac.lower()): op for op in wanted.forwarding}
+    for key, op in planned.items():
+        one = there.get(key)
+        words = f"forwarding entry for {key[1]} on {key[0]}"
+        if one is None:
+            yield f"{words} is missing", op.identity
+        elif one.remote != op.remote:
+            yield f"{words} leads to {one.remote}, not {op.remote}", op.identity
+    for (device, mac), one in there.items():
+        if (device, mac) not in planned:
+            yield f"forwarding entry for {mac} on {device} to {one.remote} is not planned", ("forwarding", netns, device, mac)
 
 
 def _sysctls(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:

@@ -40,7 +40,17 @@ class Response:
     content_type: str = "application/json"
 
 
-Respond = Callable[[Response], None]
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer without an end: JSON lines. `start` is given `push(bytes)` and answers what stops it; it is stopped when the
+    client hangs up, or does not read: MAXIMUM_BEHIND_BYTES are kept for it."""
+
+    start: Callable[[Callable[[bytes], None]], Callable[[], None]]
+    content_type: str = "application/json-seq"
+
+
+MAXIMUM_BEHIND_BYTES = 16 << 20
+Respond = Callable[[Response | Stream], None]
 Handler = Callable[[Request, Respond], None]
 
 
@@ -70,6 +80,7 @@ class _Connection:
         self._body = bytearray()
         self._out = bytearray()
         self._closed = False
+        self._stop: Callable[[], None] | None = None
         sock.setblocking(False)
         loop.watch(sock, self._readable)
 
@@ -81,7 +92,7 @@ class _Connection:
         except OSError:
             self._close()
             return
-        if not data and self._h11.their_state is not h11.IDLE:
+        if not data and (self._stop is not None or self._h11.their_state is not h11.IDLE):
             # The client hung up in the middle, or after its request: nobody is left to answer.
             self._close()
             return
@@ -123,8 +134,26 @@ class _Connection:
         )
         self._handler(request, self._send)
 
-    def _send(self, response: Response) -> None:
+    def _stream(self, stream: Stream) -> None:
+        head = h11.Response(status_code=200, headers=[("Content-Type", stream.content_type), ("Transfer-Encoding", "chunked")])
+        self._out += self._h11.send(head) or b""
+        self._flush()
+        self._stop = stream.start(self._push)
+
+    def _push(self, data: bytes) -> None:
         if self._closed:
+            return
+        self._out += self._h11.send(h11.Data(data=data)) or b""
+        if len(self._out) > MAXIMUM_BEHIND_BYTES:
+            self._close()
+        else:
+            self._flush()
+
+    def _send(self, response: Response | Stream) -> None:
+        if self._closed:
+            return
+        if isinstance(response, Stream):
+            self._stream(response)
             return
         headers = [("Content-Type", response.content_type), ("Content-Length", str(len(response.body)))]
         with contextlib.suppress(h11.LocalProtocolError):
@@ -160,5 +189,7 @@ class _Connection:
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
+            if self._stop is not None:
+                self._stop()
             self._loop.forget(self._sock)
             self._sock.close()

@@ -41,7 +41,7 @@ _GROUPS = {
         | ValidatingAdmissionPolicyBinding validatingadmissionpolicybindings -""",
     "certificates.k8s.io/v1": "CertificateSigningRequest certificatesigningrequests csr -",
     "flowcontrol.apiserver.k8s.io/v1": "FlowSchema flowschemas - | PriorityLevelConfiguration prioritylevelconfigurations -",
-    "netlab/v1": "Host hosts - | Link links - | Route routes - | Rule rules - | Conntrack conntrack -",
+    "netlab/v1": "Host hosts - | Link links - | Route routes - | Rule rules - | Conntrack conntrack - | Daemon daemons -",
 }
 OLD_GROUPS = ("extensions/v1beta1", "apps/v1beta1", "apps/v1beta2", "networking.k8s.io/v1beta1", "discovery.k8s.io/v1beta1")
 

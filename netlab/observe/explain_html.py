@@ -14,8 +14,8 @@ from netlab.model import Cluster
 from netlab.observe import graph as content
 from netlab.observe import graph_svg
 from netlab.observe.explain_text import conntrack, shown
-from netlab.observe.graph_html import POLICY
 from netlab.observe.graph_svg import Layout
+from netlab.observe.page import POLICY
 
 MANY_NODES = 6
 """Nodes above which those that the packet did not meet are left out of the drawing."""
@@ -145,7 +145,7 @@ def _facts(document: Mapping[str, Any]) -> str:
 
 # ---------------------------------------------------------------- steps
 
-TONES = {"delivered": "good", "dropped": "bad", "rejected": "bad", "nat": "warn"}
+TONES = {"delivered": "good", "relayed": "good", "dropped": "bad", "rejected": "bad", "nat": "warn"}
 
 
 def _steps(document: Mapping[str, Any], layout: Layout) -> list[dict[str, Any]]:

@@ -4,9 +4,7 @@ from html import escape
 
 from netlab.observe import graph_svg
 from netlab.observe.graph import Graph
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-"""Content-Security-Policy: the browser itself refuses whatever would be fetched."""
+from netlab.observe.page import POLICY
 
 SCRIPT = """
 const q=document.getElementById('q');

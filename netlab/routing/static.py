@@ -30,18 +30,21 @@ class _Machine:
     pods: tuple[Network, ...] = ()
 
 
-def plan(cluster: Cluster) -> tuple[Op, ...]:
-    """The routes, in an order in which each gateway is reachable. The first route to a destination wins."""
+def plan(cluster: Cluster, pods: bool = True) -> tuple[Op, ...]:
+    """The routes, in an order in which each gateway is reachable. The first route to a destination wins.
+
+    `pods` False: without those from one node to another's pods, which another routing then makes in its own way.
+    """
     routes: dict[tuple[str, Network], Route] = {}
-    for route in _routes(cluster):
+    for route in _routes(cluster, pods):
         routes.setdefault((route.netns, route.destination), route)
     return tuple(routes.values())
 
 
-def _routes(cluster: Cluster) -> Iterator[Route]:
+def _routes(cluster: Cluster, pods: bool) -> Iterator[Route]:
     topology = cluster.topology
-    stray = _stray_pods(cluster)
-    nodes = [_node(topology, node, stray.get(node.meta.name, ())) for node in cluster.nodes.values()]
+    networks = pod_networks(cluster) if pods else {}
+    nodes = [_node(topology, node, networks.get(node.meta.name, ())) for node in cluster.nodes.values()]
     hosts = [_host(topology, host) for host in topology.hosts]
     router = ipam.router_attachments(topology)
     if router:
@@ -73,10 +76,10 @@ def _way_in(spec: HostSpec, nodes: list[_Machine]) -> Ref | None:
     return None
 
 
-def _node(topology: Topology, node: Node, stray: tuple[Network, ...]) -> _Machine:
+def _node(topology: Topology, node: Node, behind: tuple[Network, ...]) -> _Machine:
     elsewhere = tuple(map(ipam.host_route, ipam.off_lan(topology, node.addresses)))
     attachments = ipam.attachments(topology, node.addresses)
-    return _Machine(Ref("node", "", node.meta.name), attachments, elsewhere, (*node.pod_cidrs, *stray))
+    return _Machine(Ref("node", "", node.meta.name), attachments, elsewhere, behind)
 
 
 def _host(topology: Topology, host: HostSpec) -> _Machine:
@@ -84,16 +87,16 @@ def _host(topology: Topology, host: HostSpec) -> _Machine:
     return _Machine(Ref("host", "", host.name), ipam.attachments(topology, host.addresses), elsewhere)
 
 
-def _stray_pods(cluster: Cluster) -> dict[str, tuple[Network, ...]]:
-    """Pods whose address lies outside their node's podCIDR need a route of their own on every other node."""
-    found: dict[str, tuple[Network, ...]] = {}
+def pod_networks(cluster: Cluster) -> dict[str, tuple[Network, ...]]:
+    """Behind which networks each node's pods are: its podCIDRs, and a host route for each pod whose address lies outside."""
+    found = {name: node.pod_cidrs for name, node in cluster.nodes.items()}
     for pod in cluster.pods.values():
         node = cluster.nodes.get(pod.node)
         if node is None or pod.spec.host_network or pod.phase in ("Succeeded", "Failed"):
             continue
         for address in pod.addresses:
             if not any(address in network for network in node.pod_cidrs):
-                found[pod.node] = (*found.get(pod.node, ()), ipam.host_route(address))
+                found[pod.node] = (*found[pod.node], ipam.host_route(address))
     return found
 
 

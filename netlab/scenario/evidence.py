@@ -15,6 +15,7 @@ from pathlib import Path
 
 from netlab.client import Lab
 from netlab.errors import KernelError
+from netlab.scenario.values import Lab as AnyLab
 
 READY_S = 5.0
 END_S = 5.0
@@ -28,7 +29,7 @@ def save_plan(lab: Lab, path: Path) -> Path:
     return path
 
 
-def capture(lab: Lab, replay: Callable[[], object], path: Path) -> Path:
+def capture(lab: AnyLab, replay: Callable[[], object], path: Path) -> Path:
     """Record the whole lab into a pcapng file while `replay` runs. Raises: KernelError when nothing could be recorded."""
     command = [sys.executable, "-m", "netlab", "capture", "--lab", lab.name, "-w", str(path)]
     # A session of its own: as Ctrl-C at a terminal does, the signal has to reach the recording child of the command too.

@@ -1,10 +1,11 @@
-"""What is left of a run: a JSON document and a JUnit file. Knows nothing of labs."""
+"""What is left of a run: a JSON document, a JUnit file, a page. Knows nothing of labs."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from netlab.model import Judgement
 from netlab.scenario.runner import heading
+from netlab.scenario.side_by_side import Compared
 from netlab.scenario.values import ScenarioRun, StepRun, exit_code
 
 
@@ -26,6 +27,14 @@ def document(runs: Sequence[ScenarioRun]) -> dict[str, Any]:
     }
 
 
+def html(runs: Sequence[ScenarioRun], compared: Sequence[Compared], facts: Sequence[str]) -> str:
+    """The run as one self-contained page. `facts`: of the machine and the moment, for its head."""
+    from netlab.observe import run_html
+
+    comparisons = {one.file: one.comparison for one in compared}
+    return run_html.render(document(runs), [run.cluster for run in runs], comparisons, facts)
+
+
 def _step(ran: StepRun) -> dict[str, Any]:
     result = ran.result
     return {
@@ -37,6 +46,7 @@ def _step(ran: StepRun) -> dict[str, Any]:
         "summary": result.summary,
         "why": list(result.why),
         "details": dict(result.details),
+        **ran.exhibits,
     }
 
 

@@ -5,6 +5,7 @@ unexpected is INCONCLUSIVE (the runner alone may catch everything: a crashed jud
 started: `up` is given.
 """
 
+import functools
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +15,11 @@ from typing import Any, TextIO
 from netlab.errors import InputError, LabGone, NetlabError, Problem
 from netlab.manifest import Scenario, Source, Step, read_scenario
 from netlab.model import Judgement
+from netlab.scenario.exhibits import Exhibits
 from netlab.scenario.steps import StepKind, kinds
 from netlab.scenario.values import Context, Lab, ScenarioRun, StepResult, StepRun
 
+LEAVE = "leave"
 Up = Callable[..., Lab]
 """netlab.up: (topology, manifests, proxy=, fabric=) -> Lab."""
 
@@ -25,7 +28,8 @@ Up = Callable[..., Lab]
 class Options:
     """How to run. `proxy`: None = what the file says, a mode, or `all`; `modes`: what `all` means; `out`: where lines go.
 
-    `keep` leaves the last lab running. `paused` is called with the lab after a step that did not pass.
+    `keep` leaves the last lab running. `paused` is called with the lab after a step that did not pass; LEAVE as its answer ends
+    the run there and leaves the lab up. `exhibits`: what is kept beside the verdicts.
     """
 
     proxy: str | None = None
@@ -33,6 +37,7 @@ class Options:
     keep: bool = False
     out: TextIO | None = None
     paused: Callable[[Lab, StepRun], Any] | None = None
+    exhibits: Exhibits = Exhibits()  # noqa: RUF009  # a frozen value
 
 
 def read_all(paths: Sequence[Path]) -> tuple[tuple[Path, Scenario], ...]:
@@ -54,10 +59,12 @@ def read_all(paths: Sequence[Path]) -> tuple[tuple[Path, Scenario], ...]:
 def run_all(paths: Sequence[Path], up: Up, options: Options) -> tuple[ScenarioRun, ...]:
     """Every scenario in every mode, in order. Raises: InputError, MachineError where a lab cannot be started."""
     todo = [(path, one, mode) for path, one in read_all(paths) for mode in modes_of(one, options)]
-    return tuple(
-        run(path, scenario, mode, up, options, keep=options.keep and (path, scenario, mode) == todo[-1])
-        for path, scenario, mode in todo
-    )
+    done: list[ScenarioRun] = []
+    for path, scenario, mode in todo:
+        done.append(run(path, scenario, mode, up, options, keep=options.keep and (path, scenario, mode) == todo[-1]))
+        if done[-1].left:
+            break
+    return tuple(done)
 
 
 def modes_of(scenario: Scenario, options: Options) -> tuple[str, ...]:
@@ -74,31 +81,39 @@ def run(path: Path, scenario: Scenario, mode: str, up: Up, options: Options, kee
     topology = str(directory / scenario.topology) if scenario.topology else None
     manifests = [str(directory / one) for one in scenario.manifests]
     lab = up(topology, manifests, proxy=mode or None, fabric=scenario.fabric or None)
+    left = False
     try:
         _print(options.out, f"{heading(scenario.name, mode)}: lab {lab.name} is up ({context.clock() - begun:.2f} s)")
-        steps = tuple(_steps(lab, scenario.steps, context, options, mode))
+        cluster = options.exhibits.cluster(lab)
+        steps, left = _steps(lab, scenario.steps, context, options, heading(scenario.name, mode), mode)
     finally:
-        if not keep:
+        if not keep and not left:
             lab.down()
-    return ScenarioRun(scenario.name, str(path), mode, steps, context.clock() - begun)
+    return ScenarioRun(scenario.name, str(path), mode, steps, context.clock() - begun, cluster, left)
 
 
-def _steps(lab: Lab, steps: Sequence[Step], context: Context, options: Options, mode: str, indent: str = "") -> list[StepRun]:
+def _steps(
+    lab: Lab, steps: Sequence[Step], context: Context, options: Options, name: str, mode: str, indent: str = ""
+) -> tuple[tuple[StepRun, ...], bool]:
+    """What was run, and whether the lab is to be left as it is. Steps inside a step do not pause: it does."""
     known = kinds()
     done: list[StepRun] = []
-    context = replace(context, take=lambda lab, steps: _steps(lab, steps, context, options, mode, indent + "    "))
+    inner = replace(options, paused=None, exhibits=Exhibits())
+    context = replace(context, take=lambda lab, steps: _steps(lab, steps, context, inner, name, mode, indent + "    ")[0])
     for step in steps:
         if step.proxy and mode and mode not in step.proxy:
             continue
-        ran = run_step(lab, step, known, context)
+        running = functools.partial(run_step, lab, step, known, context)
+        ran = options.exhibits.record(lab, name, len(done) + 1, step, running)
         done.append(ran)
         for line in lines(ran, len(done)):
             _print(options.out, indent + line)
-        if ran.result.verdict is not Judgement.PASS and options.paused is not None:
-            options.paused(lab, ran)
+        bad = ran.result.verdict is not Judgement.PASS
+        if bad and options.paused is not None and options.paused(lab, ran) == LEAVE:
+            return tuple(done), True
         if ran.result.details.get("lab") == "gone":
             break
-    return done
+    return tuple(done), False
 
 
 def run_step(lab: Lab, step: Step, known: dict[str, StepKind], context: Context) -> StepRun:
@@ -126,7 +141,9 @@ def lines(ran: StepRun, number: int) -> list[str]:
     words = {Judgement.PASS: "pass", Judgement.FAIL: "FAIL", Judgement.INCONCLUSIVE: "INCONCLUSIVE"}
     seen = f": {ran.result.summary}" if ran.result.summary else ""
     first = f"  {words[ran.result.verdict]:<4} {number:>2} {ran.title}{seen} ({ran.seconds:.2f} s)"
-    return [first, *(f"          {line}" for reason in ran.result.why for line in reason.splitlines())]
+    kept = [f"packets: {ran.exhibits['pcap']}"] if "pcap" in ran.exhibits else []
+    kept += [f"no packets were recorded: {ran.exhibits['pcap_problem']}"] if "pcap_problem" in ran.exhibits else []
+    return [first, *(f"          {line}" for reason in (*ran.result.why, *kept) for line in reason.splitlines())]
 
 
 def _print(out: TextIO | None, line: str) -> None:

@@ -3,7 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -95,6 +95,10 @@ class Lab(Protocol):
     @property
     def cluster(self) -> Callable[[], Cluster]: ...
     @property
+    def rollout(self) -> Any: ...
+    @property
+    def explain(self) -> Callable[..., dict[str, Any]]: ...
+    @property
     def down(self) -> Callable[[], None]: ...
 
 
@@ -136,23 +140,30 @@ def judged(why: Sequence[str], summary: str, details: Mapping[str, Any] | None =
 
 @dataclass(frozen=True, slots=True)
 class StepRun:
-    """A step that was run, `seconds` long. `title` names it for people."""
+    """A step that was run, `seconds` long. `title` names it for people; `exhibits`: what was kept of it (exhibits.py)."""
 
     step: Step
     title: str
     result: StepResult
     seconds: float
+    exhibits: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_exhibits(self, exhibits: Mapping[str, Any]) -> "StepRun":
+        return replace(self, exhibits=exhibits)
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRun:
-    """One scenario in one proxy mode ('' = the topology's own)."""
+    """One scenario in one proxy mode ('' = the topology's own). `cluster`: as it began, where that was to be kept. `left`: the
+    lab is still up, and the run ended there."""
 
     name: str
     file: str
     proxy: str
     steps: tuple[StepRun, ...]
     seconds: float
+    cluster: Cluster | None = None
+    left: bool = False
 
     @property
     def verdict(self) -> Judgement:

@@ -7,7 +7,7 @@ Where many flows are traced over one plan, `Tracer(plan)` reads it once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from netlab.memory import last_kept
@@ -83,7 +83,8 @@ def _summed(paths: tuple[Path, ...]) -> Trace:
         shares[kind] = shares.get(kind, Fraction(0)) + path.probability
         if path.backend is not None:
             weights[path.backend] = weights.get(path.backend, Fraction(0)) + path.probability
-            fates.setdefault(path.backend, path.backend)
+            known = fates.setdefault(path.backend, path.backend)
+            fates[path.backend] = replace(known, sources=tuple(dict.fromkeys((*known.sources, *path.backend.sources))))
     order = (OutcomeKind.DELIVERED, OutcomeKind.REJECTED, OutcomeKind.DROPPED)
     best = next(kind for kind in order if kind in shares)
     affinity = any(path.hops[-1].left.affinity for path in paths)

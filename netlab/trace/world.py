@@ -5,17 +5,24 @@ Refuses to know: Kubernetes, hooks, and the order in which a packet meets things
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import ip_network
 from typing import Protocol as Interface
+from typing import assert_never
 
+from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT
 from netlab.model import Address, Network, Protocol
 from netlab.ops import (
     Bridge,
+    Daemon,
     DeviceAddress,
+    Dummy,
     File,
+    Forwarding,
     Identity,
+    IngressProxy,
+    Learned,
     Listener,
     Neighbour,
     Netns,
@@ -27,9 +34,15 @@ from netlab.ops import (
     Ruleset,
     Sysctl,
     Veth,
+    VirtualServer,
+    Vxlan,
 )
+from netlab.ruleset import Family
 from netlab.trace.rules import Rules
 
+MOST_CARRIERS = 64
+"""Machines that a packet of an overlay may pass."""
+_FAMILIES: tuple[tuple[int, Family], ...] = ((4, "ip"), (6, "ip6"))
 End = tuple[str, str]
 """A namespace and a device in it."""
 
@@ -57,12 +70,16 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A routing decision: out of `device` to `hop` (the destination itself when it is on the link)."""
+    """A routing decision: out of `device` to `hop` (the destination itself when it is on the link).
+
+    `others`: the ways that are as good as this one (a learned route with several next hops).
+    """
 
     device: str
     hop: Address
     source: Address | None
     route: str
+    others: tuple["Way", ...] = ()
 
 
 class Place:
@@ -72,12 +89,16 @@ class Place:
         self.name = name
         self.devices: dict[str, Device] = {"lo": Device((name, "lo"), "")}
         self.routes: list[Route] = []
+        self.learned: list[Learned] = []
+        self.tunnels: dict[str, Vxlan] = {}
+        self.forwarding: dict[tuple[str, str], Address] = {}
         self.neighbours: dict[tuple[str, Address], str] = {}
         self.sysctls: dict[str, str] = {}
         self.rulesets: list[Ruleset] = []
         self.listeners: set[tuple[Protocol, int, Address | None]] = set()
         self.runs_programs = False
         self.relays: dict[tuple[Protocol, int, int], RelayPort] = {}
+        self.virtual_servers: dict[tuple[Address, Protocol, int], VirtualServer] = {}
 
     @cached_property
     def local(self) -> frozenset[Address]:
@@ -98,9 +119,9 @@ class Place:
         return "lo"
 
     @cached_property
-    def _table(self) -> list[tuple[Network, Route | None, str]]:
+    def _table(self) -> list[tuple[Network, Route | Learned | None, str]]:
         """(destination, its route or None if connected, device), the longest prefix first, connected ones before others."""
-        table: list[tuple[Network, Route | None, str]] = []
+        table: list[tuple[Network, Route | Learned | None, str]] = []
         for name, device in self.devices.items():
             for op in device.addresses:
                 if device.up and op.prefix_route and op.prefixlen < op.address.max_prefixlen:
@@ -109,6 +130,8 @@ class Place:
             there = self.devices.get(route.device)
             if route.type == "blackhole" or (there is not None and there.up):
                 table.append((route.destination, route, route.device))
+        # Of two routes to one network the kernel takes the one with the lower metric, and a daemon's have a higher one.
+        table += ((learned.destination, learned, learned.hops[0][1]) for learned in self.learned)
         return sorted(table, key=lambda row: -row[0].prefixlen)
 
     def way(self, destination: Address) -> Way | str:
@@ -118,12 +141,32 @@ class Place:
                 continue
             if route is None:
                 return Way(device, destination, self.address_on(device, destination), f"{network} dev {device}")
+            if isinstance(route, Learned):
+                return self._learned_way(route, destination)
             if route.type == "blackhole":
                 return f"blackhole {network}"
             hop = route.gateway or destination
             via = f" via {route.gateway}" if route.gateway is not None else ""
-            return Way(device, hop, route.source or self.address_on(device, hop), f"{network}{via} dev {device}")
+            note = self._carried(device, hop)
+            return Way(device, hop, route.source or self.address_on(device, hop), f"{network}{via} dev {device}{note}")
         return f"no route to {destination}"
+
+    def _learned_way(self, route: Learned, destination: Address) -> Way:
+        """By each of its next hops; which one a flow takes, a hash of its addresses and ports says."""
+        said = f"learned by {route.protocol}"
+        if len(route.hops) > 1:
+            said += f", one of {len(route.hops)} ways"
+        ways = [
+            Way(device, hop, self.address_on(device, hop), f"{route.destination} via {hop} dev {device} ({said})")
+            for hop, device in route.hops
+        ]
+        return replace(ways[0], others=tuple(ways[1:]))
+
+    def _carried(self, device: str, hop: Address) -> str:
+        """Inside which packet an overlay carries what goes to `hop`."""
+        tunnel = self.tunnels.get(device)
+        remote = self.forwarding.get((device, self.neighbours.get((device, hop), ""))) if tunnel else None
+        return f" (inside UDP from {tunnel.local} to {remote}:{tunnel.port})" if tunnel and remote else ""
 
     def address_on(self, device: str, hop: Address) -> Address | None:
         """The kernel's choice (inet_select_addr): the device's address in the hop's network, its first, or another device's."""
@@ -146,11 +189,12 @@ class Place:
 
     @cached_property
     def _rules(self) -> dict[int, Rules]:
-        tables = [table for ruleset in self.rulesets for table in ruleset.value.tables]
-        return {
-            4: Rules(table for table in tables if table.family == "ip"),
-            6: Rules(table for table in tables if table.family == "ip6"),
-        }
+        return {version: self._rules_of(family) for version, family in _FAMILIES}
+
+    def _rules_of(self, family: Family) -> Rules:
+        values = [ruleset.value for ruleset in self.rulesets]
+        tables = (table for value in values for table in value.tables if table.family == family)
+        return Rules(tables, (one for value in values for one in value.ipsets if one.family == family))
 
     def answers(self, protocol: Protocol, port: int, address: Address) -> str:
         """Who takes a packet for an own address and this port; '' when nobody does."""
@@ -189,6 +233,10 @@ class World:
                 self._at(name)
             case Bridge():
                 self._at(op.netns).devices[op.device] = Device((op.netns, op.device), op.mac)
+            case Dummy():
+                self._at(op.netns).devices[op.device] = Device((op.netns, op.device), "", up=False)
+            case VirtualServer():
+                self._at(op.netns).virtual_servers[op.address, op.protocol, op.port] = op
             case Veth():
                 self._veths.append(op)
                 self._add_ends(op)
@@ -210,8 +258,21 @@ class World:
                 self._at(op.netns).runs_programs = True
             case Relay():
                 self._at(op.netns).relays.update({port.key: port for port in op.ports})
-            case File():
+            case IngressProxy():
+                ports = (HTTP_PORT, ADMIN_PORT, *((HTTPS_PORT,) if op.table.certificates else ()))
+                self._at(op.netns).listeners |= {(Protocol.TCP, port, None) for port in ports}
+            case Vxlan():
+                place = self._at(op.netns)
+                place.devices[op.device] = Device((op.netns, op.device), op.mac)
+                place.tunnels[op.device] = op
+            case Forwarding():
+                self._at(op.netns).forwarding[op.device, op.mac] = op.remote
+            case Learned():
+                self._at(op.netns).learned.append(op)
+            case File() | Daemon():
                 pass
+            case _:
+                assert_never(op)
 
     def _add_ends(self, op: Veth) -> None:
         near, far = (op.netns, op.device), (op.peer_netns, op.peer_device)
@@ -232,6 +293,9 @@ class World:
     def next_stop(self, start: End, hop: Address) -> tuple[End, tuple[End, ...]] | str:
         """Where a frame sent out of `start` to the machine `hop` meets an IP stack, and the ends passed; or why it does not."""
         mac = self.places[start[0]].neighbours.get((start[1], hop))
+        tunnel = self.places[start[0]].tunnels.get(start[1])
+        if tunnel is not None:
+            return self._through(tunnel, mac, hop)
         if not self.device(start).carrier:
             return f"the link of {start[1]} in {start[0]} is down"
         for end, passed in self._segment(start):
@@ -239,6 +303,24 @@ class World:
             if device.mac == mac if mac is not None else hop in self.places[end[0]].local:
                 return end, passed
         return f"nobody on the link of {start[1]} in {start[0]} {'has the MAC of' if mac else 'answers for'} {hop}"
+
+    def _through(self, tunnel: Vxlan, mac: str | None, hop: Address) -> tuple[End, tuple[End, ...]] | str:
+        """The far end of an overlay, if the packets that carry the frame come there. On links they are not the flow's own."""
+        place = self.places[tunnel.netns]
+        remote = place.forwarding.get((tunnel.device, mac or ""))
+        if mac is None or remote is None:
+            return f"{tunnel.device} in {tunnel.netns} knows no machine that has {hop}"
+        for _ in range(MOST_CARRIERS):
+            if place.is_local(remote):
+                far = (one for one in place.tunnels.values() if (one.vni, one.port, one.mac) == (tunnel.vni, tunnel.port, mac))
+                end = next(((place.name, one.device) for one in far), None)
+                return (end, ()) if end is not None else f"{place.name} has no overlay device with the MAC of {hop}"
+            way = place.way(remote)
+            stop = way if isinstance(way, str) else self.next_stop((place.name, way.device), way.hop)
+            if isinstance(stop, str):
+                return f"the packet that carries it to {remote} is lost in {place.name}: {stop}"
+            place = self.places[stop[0][0]]
+        return f"the packet that carries it to {remote} goes round in circles"
 
     def _segment(self, start: End) -> Iterable[tuple[End, tuple[End, ...]]]:
         """The devices with an IP stack that a frame out of `start` can come to, and the ends passed on the way."""

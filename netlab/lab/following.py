@@ -1,0 +1,23 @@
+"""`GET /netlab/v1/events`: the journal as a stream of JSON lines, one connection a follower."""
+
+import json
+from typing import Any
+
+from netlab.lab.holder import Lab
+from netlab.lab.http import Request, Respond, Stream
+
+
+def follow(lab: Lab, request: Request, respond: Respond) -> None:
+    """?last=N: begin with what the lab remembers. The stream ends when the client goes, or with the lab."""
+    last = int(request.query.get("last") or 0)
+
+    def start(push: "Any") -> Any:
+        for event in lab.journal.recent(last):
+            push(_line(event))
+        return lab.journal.follow(lambda event: push(_line(event)))
+
+    respond(Stream(start))
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    return json.dumps(event).encode() + b"\n"
