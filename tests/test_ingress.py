@@ -305,6 +305,28 @@ def test_haproxy_changes_without_a_reload_and_in_an_order_that_loses_nothing() -
     assert said[-1].endswith("state maint")
 
 
+SERVERS = """1
+# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_port
+4 u0 1 s1 10.0.0.1 2 0 80
+4 u0 2 s2 {} 0 {} 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("prefix", "server", "said"),
+    [
+        ("0x1 h/a/ u0\n", ("127.0.0.1", 5), []),
+        ("", ("127.0.0.1", 1), ["the prefix route h/a/ leads to nobody, not to a"]),
+        ("0x1 h/a/ u0\n0x2 h/b/ u9\n", ("127.0.0.1", 1), ["the prefix route h/b/ leads to the unused backend u9, not to nobody"]),
+        ("0x1 h/a/ u0\n", ("10.0.0.9", 0), ["server s2 of a is 10.0.0.9 port 1, not nobody"]),
+    ],
+)
+def test_what_haproxy_does_otherwise_is_read_back(prefix: str, server: tuple[str, int], said: list[str]) -> None:
+    told = tables(("a", 1))
+    shown = {"exact": "", "prefix": prefix, "default": ""}
+    assert haproxy.drift(told, haproxy.fresh(told), shown, SERVERS.format(*server)) == said
+
+
 def test_haproxy_asks_for_a_reload_only_where_there_is_no_room() -> None:
     before = haproxy.fresh(tables(("a", 1)))
     assert (before.backends, before.servers) == (16, 8)

@@ -211,8 +211,9 @@ def _listener_drift(lab: Lab) -> list[tuple[str, tuple[str, ...] | None]]:
 
 def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
-    wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
+    wanted = [lab.plan.ops[identity] for identity in dict.fromkeys(identities) if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    others = Ruleset | Listener | Process | Relay | Daemon | IngressProxy
-    lab.kernel.repair([op for op in wanted if not isinstance(op, others)], extra)
+    others = Ruleset | Listener | Process | Relay | Daemon
+    lab.kernel.repair([op for op in wanted if not isinstance(op, others | IngressProxy)], extra)
+    lab.ingresses.repair(op for op in wanted if isinstance(op, IngressProxy))
     lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, others)), ()))

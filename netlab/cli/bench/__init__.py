@@ -62,6 +62,17 @@ def probe(runs: RunsOption = 10, form: FormOption = None) -> None:
     measured("probe", runs, form)
 
 
+@app.command()
+def ingress(runs: RunsOption = 100, form: FormOption = None) -> None:
+    """An Ingress' route changed to another Service under 200 requests a second, by HAProxy and nginx; the lost are counted.
+
+    \b
+    Example:
+      netlab bench ingress --runs 1000
+    """
+    measured("ingress", runs, form)
+
+
 @app.command("services")
 def services_(  # the module keeps the name
     runs: RunsOption = 5,
