@@ -81,14 +81,14 @@ def down(
 
 
 @app.command()
-def ingress(runs: RunsOption = 100, form: FormOption = None) -> None:
+def ingress(runs: RunsOption = 100, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None) -> None:
     """An Ingress' route changed to another Service under 200 requests a second, by HAProxy and nginx; the lost are counted.
 
     \b
     Example:
       netlab bench ingress --runs 1000
     """
-    measured("ingress", runs, form)
+    measured("ingress", runs, form, plot, save)
 
 
 @app.command("services")
