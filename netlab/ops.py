@@ -7,7 +7,7 @@ named by what lives in them: `node/node-170`, `pod/default/client`, `host/client
 from dataclasses import dataclass
 from typing import Literal
 
-from netlab.model import Address, Network, Protocol, Ref
+from netlab.model import Address, Impairment, Network, Protocol, Ref
 from netlab.ruleset import Ruleset as RulesetValue
 
 Identity = tuple[str, ...]
@@ -78,6 +78,19 @@ class Vxlan:
     @property
     def identity(self) -> Identity:
         return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Qdisc:
+    """What a device does to what it sends; a device without one sends everything at once. `value` is never empty."""
+
+    netns: str
+    device: str
+    value: Impairment
+
+    @property
+    def identity(self) -> Identity:
+        return ("qdisc", self.netns, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +313,7 @@ Op = (
     | Bridge
     | Veth
     | Vxlan
+    | Qdisc
     | DeviceAddress
     | Route
     | Neighbour
@@ -315,7 +329,7 @@ Op = (
 )
 
 ORDER: tuple[type, ...] = (
-    Netns, File, Sysctl, Bridge, Veth, Vxlan, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay, Ruleset,
-    Listener, Process,
+    Netns, File, Sysctl, Bridge, Veth, Vxlan, Qdisc, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay,
+    Ruleset, Listener, Process,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

@@ -28,6 +28,7 @@ from netlab.ops import (
     Netns,
     Op,
     Process,
+    Qdisc,
     Relay,
     RelayPort,
     Route,
@@ -133,7 +134,7 @@ def diff(old: Plan, new: Plan) -> Diff:
     remade = _remade(changed)
     anew = {op.identity for _, op in changed}
     if remade:
-        kinds = DeviceAddress | Route | Neighbour | Forwarding
+        kinds = Qdisc | DeviceAddress | Route | Neighbour | Forwarding
         on_device = ((identity, op) for identity, op in after.items() if isinstance(op, kinds))
         anew.update(identity for identity, op in on_device if (op.netns, op.device) in remade)
     among = after if remade else others
@@ -184,7 +185,7 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
         match op:
             case Veth():
                 vanishes = op.netns in dead or op.peer_netns in dead
-            case Bridge() | Vxlan() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Ruleset():
+            case Bridge() | Vxlan() | Qdisc() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Ruleset():
                 vanishes = op.netns in dead
             case Sysctl() | Learned():
                 vanishes = True
@@ -273,6 +274,8 @@ def line(op: Op) -> str:
         case Vxlan():
             carried = f"id {op.vni} local {op.local} dstport {op.port} nolearning"
             return f"vxlan {op.device} address {op.mac} {carried} mtu {op.mtu_bytes}"
+        case Qdisc():
+            return f"qdisc {op.device} {op.value}"
         case DeviceAddress():
             flags = "" if op.prefix_route else " noprefixroute"
             return f"address {op.address}/{op.prefixlen} dev {op.device}{flags}"

@@ -114,11 +114,11 @@ def _communicate(
     return bytes(texts[stdout]), bytes(texts[stderr]), timed_out
 
 
-def observe(path: str, what: str) -> Any:
+def observe(path: str, what: str, peers: Any = None) -> Any:
     """What the kernel says about one namespace."""
     from netlab.kernel import observe as kernel_observe
 
-    return kernel_observe.read(path, what)
+    return kernel_observe.read(path, what, peers)
 
 
 def verify(paths: Mapping[str, str], plan: Plan) -> list[tuple[str, tuple[str, ...] | None]]:

@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 from netlab.errors import KernelError
 from netlab.kernel import netlink as nl
+from netlab.kernel import qdisc
 from netlab.kernel.namespaces import entered
 from netlab.kernel.session import GONE, Session
 from netlab.ops import Identity, Netns
@@ -36,6 +37,9 @@ def _message(session: Session, identity: Identity) -> nl.Message | None:
         case ("link", netns, device):
             index = session.index(netns, device)
             return nl.del_link(index) if index is not None else None
+        case ("qdisc", netns, device):
+            index = session.index(netns, device)
+            return qdisc.remove(index) if index is not None else None
         case ("address", netns, device, text):
             index = session.index(netns, device)
             interface = ip_interface(text)

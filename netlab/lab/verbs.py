@@ -6,6 +6,7 @@ from typing import Any, Literal
 from netlab import controllers, manifest, plan
 from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError
+from netlab.lab import link_faults
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
@@ -13,6 +14,10 @@ from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
 from netlab.ops import Daemon, Listener, Process, Relay, Ruleset, Veth
 from netlab.targets import netns_of, resolve_sender
+
+FAULTS = (
+    "link-down", "link-up", "rate", "delay", "loss", "duplicate", "reorder", "corrupt", "clear", "kill-pod", "flush-conntrack",
+)  # fmt: skip
 
 Body = Mapping[str, Any]
 Later = Callable[[bool, Any], None]
@@ -123,38 +128,30 @@ def processes(lab: Lab, body: Body) -> dict[str, Any]:
 
 
 def fault(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"kind": link-down|link-up|kill-pod, "target": ..., "lan": ...}"""
-    namespace = body.get("namespace", "default")
-    ref = resolve_sender(lab.cluster, body["target"], namespace)
+    """{"kind": link-down|link-up|kill-pod|clear|restore or an impairment, "target": ..., and what link_faults.py takes}
+
+    An answer to an impairment has "undo": what `restore` takes to lead back to before.
+    """
+    before, target = lab.cluster, ""
     match body["kind"]:
         case "kill-pod":
+            ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
             if ref.kind != "pod":
                 raise InputError(f"{ref} is no pod: kill-pod takes pod/NAME, or a workload's pod as deploy/NAME or rc/NAME@2")
             lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background"))
-        case "link-down" | "link-up" as kind:
-            links = _links_of(lab, netns_of(lab.cluster, ref), body.get("device"))
-            faults = lab.cluster.links_down - links if kind == "link-up" else lab.cluster.links_down | links
-            lab.change(lab.cluster.with_(links_down=faults))
+            return {"target": str(ref)}
+        case "link-down" | "link-up":
+            target, after = link_faults.set_down(lab.now, lab.plan, body)
+        case "rate" | "delay" | "loss" | "duplicate" | "reorder" | "corrupt":
+            target, after = link_faults.impair(lab.now, lab.plan, body)
+        case "clear":
+            target, after = link_faults.clear(lab.now, lab.plan, body)
+        case "restore":
+            after = link_faults.restore(lab.now, body["undo"])
         case kind:
-            raise InputError(f"unknown fault {kind!r}: link-down, link-up, kill-pod or flush-conntrack")
-    return {"target": str(ref)}
-
-
-def _links_of(lab: Lab, netns: str, device: str | None) -> frozenset[tuple[str, str]]:
-    """The far ends of the namespace's links, all or the one named: a cable is pulled where it is plugged into the switch.
-
-    Setting the machine's own end down would take its routes along, and its programs would be told at once.
-    """
-    ends = set()
-    for op in lab.plan.ops.values():
-        if isinstance(op, Veth):
-            near, far = (op.netns, op.device), (op.peer_netns, op.peer_device)
-            for own, other in ((near, far), (far, near)):
-                if own[0] == netns and device in (None, own[1]) and not own[1].startswith("veth"):
-                    ends.add(other)
-    if not ends:
-        raise InputError(f"{netns} has no link {device or ''}")
-    return frozenset(ends)
+            raise InputError(f"unknown fault {kind!r}: there is {', '.join(FAULTS)}")
+    lab.change(after)
+    return {"target": target, "undo": link_faults.undo_of(before, after)}
 
 
 def down(lab: Lab, body: Body) -> dict[str, Any]:
@@ -182,7 +179,19 @@ def observe(lab: Lab, body: Body, later: Later) -> None:
     def seen(ok: bool, answer: Any) -> None:
         later(ok, [named(row, names) for row in answer] if ok and names is not None else answer)
 
-    lab.agents.work(seen, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
+    netns = netns_of(lab.cluster, ref)
+    lab.agents.work(
+        seen, "observe", lab.netns_path(netns), body["what"], _far_ends(lab, netns) if body["what"] == "links" else None
+    )
+
+
+def _far_ends(lab: Lab, netns: str) -> dict[str, tuple[str, str]]:
+    """Device -> (what opens the namespace, device) at the other end of its link, of machines' and pods' own devices."""
+    found = {}
+    for op in lab.plan.ops.values():
+        if isinstance(op, Veth) and op.netns == netns and op.peer_netns in lab.kernel.fds:
+            found[op.device] = (lab.netns_path(op.peer_netns), op.peer_device)
+    return found
 
 
 def flush_conntrack(lab: Lab, body: Body, later: Later) -> None:
