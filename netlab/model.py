@@ -79,6 +79,10 @@ class Meta:
 # ---------------------------------------------------------------- topology (netlab/v1)
 
 
+Scheduler = Literal["rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq"]
+"""How IPVS chooses a real server: ipvsadm(8)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """How the Service proxy of every node works (cluster.proxy). Names are kube-proxy's.
@@ -86,6 +90,8 @@ class ProxyConfig:
     node_port_addresses: None = the mode's own default (iptables: every local address; nftables: the primary address).
     conntrack_tcp_be_liberal: with it kube-proxy leaves out the `ctstate INVALID -j DROP` rule; on by default, because static
     routes through one node make replies take another way, and conntrack there then calls the third packet invalid.
+    scheduler, strict_arp, sync_period_s: of mode ipvs; how virtual servers choose, whether nodes answer ARP only for addresses of
+    the asked interface, and how often what someone else changed is mended (0: never).
     """
 
     mode: str = "iptables"
@@ -98,6 +104,17 @@ class ProxyConfig:
     node_port_addresses: tuple[Network, ...] | Literal["primary"] | None = None
     localhost_node_ports: bool = True
     conntrack_tcp_be_liberal: bool = True
+    scheduler: Scheduler = "rr"
+    strict_arp: bool = False
+    sync_period_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class IngressConfig:
+    """cluster.ingress. `upstream`: a request goes straight to a pod (endpoints), or to the Service's cluster IP."""
+
+    proxy: Literal["haproxy", "nginx", "traefik"] = "haproxy"
+    upstream: Literal["endpoints", "service"] = "endpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +127,18 @@ class ClusterConfig:
     fabric: str = "bridge"
     routing: str = "static"
     neighbours: Literal["permanent", "learned"] = "permanent"
+    node_monitor_grace_s: float = 2.0
+    """How long nobody hears from a node until it counts as NotReady (kube-controller-manager's --node-monitor-grace-period, 50
+    s).
+    """
+    unreachable_toleration_s: float = 3.0
+    """How long a pod stays bound to a NotReady node where it does not say so itself (the API server's default is 300 s)."""
+    backoff_s: tuple[float, float] = (1.0, 60.0)
+    """crashLoopBackOff: how long the second restart of a container waits, and the most that any of them does."""
     dns: bool = False
     """Whether the cluster has its own DNS (Service kube-dns and the pods behind it): a topology file says yes unless told."""
+    ingress: "IngressConfig | None" = None
+    """The Ingress controller that runs on every node, None for none but what manifests bring."""
     cidrs_given: bool = False
     """True when the topology file said the CIDRs itself, so that a dump must not override them."""
 
@@ -225,9 +252,45 @@ class Topology:
 # ---------------------------------------------------------------- Kubernetes objects
 
 
+TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """Keeps pods that do not tolerate it off a node. `added`: when, on the lab's clock (NoExecute counts from then)."""
+
+    key: str
+    effect: TaintEffect
+    value: str = ""
+    added: float = field(default=0.0, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.key}{'=' if self.value else ''}{self.value}:{self.effect}"
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """`key` '' with Exists tolerates every taint, `effect` '' every effect. `seconds` None: for ever (NoExecute only)."""
+
+    key: str = ""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str = ""
+    effect: TaintEffect | Literal[""] = ""
+    seconds: float | None = None
+
+    def tolerates(self, taint: Taint) -> bool:
+        if self.effect not in ("", taint.effect) or self.key not in ("", taint.key):
+            return False
+        return self.operator == "Exists" or (self.key != "" and self.value == taint.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A cluster member. The first address is its InternalIP."""
+    """A cluster member. The first address is its InternalIP.
+
+    `taints` are those that were given; `controllers.taints` adds what follows from the node's state. `ready_changed`: when
+    `ready` last changed, on the lab's clock.
+    """
 
     meta: Meta
     addresses: tuple[Address, ...]
@@ -235,6 +298,9 @@ class Node:
     ready: bool = True
     control_plane: bool = False
     manifest: Manifest = NOTHING
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+    ready_changed: float = 0.0
 
     @property
     def zone(self) -> str:
@@ -243,14 +309,21 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPort:
+    """`host_port` 0: the port is reached at the pod's own address only. `host_ip` None: at every address of the node."""
+
     port: int
     name: str = ""
     protocol: Protocol = Protocol.TCP
+    host_port: int = 0
+    host_ip: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ReadinessProbe:
-    """httpGet, tcpSocket or exec; exactly one of them is given."""
+class Probe:
+    """A readiness, liveness or startup probe: httpGet, tcpSocket or exec; exactly one of them is given.
+
+    `host` '' is the pod's own address. `grace_s` None: a liveness kill has the pod's grace period.
+    """
 
     http_path: str | None = None
     port: int | str | None = None
@@ -261,22 +334,86 @@ class ReadinessProbe:
     timeout_s: float = 1.0
     success_threshold: int = 1
     failure_threshold: int = 3
+    host: str = ""
+    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
+    headers: tuple[tuple[str, str], ...] = ()
+    grace_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSource:
+    """Where a variable's value comes from: a field of the pod, or a key of a ConfigMap or Secret (`name`)."""
+
+    kind: Literal["field", "configmap", "secret"]
+    key: str
+    name: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFrom:
+    """Every key of a ConfigMap or Secret becomes a variable, with `prefix` before its name."""
+
+    kind: Literal["configmap", "secret"]
+    name: str
+    prefix: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A directory that containers of a pod may share. `host`: a directory of this machine, `path`, as it is.
+
+    `sources`: (kind, name of the ConfigMap or Secret, ((key, path), ...) or () for all of them, optional); kind `field` has
+    (path, fieldPath) pairs instead.
+    """
+
+    name: str
+    kind: Literal["empty", "host", "objects"] = "empty"
+    path: str = ""
+    sources: tuple[tuple[Literal["configmap", "secret", "field"], str, tuple[tuple[str, str], ...], bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a container sees a volume."""
+
+    volume: str
+    path: str
+    sub_path: str = ""
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """`command` (command + args) empty: the built-in responder answers for it."""
+    """`command` (command + args) empty: the built-in responder answers for it.
+
+    `pre_stop` runs before SIGTERM: a Probe without a period, or a number of seconds to sleep. `sidecar`: an init container
+    with restartPolicy Always, which goes on running beside the others.
+    """
 
     name: str
     image: str = ""
     command: tuple[str, ...] = ()
     ports: tuple[ContainerPort, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
-    readiness: ReadinessProbe | None = None
+    env: tuple[tuple[str, str | EnvSource], ...] = ()
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+    startup: Probe | None = None
+    pre_stop: Probe | float | None = None
+    sidecar: bool = False
+    env_from: tuple[EnvFrom, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    working_dir: str = ""
+
+
+CONTROL_PLANE_TAINTS = tuple(Taint(f"node-role.kubernetes.io/{role}", "NoSchedule") for role in ("control-plane", "master"))
 
 
 @dataclass(frozen=True, slots=True)
 class PodSpec:
+    """`init`: containers that run one after the other before the others start."""
+
     containers: tuple[Container, ...]
     node_name: str = ""
     hostname: str = ""
@@ -285,15 +422,61 @@ class PodSpec:
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     termination_grace_s: float = 30.0
     node_selector: Labels = NOTHING
-    tolerates_control_plane: bool = False
+    node_affinity: tuple["Selector", ...] = ()
+    """Required terms, of which one must hold. A field (`metadata.name`) stands among a term's expressions."""
+    tolerations: tuple[Toleration, ...] = ()
     share_process_namespace: bool = False
+    init: tuple[Container, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+
+    @property
+    def tolerates_control_plane(self) -> bool:
+        return any(one.tolerates(taint) for one in self.tolerations for taint in CONTROL_PLANE_TAINTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a container's program ended: exit code (128 + N when signal N did it), and from when to when it ran."""
+
+    code: int
+    started: float
+    at: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatus:
+    """One container at this moment. All times are seconds on the lab's clock.
+
+    state: `waiting` to be started (at `due`, where that is not None; `reason` says why it waits), `running` since `started_at`,
+    or `ended` for good. `started`: its startup probe has succeeded (or it has none). `healthy` False: a restarted program has
+    yet to stay until `due`. `stopping`: since when it is being stopped; `hooked`: its preStop hook has run, SIGTERM was sent;
+    `deadline`: when SIGKILL follows. `backoff_s`: how long the next restart waits. `last`: how it ended last.
+    """
+
+    name: str
+    state: Literal["waiting", "running", "ended"] = "waiting"
+    reason: str = ""
+    message: str = ""
+    started_at: float = 0.0
+    due: float | None = None
+    ready: bool = False
+    started: bool = False
+    healthy: bool = True
+    restarts: int = 0
+    backoff_s: float = 0.0
+    stopping: float | None = None
+    hooked: bool = False
+    deadline: float = 0.0
+    last: Ended | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
     """`node` '' and `addresses` () until the scheduler placed it. `ready` is what its readiness probes said last.
 
-    `terminating` is deletionTimestamp set; a terminating pod that still answers is `serving`.
+    `terminating` is deletionTimestamp set; a terminating pod that still answers is `serving`. `statuses`: its init containers,
+    then the others; () for a pod that netlab did not start (one of a dump), whose phase and readiness are as given.
     """
 
     meta: Meta
@@ -306,6 +489,11 @@ class Pod:
     restarts: int = 0
     message: str = ""
     manifest: Manifest = NOTHING
+    ready_since: float | None = None
+    """Since when it has been ready without a break, on the lab's clock; None while it is not."""
+    statuses: tuple[ContainerStatus, ...] = ()
+    grace_s: float | None = None
+    """Of a terminating pod: how long it may take (deletionGracePeriodSeconds)."""
 
     @property
     def terminating(self) -> bool:
@@ -315,10 +503,22 @@ class Pod:
     def ref(self) -> Ref:
         return Ref("pod", self.meta.namespace, self.meta.name)
 
+    @property
+    def all_containers(self) -> tuple[Container, ...]:
+        """In the order of `statuses`."""
+        return (*self.spec.init, *self.spec.containers)
+
+    def running(self) -> tuple[tuple[Container, ContainerStatus], ...]:
+        """The containers that run now."""
+        if not self.statuses:
+            return tuple((one, ContainerStatus(one.name, "running")) for one in self.spec.containers if self.phase == "Running")
+        both = zip(self.all_containers, self.statuses, strict=True)
+        return tuple((container, status) for container, status in both if status.state == "running")
+
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """matchLabels and matchExpressions (key, operator In|NotIn|Exists|DoesNotExist, values)."""
+    """matchLabels and matchExpressions (key, operator In|NotIn|Exists|DoesNotExist, of nodes also Gt|Lt, values)."""
 
     labels: Labels = NOTHING
     expressions: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
@@ -336,11 +536,20 @@ class Selector:
                     held = value not in values
                 case "Exists":
                     held = value is not None
+                case "Gt" | "Lt":
+                    held = _compared(value, operator, values)
                 case _:
                     held = value is None
             if not held:
                 return False
         return True
+
+
+def _compared(value: str | None, operator: str, values: tuple[str, ...]) -> bool:
+    try:
+        return (int(value or "") - int(values[0])) * (1 if operator == "Gt" else -1) > 0
+    except (ValueError, IndexError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,12 +561,89 @@ class PodTemplate:
     """The template as given: {metadata: ..., spec: ...}; a pod made from it shows this spec."""
 
 
-WorkloadKind = Literal["ReplicationController", "ReplicaSet", "Deployment", "DaemonSet"]
+WorkloadKind = Literal["ReplicationController", "ReplicaSet", "Deployment", "DaemonSet", "StatefulSet", "Job"]
+IntOrPercent = int | str
+"""A number, or a share of the replicas such as "25%"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How a workload replaces its pods when its template changes. Fields that a kind has not keep their defaults.
+
+    `partition`: a StatefulSet's pods with a lower ordinal keep the old template. `deadline_s`: a Deployment that made no
+    progress for so long is said to have failed. `history`: how many old revisions are kept.
+    """
+
+    type: Literal["RollingUpdate", "Recreate", "OnDelete"] = "RollingUpdate"
+    max_surge: IntOrPercent = 0
+    max_unavailable: IntOrPercent = 1
+    partition: int = 0
+    min_ready_s: float = 0.0
+    deadline_s: float = 600.0
+    history: int = 10
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One template that a DaemonSet or StatefulSet has had (a ControllerRevision). `hash` is its pods' label."""
+
+    number: int
+    hash: str
+    template: PodTemplate
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a Deployment had reached when it last moved, and when that was."""
+
+    updated: int = 0
+    old: int = 0
+    ready: int = 0
+    available: int = 0
+    at: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stateful:
+    """What only a StatefulSet has. `start`: its first ordinal; `current`: the hash of the revision before the update."""
+
+    service_name: str = ""
+    pod_management: Literal["OrderedReady", "Parallel"] = "OrderedReady"
+    start: int = 0
+    current: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What only a Job has: what was asked for, and what has come of it.
+
+    completions None: done when one pod has succeeded and no other is left. `succeeded` and `failed` hold the uids of pods that
+    ended (with an Indexed Job's index, else -1), so that each counts once, even after it is deleted. `over`: when, and how.
+    """
+
+    completions: int | None = 1
+    parallelism: int = 1
+    backoff_limit: int = 6
+    indexed: bool = False
+    suspended: bool = False
+    deadline_s: float | None = None
+    ttl_s: float | None = None
+    started: float | None = None
+    succeeded: tuple[tuple[str, int], ...] = ()
+    failed: tuple[tuple[str, int], ...] = ()
+    last_failure: float = 0.0
+    over: float | None = None
+    verdict: Literal["", "Complete", "BackoffLimitExceeded", "DeadlineExceeded"] = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Anything that keeps pods in being. `replicas` is ignored for a DaemonSet."""
+    """Anything that keeps pods in being. `replicas` of a DaemonSet is the number of nodes that shall have a pod; a Job has none.
+
+    `revisions` (DaemonSet, StatefulSet): oldest first, the last one is the template's. `progress`: a Deployment's.
+    """
 
     kind: WorkloadKind
     meta: Meta
@@ -365,6 +651,11 @@ class Workload:
     selector: Selector
     template: PodTemplate
     manifest: Manifest = NOTHING
+    rollout: Rollout = Rollout()
+    revisions: tuple[Revision, ...] = ()
+    progress: Progress | None = None
+    stateful: Stateful | None = None
+    batch: Batch | None = None
 
     @property
     def ref(self) -> Ref:
@@ -490,6 +781,18 @@ KubernetesObject = Node | Pod | Workload | Service | EndpointSlice | Endpoints |
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """A node that is out of reach: since when, whether its programs died, and the cluster as its proxy last heard of it.
+
+    A killed node's pods answer nobody; a partitioned one goes on among its own pods, by what it last knew.
+    """
+
+    since: float
+    killed: bool
+    known: "Cluster"
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """Everything that is known of one lab. Mappings are treated as immutable: `with_...` copies."""
 
@@ -506,6 +809,8 @@ class Cluster:
     """Faults in force: (netns, device) pairs whose link is set down."""
     impaired: Mapping[tuple[str, str], Impairment] = NOTHING
     """Faults in force: what (netns, device) does to what it sends, in the place of what the topology says."""
+    outages: Mapping[str, Outage] = NOTHING
+    """Faults in force: nodes that are out of reach, by name. Their links are among `links_down`."""
     clock: float = 0.0
     serial: int = 0
     """Counts the objects that the controllers made: generated names and uids come from it, so that none is used twice."""
@@ -513,6 +818,11 @@ class Cluster:
     def with_(self, **changes: Any) -> "Cluster":
         """A copy with these fields replaced."""
         return replace(self, **changes)
+
+    def as_known_to(self, node: str) -> "Cluster":
+        """The cluster as this node's proxy knows it: what it last heard where it is out of reach."""
+        outage = self.outages.get(node)
+        return self if outage is None else outage.known
 
 
 # ---------------------------------------------------------------- flows and verdicts

@@ -87,6 +87,10 @@ def fault(cluster: Cluster, kind: str, target: str | None, **more: object) -> Cl
     return (link_faults.clear if kind == "clear" else link_faults.impair)(cluster, plan.build(cluster), body)[1]
 
 
+def restored(cluster: Cluster, undo: object) -> Cluster:
+    return link_faults.restore(cluster, Plan(), {"undo": undo})[1]
+
+
 def test_a_fault_changes_one_part_and_clear_leads_back_to_the_topology() -> None:
     cluster = cluster_of(WAN)
     slow = fault(cluster, "delay", "client/lan", value="50ms", direction="out")
@@ -103,9 +107,9 @@ def test_what_a_fault_undoes_is_what_was_before_it() -> None:
     first = fault(cluster_of(WAN), "loss", "client/lan", value="5%")
     second = fault(first, "delay", "client/lan", value="1ms")
     third = fault(second, "rate", "node/node-170", value="1mbit")
-    back = link_faults.restore(third, link_faults.undo_of(second, third))
+    back = restored(third, link_faults.undo_of(second, third))
     assert back.impaired == second.impaired
-    assert link_faults.restore(back, link_faults.undo_of(first, second)).impaired == first.impaired
+    assert restored(back, link_faults.undo_of(first, second)).impaired == first.impaired
     assert link_faults.undo_of(first, first) == []
 
 

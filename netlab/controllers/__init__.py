@@ -7,22 +7,24 @@ ApiError (404 and the like).
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
 
-from netlab.controllers import addons, nodes, removal
+from netlab.controllers import addons, ingress_addon, nodes, outages, removal
 from netlab.controllers.objects import Action, action, find, kind_of, not_found, objects_of
 from netlab.controllers.putting import ALWAYS, namespace, put_all
 from netlab.controllers.removal import Cascade
-from netlab.controllers.settling import settle
+from netlab.controllers.reports import container_ended, hook_done, pod_status, ready, started, unhealthy
+from netlab.controllers.rollouts import Told, history, pause, restart, rollout_message, shown_revision, undo
+from netlab.controllers.settling import next_due, settle
 from netlab.errors import ApiError
 from netlab.model import Cluster, Key, KubernetesObject, Node, Topology, Workload
 
 __all__ = [
-    "Action", "Cascade", "action", "apply", "delete", "find", "initial", "kind_of", "objects_of", "pod_status", "scale",
-    "settle", "tick",
+    "Action", "Cascade", "Told", "action", "apply", "container_ended", "cut", "delete", "find", "heal", "history", "hook_done",
+    "initial", "kind_of", "next_due", "not_found", "objects_of", "pause", "pod_status", "ready", "restart", "rollout_message",
+    "scale", "settle", "shown_revision", "started", "tick", "undo", "unhealthy",
 ]  # fmt: skip
 
-SCALABLE = ("ReplicationController", "ReplicaSet", "Deployment")
+SCALABLE = ("ReplicationController", "ReplicaSet", "Deployment", "StatefulSet")
 
 
 def initial(topology: Topology, objects: Iterable[KubernetesObject] = ()) -> Cluster:
@@ -33,7 +35,7 @@ def initial(topology: Topology, objects: Iterable[KubernetesObject] = ()) -> Clu
     cluster = Cluster(topology, nodes=known, others=others, serial=len(known))
     settled = settle(put_all(cluster, (obj for obj in given if not isinstance(obj, Node))))
     # Last, so that names and addresses of what was given are the same with and without.
-    missing = addons.missing(settled)
+    missing = (*addons.missing(settled), *ingress_addon.missing(settled))
     return settle(put_all(settled, missing)) if missing else settled
 
 
@@ -42,9 +44,12 @@ def apply(cluster: Cluster, objects: Iterable[KubernetesObject]) -> Cluster:
     return settle(put_all(cluster, objects))
 
 
-def delete(cluster: Cluster, kind: str, key: Key, cascade: Cascade = "background") -> Cluster:
-    """What `kubectl delete` leaves. `kind` as in a manifest (`Deployment`). Raises: ApiError."""
-    return settle(removal.remove(cluster, kind, key, cascade))
+def delete(cluster: Cluster, kind: str, key: Key, cascade: Cascade = "background", grace_s: float | None = None) -> Cluster:
+    """What `kubectl delete` leaves. `kind` as in a manifest (`Deployment`). Raises: ApiError.
+
+    A pod with a program or a preStop hook is on its way out then, for `grace_s` at most (None: as its spec says; 0: it is gone).
+    """
+    return settle(removal.remove(cluster, kind, key, cascade, grace_s))
 
 
 def scale(cluster: Cluster, kind: str, key: Key, replicas: int) -> Cluster:
@@ -64,30 +69,19 @@ def scale(cluster: Cluster, kind: str, key: Key, replicas: int) -> Cluster:
     return settle(cluster.with_(workloads={**cluster.workloads, (kind, key): scaled}))
 
 
-def pod_status(
-    cluster: Cluster,
-    key: Key,
-    ready: bool | None = None,
-    phase: Literal["Pending", "Running", "Succeeded", "Failed"] | None = None,
-    restarts: int | None = None,
-    message: str | None = None,
-) -> Cluster:
-    """What follows from a report on a pod's probes or processes; None = as it was. A pod that is gone by now changes nothing."""
-    pod = cluster.pods.get(key)
-    if pod is None:
-        return cluster
-    is_ready = pod.ready if ready is None else ready
-    after = replace(
-        pod,
-        ready=is_ready,
-        serving=pod.serving if ready is None else ready,
-        phase=phase or pod.phase,
-        restarts=pod.restarts if restarts is None else restarts,
-        message=pod.message if message is None else message,
-    )
-    return cluster if after == pod else settle(cluster.with_(pods={**cluster.pods, key: after}))
-
-
 def tick(cluster: Cluster, seconds: float) -> Cluster:
     """The cluster `seconds` later."""
     return settle(cluster.with_(clock=cluster.clock + seconds))
+
+
+def cut(cluster: Cluster, node: str, killed: bool) -> Cluster:
+    """What follows at once when a node is out of reach: its links are down, and if it was killed, so are its programs.
+
+    What follows later (`tick`): NotReady, evictions. Raises: InputError when it is out of reach already.
+    """
+    return settle(outages.cut(cluster, node, killed))
+
+
+def heal(cluster: Cluster, node: str) -> Cluster:
+    """What follows when the node is in reach again; nothing where it was all the time."""
+    return settle(outages.heal(cluster, node))

@@ -19,22 +19,27 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from netlab import controllers, discovery, dns, ops, plan
+from netlab import controllers, discovery, dns, ops, plan, variables
 from netlab.errors import KernelError, MachineError, NetlabError
-from netlab.kernel import agent, qdisc, rule_texts
+from netlab.images import runs_program
+from netlab.kernel import agent, qdisc, rule_texts, tools
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
 from netlab.lab import daemons as programs
 from netlab.lab import directory as directories
+from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
+from netlab.lab.balancing import Balancing
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
 from netlab.lab.relays import Relays
+from netlab.lab.sandboxes import Sandboxes
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
@@ -170,12 +175,22 @@ class Lab:
             self._start_dns()
         self.daemons = programs.Daemons(loop, self.files, self.netns_path, self.log)
         self.relays = Relays(loop, self.netns_path, self.log)
-        self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
+        self.balancing = Balancing(loop, self.agents, self.netns_path, self.log)
+        self.ingresses = Ingresses(loop, self.files, self.netns_path, self.log)
+        self.processes = Processes(loop, self.files, self._on_process)
+        self.sandboxes = Sandboxes(loop, self.files, self.proc_pid, self._remove_directory)
+        self._until: list[tuple[Callable[[Cluster], bool], Callable[[], None]]] = []
+        self._due: float | None = None  # the moment on the lab's clock for which a timer runs
         from netlab.lab.learning import Learning
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
         self.readiness = Readiness(self)
         self.learning = Learning(self)
+        proxy = spec.topology.cluster.proxy
+        if proxy.mode == "ipvs" and proxy.sync_period_s > 0:
+            from netlab.lab.resync import Resync
+
+            self.resync = Resync(self, proxy.sync_period_s)
         self.loads: dict[int, Loading] = {}
 
     def info(self) -> dict[str, Any]:
@@ -189,6 +204,7 @@ class Lab:
             "nodes": len(self.cluster.nodes),
             "pods": len(pods),
             "ready": sum(pod.ready for pod in pods),
+            **({"problems": problems} if (problems := routing_http.problems_of(self.cluster)) else {}),
         }
 
     @property
@@ -199,13 +215,32 @@ class Lab:
     # ------------------------------------------------------------ change
 
     def build(self) -> None:
-        """From nothing to the lab of the specification."""
+        """From nothing to the lab of the specification. Raises MachineError where the kernel lacks what the proxy mode needs."""
+        proxy = self.spec.topology.cluster.proxy
+        if why := tools.why_not(proxy.mode, proxy.scheduler):
+            raise MachineError(f"mode {proxy.mode} cannot run here: {why}")
         self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""
+        if again := self._replaced(cluster):
+            # A StatefulSet's new pod has the name of the old one, and so its namespace's. It is another, empty namespace.
+            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}))
+        self._install(cluster)
+        self.readiness.update()
+        self._wait_for_due()
+        self._tell_waiting()
+
+    def _replaced(self, cluster: Cluster) -> frozenset[Key]:
+        """Pods that are others than those of the same name before."""
+        before = self.cluster.pods
+        uids = ((key, pod.meta.uid) for key, pod in cluster.pods.items() if key in before)
+        return frozenset(key for key, uid in uids if before[key].meta.uid != uid)
+
+    def _install(self, cluster: Cluster) -> None:
         new = plan.build(cluster)
         difference = plan.diff(self.plan, new)
+        ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
@@ -217,7 +252,7 @@ class Lab:
             tuple(op for op in self.plan.ops.values() if isinstance(op, ops.Learned) and op.identity not in new.ops)
         )
         self.plan = new
-        self.readiness.update()
+        self.sandboxes.update(cluster.pods.values())
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
         """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
@@ -231,6 +266,28 @@ class Lab:
             self.log(f"a change did not reach the kernel, trying again in {RETRY_S:g} s: {error}")
             self.loop.after(RETRY_S, lambda: self.try_change(self.now))
 
+    def when(self, holds: Callable[[Cluster], bool], call: Callable[[], None]) -> None:
+        """Call once the cluster is as `holds` asks, now or after some change."""
+        self._until.append((holds, call))
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        for entry in [one for one in self._until if one[0](self.cluster)]:
+            self._until.remove(entry)
+            entry[1]()
+
+    def _wait_for_due(self) -> None:
+        """What time alone does (a node counts as lost, a toleration ends) is done when its time has come."""
+        due = controllers.next_due(self.cluster)
+        if due is not None and due != self._due:
+            self.loop.after(max(0.0, due - self.now.clock), lambda: self._on_due(due))
+        self._due = due
+
+    def _on_due(self, due: float) -> None:
+        if self._due == due:
+            self._due = None
+            self.try_change(controllers.settle(self.cluster.with_(clock=max(due, self.now.clock))))
+
     def apply(self, difference: plan.Diff) -> None:
         """Make, then switch the rules over, then remove."""
         added, removed = difference.added, difference.removed
@@ -243,16 +300,20 @@ class Lab:
         self._tell_names()
         relays = [op for op in added if isinstance(op, ops.Relay)]
         self.relays.open(relays)
+        self.balancing.load(op for op in added if isinstance(op, ops.VirtualServer))
         self._load(difference)
         self.relays.trim(relays)
+        self.ingresses.configure(op for op in added if isinstance(op, ops.IngressProxy))
         self._forget_stale_flows()
         self._start_processes(op for op in added if isinstance(op, ops.Process))
         for op in removed:
             if isinstance(op, ops.Process):
-                self.processes.stop(op)
+                self.processes.stop(op)  # its container is gone, or its program has ended by itself
             elif isinstance(op, ops.Daemon):
                 self.daemons.stop(op)
+        self.ingresses.close(op for op in removed if isinstance(op, ops.IngressProxy))
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
+        self.balancing.unload(op for op in removed if isinstance(op, ops.VirtualServer))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
         for op in removed:
@@ -264,7 +325,7 @@ class Lab:
         for file in files:
             path = self.files / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(file.text)
+            path.write_text(file.text, errors="surrogateescape")
 
     def _load(self, difference: plan.Diff) -> None:
         before = {old.identity: old.value for old, _ in difference.changed if isinstance(old, ops.Ruleset)}
@@ -334,7 +395,10 @@ class Lab:
 
     def _start_processes(self, processes: Iterable[ops.Process]) -> None:
         for op in processes:
-            self.processes.start(op, self.place(op.pod))
+            self.processes.ensure(op, self.place(op.pod, op.container, starting=True))
+
+    def _remove_directory(self, directory: str) -> None:
+        self.agents.work(lambda ok, answer: None if ok else self.log(f"{directory}: {answer}"), "remove", directory)
 
     # ------------------------------------------------------------ places
 
@@ -345,21 +409,32 @@ class Lab:
         except KeyError:
             raise KernelError(f"the lab has no namespace {netns}") from None
 
-    def place(self, target: Ref) -> Place:
-        """Where a program for this pod, node or host runs."""
+    def place(self, target: Ref, container: str | None = None, starting: bool = False) -> Place:
+        """Where a program for this pod (in this container, or in none), node or host runs."""
         netns = netns_of(self.cluster, target)
         if target.kind != "pod":  # iptables-legacy's lock is the machine's otherwise, and only root may open it
-            return Place(self.netns_path(netns), "", target.name, (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),))
+            own = self.files / str(target)
+            lock = (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),)
+            return Place(self.netns_path(netns), str(own) if (own / "hosts").exists() else "", target.name, lock)
         pod = self.cluster.pods[Key(target.namespace, target.name)]
         etc = self.files / str(target)
-        environment = tuple(discovery.environment(self.cluster, pod).items())
-        return Place(self.netns_path(netns), str(etc) if etc.is_dir() else "", discovery.hostname(pod), environment)
+        environment = discovery.environment(self.cluster, pod)
+        one = next((found for found in pod.all_containers if found.name == container), None)
+        if one is not None:
+            _, environment = variables.resolved(self.cluster, pod, one, environment)
+        name = discovery.hostname(pod)
+        plain = Place(self.netns_path(netns), str(etc) if etc.is_dir() else "", name, tuple(environment.items()))
+        if one is None or not (runs_program(one) or one.mounts):
+            return plain
+        return self.sandboxes.place(pod, one, plain, self.processes.pid(target, one.name), starting)
 
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
         self.log(f"the {name} process died" + ("" if name in ("worker", "keeper", "load") else " and was started again"))
-        if name == "responder":
+        if name == "loader":
+            self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
+        elif name == "responder":
             self._listen([op for op in self._listeners() if op.persona != dns.PERSONA])
         elif name == "dns":
             self._names = dns.Zone()
@@ -370,23 +445,11 @@ class Lab:
     def _listeners(self) -> list[ops.Listener]:
         return [op for op in self.plan.ops.values() if isinstance(op, ops.Listener)]
 
-    def _on_process(self, op: ops.Process, status: int, final: bool) -> None:
-        """A container's program has ended: for good, or until it is started again."""
-        self.log(f"container {op.container} of {op.pod} ended with {status}" + ("" if final else "; it is started again"))
+    def _on_process(self, op: ops.Process, code: int) -> None:
+        """A container's program has ended."""
         key = Key(op.pod.namespace, op.pod.name)
-        if final:
-            phase: Literal["Succeeded", "Failed"] = "Succeeded" if status == 0 else "Failed"
-            self.try_change(controllers.pod_status(self.now, key, phase=phase, ready=False))
-        else:
-            restarts, message = self.processes.restarts(op), f"container {op.container} ended with exit code {status}"
-            self.try_change(controllers.pod_status(self.now, key, ready=False, restarts=restarts, message=message))
-
-    def _on_process_start(self, op: ops.Process) -> None:
-        """A container's program runs again; without a readiness probe its pod is ready with it."""
-        key = Key(op.pod.namespace, op.pod.name)
-        pod = self.cluster.pods.get(key)
-        if pod is not None and not any(container.readiness for container in pod.spec.containers):
-            self.try_change(controllers.pod_status(self.now, key, ready=True, message=""))
+        self.log(f"container {op.container} of {op.pod} ended with exit code {code}")
+        self.try_change(controllers.container_ended(self.now, key, op.uid, op.container, op.run, code))
 
     def log(self, line: str) -> None:
         """Print to the lab's log. A full disk costs the line, not the lab."""
@@ -396,4 +459,6 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.Learned)
+    running = ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.IngressProxy
+    others = running | ops.Ruleset | ops.VirtualServer | ops.Learned
+    return not isinstance(op, others)

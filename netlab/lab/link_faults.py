@@ -3,7 +3,7 @@
 Decides how a link may be named, and which ends of it a fault changes. Refuses to know how a device is impaired.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,12 +21,12 @@ Body = Mapping[str, Any]
 Device = tuple[str, str]
 
 
-def link_of(cluster: Cluster, text: str) -> tuple[str, str | None]:
+def link_of(cluster: Callable[[], Cluster], text: str) -> tuple[str, str | None]:
     """(target, device) of a link in either spelling: TARGET[:DEVICE], or the topology's END/LAN. None: every link."""
     end, slash, lan = text.partition("/")
     if not slash or end.lower() in KINDS or ":" in lan:
         return split_device(text)
-    return _on_lan(cluster, text, end, lan)
+    return _on_lan(cluster(), text, end, lan)
 
 
 def split_device(text: str) -> tuple[str, str | None]:
@@ -54,7 +54,7 @@ def _on_lan(cluster: Cluster, text: str, end: str, lan: str) -> tuple[str, str]:
 
 def links_of(cluster: Cluster, plan: Plan, body: Body) -> tuple[str, tuple[tuple[Device, Device], ...]]:
     """The target, and (own end, far end) of the links that {"target", "device", "namespace"} names. Raises: InputError."""
-    target, device = link_of(cluster, body["target"])
+    target, device = link_of(lambda: cluster, body["target"])
     ref = resolve_sender(cluster, target, body.get("namespace", "default"))
     device = body.get("device") or device
     netns = netns_of(cluster, ref)
@@ -102,14 +102,14 @@ def clear(cluster: Cluster, plan: Plan, body: Body) -> tuple[str, Cluster]:
     )
 
 
-def restore(cluster: Cluster, undo: Any) -> Cluster:
-    """What `undo_of` noted is in force again."""
+def restore(cluster: Cluster, _: Plan, body: Body) -> tuple[str, Cluster]:
+    """{"undo": what `undo_of` noted} is in force again."""
     kept = dict(cluster.impaired)
-    for netns, device, value in undo:
+    for netns, device, value in body["undo"]:
         kept.pop((netns, device), None)
         if value is not None:
             kept[netns, device] = Impairment(**value)
-    return cluster.with_(impaired=FrozenDict(kept))
+    return "", cluster.with_(impaired=FrozenDict(kept))
 
 
 def undo_of(before: Cluster, after: Cluster) -> list[list[Any]]:
@@ -127,3 +127,13 @@ def _devices(cluster: Cluster, plan: Plan, body: Body) -> tuple[str, tuple[Devic
     return target, tuple(
         device for out, into in links for device, way in ((out, "out"), (into, "in")) if direction in ("both", way)
     )
+
+
+FAULTS: Mapping[str, Callable[[Cluster, Plan, Body], tuple[str, Cluster]]] = {
+    "link-down": set_down,
+    "link-up": set_down,
+    **{kind: impair for kind in impairments.KINDS if kind != "jitter"},
+    "clear": clear,
+    "restore": restore,
+}
+"""What each fault makes of a cluster, and of which target."""

@@ -1,23 +1,30 @@
 """netlab's own verbs, but for probing: each takes the lab and the request's JSON body and returns JSON, at once or later."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from netlab import controllers, manifest, plan
 from netlab.endpoints import Family, endpoints_of
-from netlab.errors import ApiError, InputError
-from netlab.lab import link_faults
+from netlab.errors import ApiError, InputError, NetlabError
+from netlab.images import runs_program
+from netlab.lab import link_faults, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
-from netlab.ops import Daemon, Listener, Process, Relay, Ruleset, Veth
+from netlab.ops import Daemon, IngressProxy, Listener, Process, Relay, Ruleset, Veth, VirtualServer
 from netlab.targets import netns_of, resolve_sender
 
 FAULTS = (
-    "link-down", "link-up", "rate", "delay", "loss", "duplicate", "reorder", "corrupt", "clear", "kill-pod", "flush-conntrack",
-)  # fmt: skip
+    *(kind for kind in link_faults.FAULTS if kind != "restore"),
+    "kill-pod",
+    "kill-node",
+    "partition",
+    "heal",
+    "flush-conntrack",
+)
 
 Body = Mapping[str, Any]
 Later = Callable[[bool, Any], None]
@@ -30,7 +37,11 @@ def apply(lab: Lab, body: Body) -> list[dict[str, str]]:
     before = lab.now
     after = controllers.apply(before, objects)
     lab.change(after)
-    return [{"kind": kind_of(obj), **_named(obj), "action": controllers.action(before, obj)} for obj in objects]
+    done = [{"kind": kind_of(obj), **_named(obj), "action": controllers.action(before, obj)} for obj in objects]
+    for one in done:
+        if one["kind"] == "Ingress":
+            one["warning"] = "\n".join(routing_http.problems_of(lab.cluster, Key(one["namespace"], one["name"])))
+    return done
 
 
 def kind_of(obj: Any) -> str:
@@ -50,52 +61,26 @@ def scale(lab: Lab, body: Body) -> dict[str, Any]:
 
 
 def place(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"target", "namespace"} -> where a program for it runs; the holder's pid is the client's to know."""
-    ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
-    if ref.kind == "pod":
-        _container(lab, ref, body.get("container"))
-    found = lab.place(ref)
+    """{"target", "namespace", "container"} -> where a program for it runs; the holder's pid is the client's to know."""
+    ref = alive(lab, resolve_sender(lab.cluster, body["target"], body.get("namespace", "default")))
+    found = lab.place(ref, _container_name(lab, ref, body))
     fd = lab.kernel.fds[netns_of(lab.cluster, ref)]
-    return {
-        "target": str(ref),
-        "fd": fd,
-        "etc": found.etc,
-        "hostname": found.hostname,
-        "environment": [list(pair) for pair in found.environment],
-    }
+    return {**asdict(found), "target": str(ref), "fd": fd}
 
 
-def logs(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"pod", "namespace", "container"} -> {"text"}; also of a pod whose programs have ended."""
-    ref = resolve_sender(lab.cluster, body["pod"], body.get("namespace", "default"))
-    if ref.kind != "pod":
-        return _daemon_log(lab, netns_of(lab.cluster, ref), body.get("container"))
-    container = _container(lab, ref, body.get("container"))
-    if not container.command:
-        return {"text": "", "note": f"{ref} is answered for by the built-in responder, which prints nothing"}
-    path = lab.processes.log_path(ref, container.name)
-    return {"text": path.read_text(errors="replace") if path.exists() else ""}
+def _container_name(lab: Lab, ref: Ref, body: Body) -> str | None:
+    return container_of(lab, ref, body.get("container")).name if ref.kind == "pod" else None
 
 
-def _daemon_log(lab: Lab, netns: str, name: str | None) -> dict[str, Any]:
-    """What a daemon of a machine printed; without a name its first one."""
-    names = lab.daemons.names(netns)
-    if not names or (name is not None and name not in names):
-        there = f"it has {', '.join(names)}" if names else "only pods and machines with daemons have logs"
-        raise InputError(f"{netns}: no daemon {name or 'runs there'}; {there}")
-    path = lab.daemons.log_path(netns, name or names[0])
-    return {"text": path.read_text(errors="replace") if path.exists() else ""}
-
-
-def _container(lab: Lab, ref: Ref, name: str | None) -> Container:
+def container_of(lab: Lab, ref: Ref, name: str | None) -> Container:
     """The named container of a pod; without a name the first that has a command, or the first. Raises InputError."""
-    containers = lab.cluster.pods[Key(ref.namespace, ref.name)].spec.containers
+    pod = lab.cluster.pods[Key(ref.namespace, ref.name)]
     if name is None:
-        return next((one for one in containers if one.command), containers[0])
-    for one in containers:
+        return next((one for one in pod.spec.containers if runs_program(one)), pod.spec.containers[0])
+    for one in pod.all_containers:
         if one.name == name:
             return one
-    raise InputError(f"{ref} has no container {name!r}; it has {', '.join(one.name for one in containers)}")
+    raise InputError(f"{ref} has no container {name!r}; it has {', '.join(one.name for one in pod.all_containers)}")
 
 
 def endpoints(lab: Lab, body: Body) -> list[str]:
@@ -118,40 +103,90 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
     return sorted(found)
 
 
+def problems(lab: Lab, body: Body) -> list[str]:
+    """{"ingress", "namespace"} -> what of this Ingress will not work, one sentence each."""
+    return routing_http.problems_of(lab.cluster, Key(body.get("namespace", "default"), body["ingress"]))
+
+
 def processes(lab: Lab, body: Body) -> dict[str, Any]:
     """The lab's processes by name, with their pids in the lab's pid namespace."""
     return {
-        "agents": {**lab.agents.pids(), **lab.relays.pids()},
+        "agents": {**lab.agents.pids(), **lab.relays.pids(), **lab.ingresses.pids()},
         "daemons": lab.daemons.pids(),
         "containers": lab.processes.pids(),
     }
 
 
 def fault(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"kind": link-down|link-up|kill-pod|clear|restore or an impairment, "target": ..., and what link_faults.py takes}
+    """{"kind": one of FAULTS, or restore, "target": ..., and what link_faults.py takes}
 
     An answer to an impairment has "undo": what `restore` takes to lead back to before.
     """
-    before, target = lab.cluster, ""
-    match body["kind"]:
+    kind = body["kind"]
+    if kind in link_faults.FAULTS:
+        before = lab.cluster
+        target, after = link_faults.FAULTS[kind](lab.now, lab.plan, body)
+        lab.change(after)
+        return {"target": target, "undo": link_faults.undo_of(before, after)}
+    namespace = body.get("namespace", "default")
+    if kind == "heal" and not body.get("target"):
+        return {"target": ", ".join(f"node/{name}" for name in _heal_all(lab))}
+    if kind not in FAULTS:
+        raise InputError(f"unknown fault {kind!r}: there is {', '.join(FAULTS)}")
+    of_node = kind in ("kill-node", "partition", "heal") and "/" not in body["target"]
+    ref = resolve_sender(lab.cluster, f"node/{body['target']}" if of_node else body["target"], namespace)
+    match kind:
         case "kill-pod":
-            ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
             if ref.kind != "pod":
                 raise InputError(f"{ref} is no pod: kill-pod takes pod/NAME, or a workload's pod as deploy/NAME or rc/NAME@2")
-            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background"))
-            return {"target": str(ref)}
-        case "link-down" | "link-up":
-            target, after = link_faults.set_down(lab.now, lab.plan, body)
-        case "rate" | "delay" | "loss" | "duplicate" | "reorder" | "corrupt":
-            target, after = link_faults.impair(lab.now, lab.plan, body)
-        case "clear":
-            target, after = link_faults.clear(lab.now, lab.plan, body)
-        case "restore":
-            after = link_faults.restore(lab.now, body["undo"])
-        case kind:
-            raise InputError(f"unknown fault {kind!r}: there is {', '.join(FAULTS)}")
-    lab.change(after)
-    return {"target": target, "undo": link_faults.undo_of(before, after)}
+            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background", 0))
+        case "kill-node" | "partition" | "heal":
+            if ref.kind != "node":
+                raise InputError(f"{ref} is no node: {kind} takes node/NAME")
+            if kind == "heal":
+                _heal(lab, ref.name)
+            else:
+                lab.change(controllers.cut(lab.now, ref.name, kind == "kill-node"))
+        case _:
+            raise InputError(f"{kind} is a verb of its own: flush-conntrack")
+    return {"target": str(ref)}
+
+
+def _heal_all(lab: Lab) -> list[str]:
+    names = [*lab.cluster.outages]
+    for name in names:
+        _heal(lab, name)
+    return names
+
+
+def _heal(lab: Lab, node: str) -> None:
+    if node not in lab.cluster.outages:
+        raise InputError(f"node/{node} is in reach; kill-node and partition are what heal undoes")
+    lab.change(controllers.heal(lab.now, node))
+
+
+def cordon(lab: Lab, body: Body) -> dict[str, Any]:
+    """{"node", "unschedulable": bool} -> {"changed": bool}"""
+    name = str(body["node"]).removeprefix("node/")
+    node = lab.cluster.nodes.get(name)
+    if node is None:
+        raise ApiError(404, "NotFound", f'nodes "{name}" not found')
+    wanted = bool(body["unschedulable"])
+    if node.unschedulable == wanted:
+        return {"changed": False}
+    nodes = {**lab.cluster.nodes, name: replace(node, unschedulable=wanted)}
+    lab.change(controllers.settle(lab.now.with_(nodes=nodes)))
+    return {"changed": True}
+
+
+def alive(lab: Lab, ref: Ref) -> Ref:
+    """The same target. Raises InputError where it is on a node that was killed: nothing runs there."""
+    node = ref.name if ref.kind == "node" else lab.cluster.pods[Key(ref.namespace, ref.name)].node if ref.kind == "pod" else ""
+    outage = lab.cluster.outages.get(node)
+    if outage is not None and outage.killed:
+        on = "" if ref.kind == "node" else f" is on node/{node}, which"
+        raise InputError(f"{ref}{on} is dead (fault kill-node); `netlab fault heal node/{node}` brings it back")
+    return ref
 
 
 def down(lab: Lab, body: Body) -> dict[str, Any]:
@@ -165,10 +200,15 @@ def down(lab: Lab, body: Body) -> dict[str, Any]:
 
 def exec_(lab: Lab, body: Body, later: Later) -> None:
     """{"target", "command", "namespace", "timeout_s", "stdin"} -> {"returncode", "stdout", "stderr"}"""
-    ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
-    if ref.kind == "pod":
-        _container(lab, ref, body.get("container"))
-    lab.agents.work(later, "run", lab.place(ref), list(body["command"]), body.get("stdin", ""), body.get("timeout_s"))
+    ref = alive(lab, resolve_sender(lab.cluster, body["target"], body.get("namespace", "default")))
+    place_ = lab.place(ref, _container_name(lab, ref, body))
+    lab.agents.work(later, "run", place_, list(body["command"]), body.get("stdin", ""), body.get("timeout_s"))
+
+
+def wait_gone(lab: Lab, body: Body, later: Later) -> None:
+    """{"namespace", "name", "uid"} -> {} as soon as this pod is gone (one of the same name may be there by then)."""
+    key, uid = Key(body["namespace"], body["name"]), body["uid"]
+    lab.when(lambda cluster: key not in cluster.pods or cluster.pods[key].meta.uid != uid, lambda: later(True, {}))
 
 
 def observe(lab: Lab, body: Body, later: Later) -> None:
@@ -207,7 +247,7 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
     def found(ok: bool, answer: Any) -> None:
         if not ok:
             return later(False, answer)
-        drift = answer + _listener_drift(lab) + lab.relays.drift()
+        drift = answer + _listener_drift(lab) + lab.relays.drift() + lab.ingresses.drift()
         sentences = [sentence for sentence, _ in drift]
         if body.get("repair") and drift:
             repair(lab, [identity for _, identity in drift if identity is not None])
@@ -231,5 +271,14 @@ def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
     wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay | Daemon)], extra)
-    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay | Daemon)), ()))
+    others = Ruleset | VirtualServer | Listener | Process | Relay | Daemon | IngressProxy
+    lab.kernel.repair([op for op in wanted if not isinstance(op, others)], extra)
+    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, others)), ()))
+
+
+def repair_or_log(lab: Lab, identities: list[tuple[str, ...]]) -> None:
+    """As `repair`, where nobody waits for the answer."""
+    try:
+        repair(lab, identities)
+    except NetlabError as error:
+        lab.log(f"cannot be mended: {error}")

@@ -19,11 +19,12 @@ from netlab.manifest.source import Source
 from netlab.manifest.topology import own_kind
 from netlab.model import FrozenDict
 
-_FAULTS_NOT_BUILT = ("partition", "heal", "kill-node")
 _IMPAIRMENTS = tuple(kind for kind in impairments.KINDS if kind != "jitter")
-_FAULTS = ("kill-pod", "link-down", "link-up", "flush-conntrack", *_IMPAIRMENTS, "clear")
+_FAULTS = (
+    "kill-pod", "link-down", "link-up", "flush-conntrack", "kill-node", "partition", "heal", *_IMPAIRMENTS, "clear",
+)  # fmt: skip
 _PATH_LIST = ("apply",)
-_TARGET = ("delete",)
+_TARGET = ("delete", "rollout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +180,7 @@ def _load(load: Json, place: Place, report: Report) -> dict[str, Any]:
 
 
 def _check_fault(fault: Json, place: Place, report: Report) -> None:
-    given = [key for key in fault if key in _FAULTS or key in _FAULTS_NOT_BUILT]
-    for key in given:
-        if key in _FAULTS_NOT_BUILT:
-            report.problem((place, key), f"the fault {key} is not built yet in this version", key=True)
+    given = [key for key in fault if key in _FAULTS]
     if len(given) != 1:
         report.problem(place, f"one fault is wanted ({', '.join(_FAULTS)}), not {len(given)}")
     for kind in given:

@@ -77,6 +77,9 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
     for netns, rows in document["conntrack"].items():
         for row in rows:
             yield f"  {paint('conntrack', 'bold')}  {netns}: {conntrack(row)}"
+    copies = [one["netns"] for one in document.get("flooded", ()) if one["event"] == "received"]
+    if copies:
+        yield f"  {paint('flooded', 'bold')}  copies went to {', '.join(dict.fromkeys(copies))}, which ignored them"
     for line in document["notes"]:
         yield f"  {paint('note', 'yellow')}     {line}"
     agreed = (
@@ -93,8 +96,8 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
 def conntrack(row: Mapping[str, Any]) -> str:
     """One conntrack entry on one line."""
     status = " ".join(word for word in row["status"] if word.endswith("NAT") or word in ("ASSURED", "SEEN_REPLY"))
-    there = f"{row['src']}:{row['sport']} -> {row['dst']}:{row['dport']}"
-    back = f"{row['reply_src']}:{row['reply_sport']} -> {row['reply_dst']}:{row['reply_dport']}"
+    there = f"{end(row['src'], row['sport'])} -> {end(row['dst'], row['dport'])}"
+    back = f"{end(row['reply_src'], row['reply_sport'])} -> {end(row['reply_dst'], row['reply_dport'])}"
     state = f" {row['state']}" if row["state"] else ""
     return f"{row['protocol']}{state} {there}, answered {back}{'  ' + status if status else ''}"
 
@@ -120,7 +123,7 @@ def _mark(stay: Sequence[Event], last: bool) -> tuple[str, str]:
     end = stay[-1]["event"]
     if end in ("dropped", "rejected"):
         return "✗", "red"
-    if end == "delivered":
+    if end in ("delivered", "relayed"):
         return "◆", "green"
     return ("○", "dim") if stay[0]["netns"].startswith("lan/") else ("●", "blue")
 
@@ -168,7 +171,7 @@ def _line(event: Event, paint: Paint, everything: bool) -> Iterator[str]:
             yield paint(event["text"], "yellow")
         case "route":
             yield event["text"]
-        case "delivered":
+        case "delivered" | "relayed":
             yield paint(event["text"], "green")
         case "dropped" | "rejected":
             yield paint(event["text"], "red", "bold")
@@ -195,10 +198,13 @@ def grouped(events: Sequence[Event]) -> list[list[Event]]:
 
 
 def shown(packet: Mapping[str, Any]) -> str:
-    def end(address: str, port: int) -> str:
-        return f"{address}:{port}" if port else address
-
     return f"{end(packet['src'], packet['sport'])} -> {end(packet['dst'], packet['dport'])} {packet['proto']}"
+
+
+def end(address: str, port: int) -> str:
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 # ---------------------------------------------------------------- Mermaid
@@ -229,7 +235,7 @@ def _note(event: Event) -> str:
     match event["event"]:
         case "rule":
             return _plain(f"{event['chain']}: {event['did']}") if event.get("decisive") else ""
-        case "nat" | "dropped" | "rejected" | "delivered" | "route":
+        case "nat" | "dropped" | "rejected" | "delivered" | "relayed" | "route":
             return _plain(event["text"])
         case _:
             return ""

@@ -21,6 +21,7 @@ from netlab.ruleset import (
     DnatLookup,
     DnatRandom,
     Drop,
+    Family,
     Field,
     Goto,
     GotoRandom,
@@ -43,7 +44,7 @@ from netlab.ruleset import (
     XorMark,
 )
 
-EFFECTS = (Drop, Reject, OrMark, Dnat, DnatRandom, Masquerade)
+EFFECTS = (Drop, Reject, OrMark, Dnat, DnatRandom, DnatLookup, Redirect, Masquerade)
 """Statements that both the offline trace and the kernel's tell of."""
 
 
@@ -62,9 +63,10 @@ class Known:
 
 
 class PlannedRules:
-    """The IPv4 rules of every namespace of a plan."""
+    """The rules of every namespace of a plan for one IP version."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, version: int = 4) -> None:
+        self._family: Family = "ip" if version == 4 else "ip6"
         self._tables: dict[tuple[str, str], Table] = {}
         self._chains: dict[tuple[str, str, str], Chain] = {}
         self._dialects: dict[tuple[str, str], str] = {}
@@ -76,7 +78,7 @@ class PlannedRules:
                     self._rulesets[op.netns] = op
                 for table in op.value.tables:
                     self._dialects[op.netns, table.name] = op.value.dialect
-                    if table.family == "ip":
+                    if table.family == self._family:
                         self._tables[op.netns, table.name] = table
                         self._chains.update({(op.netns, table.name, chain.name): chain for chain in table.chains})
 
@@ -106,7 +108,7 @@ class PlannedRules:
 
     def _planned_lines(self, netns: str, table: str, chain: str) -> list[str]:
         if netns not in self._lines:
-            self._lines[netns] = iptables.lines(self._rulesets[netns].value)
+            self._lines[netns] = iptables.lines(self._rulesets[netns].value, self._family)
         return [line for line in self._lines[netns].get(table, ()) if line.startswith(f"-A {chain} ")]
 
     def _known(self, met: RuleMet, chain: Chain, index: int) -> Known:
@@ -147,6 +149,8 @@ class PlannedRules:
                     return len(targets)
                 case GotoRandom(chains):
                     return len(chains)
+                case DnatLookup(_, _, modulus):
+                    return modulus
                 case Goto(name) if name.startswith("endpoint-"):
                     return sum(isinstance(rule.matches[0], InSet) for rule in chain.rules if rule.matches)
                 case Jump(name) if name.startswith("KUBE-SEP-"):
@@ -199,8 +203,8 @@ def said(statement: Statement) -> str:
             return f"destination becomes {address}:{port}"
         case Redirect(port):
             return f"goes to port {port} of this machine: the proxy process"
-        case DnatLookup():
-            return "destination becomes one of the service's endpoints, at random"
+        case DnatLookup(_, _, modulus):
+            return "destination becomes the only endpoint" if modulus == 1 else f"destination becomes one of {modulus}, at random"
         case DnatRandom(targets):
             return f"destination becomes one of {len(targets)}, at random" if len(targets) > 1 else _only(targets[0])
         case GotoRandom(chains):
