@@ -809,6 +809,8 @@ class Cluster:
     """Faults in force: (netns, device) pairs whose link is set down."""
     impaired: Mapping[tuple[str, str], Impairment] = NOTHING
     """Faults in force: what (netns, device) does to what it sends, in the place of what the topology says."""
+    last_addresses: Mapping[tuple[str, str], Address] = NOTHING
+    """(node, family) -> the pod address that was given out last: the next pod gets the one after it."""
     outages: Mapping[str, Outage] = NOTHING
     """Faults in force: nodes that are out of reach, by name. Their links are among `links_down`."""
     clock: float = 0.0
