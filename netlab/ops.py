@@ -7,6 +7,7 @@ named by what lives in them: `node/node-170`, `pod/default/client`, `host/client
 from dataclasses import dataclass
 from typing import Literal
 
+from netlab.ingresses import Table
 from netlab.model import Address, Network, Protocol, Ref
 from netlab.ruleset import Ruleset as RulesetValue
 
@@ -54,6 +55,21 @@ class Veth:
     altname: str = ""
     up: bool = True
     peer_up: bool = True
+
+    @property
+    def identity(self) -> Identity:
+        return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Dummy:
+    """A device that only holds addresses, and stays down as kube-proxy leaves it: their local routes need no more.
+
+    Of kind dummy; where the kernel has none, a bridge without ports, which is as good a place for addresses.
+    """
+
+    netns: str
+    device: str
 
     @property
     def identity(self) -> Identity:
@@ -170,6 +186,37 @@ class Sysctl:
     @property
     def identity(self) -> Identity:
         return ("sysctl", self.netns, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    """Where a virtual server may send a connection."""
+
+    address: Address
+    port: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualServer:
+    """One address and port at which IPVS takes connections and forwards them by NAT.
+
+    persistence_s: how long a client keeps its real server; None: it does not. Real servers in a stable order, none twice. One
+    that leaves the op is not taken from its connections: its weight becomes 0, and it goes when they have ended (kernel/ipvs.py).
+    """
+
+    netns: str
+    address: Address
+    protocol: Protocol
+    port: int
+    scheduler: str
+    real_servers: tuple[RealServer, ...] = ()
+    persistence_s: int | None = None
+    owner: Ref | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return ("virtual-server", self.netns, self.protocol, str(self.address), str(self.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,27 +350,45 @@ class Relay:
         return ("relay", self.netns)
 
 
+@dataclass(frozen=True, slots=True)
+class IngressProxy:
+    """A controller pod's proxy: a real program in its namespace that carries out the table."""
+
+    netns: str
+    pod: str
+    proxy: Literal["haproxy", "nginx", "traefik"]
+    table: Table
+    ipv6: bool = False
+
+    @property
+    def identity(self) -> Identity:
+        return ("ingress", self.pod)
+
+
 Op = (
     Netns
     | Bridge
     | Veth
     | Vxlan
+    | Dummy
     | DeviceAddress
     | Route
     | Neighbour
     | Forwarding
     | Learned
     | Sysctl
+    | VirtualServer
     | Ruleset
     | Listener
     | Process
     | File
     | Relay
     | Daemon
+    | IngressProxy
 )
 
 ORDER: tuple[type, ...] = (
-    Netns, File, Sysctl, Bridge, Veth, Vxlan, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay, Ruleset,
-    Listener, Process,
+    Netns, File, Sysctl, Bridge, Veth, Vxlan, Dummy, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay,
+    VirtualServer, Ruleset, Listener, Process, IngressProxy,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

@@ -6,22 +6,24 @@ addresses, routes and neighbours with it). Refuses to know: how an op is carried
 Pure and deterministic: no clock, no randomness, no environment.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import unified_diff
 from itertools import chain
 from typing import assert_never
 
-from netlab import discovery, fabric, programs, proxy, routing, variables, volumes
-from netlab.model import NOTHING, Cluster, Container, Pod
+from netlab import discovery, fabric, ingress, programs, proxy, routing, variables, volumes
+from netlab.model import NOTHING, Address, Cluster, Container, Pod
 from netlab.ops import (
     ORDER,
     Bridge,
     Daemon,
     DeviceAddress,
+    Dummy,
     File,
     Forwarding,
     Identity,
+    IngressProxy,
     Learned,
     Listener,
     Neighbour,
@@ -34,8 +36,11 @@ from netlab.ops import (
     Ruleset,
     Sysctl,
     Veth,
+    VirtualServer,
     Vxlan,
 )
+from netlab.ruleset import Family
+from netlab.ruleset import Ruleset as Rules
 
 Device = tuple[str, str]
 """A namespace and a device in it."""
@@ -81,16 +86,24 @@ def build(cluster: Cluster) -> Plan:
         return variables.resolved(cluster, pod, container, discovery.environment(cluster, pod))
 
     routes, rules = _joined(routing.plan(cluster), proxy.plan(cluster))
-    return plan_of(
-        chain(
-            fabric.plan(cluster),
-            routes,
-            discovery.plan(cluster),
-            volumes.plan(cluster),
-            rules,
-            programs.plan(cluster, environment),
-        ),
+    ops = chain(
+        fabric.plan(cluster),
+        routes,
+        discovery.plan(cluster),
+        volumes.plan(cluster),
+        rules,
+        programs.plan(cluster, environment),
+        ingress.plan(cluster),
     )
+    dead = _dead(cluster)
+    return plan_of(op for op in ops if not (dead and isinstance(op, Listener | Process | Relay | Daemon) and op.netns in dead))
+
+
+def _dead(cluster: Cluster) -> frozenset[str]:
+    """The namespaces of nodes that were killed and of their pods: nothing runs in them."""
+    names = {name for name, outage in cluster.outages.items() if outage.killed}
+    pods = (str(pod.ref) for pod in cluster.pods.values() if pod.node in names)
+    return frozenset((*(f"node/{name}" for name in names), *pods))
 
 
 def _joined(routes: Iterable[Op], rules: Iterable[Op]) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
@@ -161,7 +174,7 @@ def _ends(op: Op) -> tuple[Device, ...]:
     match op:
         case Veth():
             return (op.netns, op.device), (op.peer_netns, op.peer_device)
-        case Bridge() | Vxlan():
+        case Bridge() | Vxlan() | Dummy():
             return ((op.netns, op.device),)
         case _:
             return ()
@@ -174,7 +187,7 @@ def _remade(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
         if isinstance(was, Veth) and isinstance(op, Veth):
             if replace(was, up=op.up, peer_up=op.peer_up) != op:
                 found.update((*_ends(was), *_ends(op)))
-        elif isinstance(was, Bridge | Veth | Vxlan):
+        elif isinstance(was, Bridge | Veth | Vxlan | Dummy):
             found.update((*_ends(was), *_ends(op)))
     return frozenset(found)
 
@@ -195,11 +208,21 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
         match op:
             case Veth():
                 vanishes = op.netns in dead or op.peer_netns in dead
-            case Bridge() | Vxlan() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Ruleset():
+            case (
+                Bridge()
+                | Vxlan()
+                | Dummy()
+                | DeviceAddress()
+                | Route()
+                | Neighbour()
+                | Forwarding()
+                | VirtualServer()
+                | Ruleset()
+            ):
                 vanishes = op.netns in dead
             case Sysctl() | Learned():
                 vanishes = True
-            case Netns() | Listener() | Process() | File() | Relay() | Daemon():
+            case Netns() | Listener() | Process() | File() | Relay() | Daemon() | IngressProxy():
                 # A listening socket and a process keep their namespace alive: they are ended one by one.
                 vanishes = False
             case _:
@@ -257,6 +280,10 @@ def _lines(op: Op) -> list[str]:
             return [f"{op.value.dialect} rules:", *(f"  {line}" if line else "" for line in _rules(op).splitlines())]
         case Relay():
             return [line(op), *(f"  {_relayed(port)}" for port in op.ports)]
+        case VirtualServer():
+            return [line(op), *(f"  -> {_socket(one.address, one.port)} weight {one.weight}" for one in op.real_servers)]
+        case IngressProxy():
+            return [line(op), *(f"  {one}" for one in _routes(op))]
         case File():
             return [f"{op.path.rpartition('/')[2]}:", *(f"  {line}" for line in op.text.splitlines())]
         case Daemon():
@@ -267,9 +294,15 @@ def _lines(op: Op) -> list[str]:
 
 
 def _rules(op: Ruleset) -> str:
-    from netlab.rendering import iptables, nftables
+    from netlab.rendering import ipset, iptables, nftables
 
-    return iptables.text(op.value, None) if op.value.dialect == "iptables" else nftables.text(op.value, None)
+    if op.value.dialect == "nftables":
+        return nftables.text(op.value, None)
+    return ipset.text(op.value.ipsets) + "".join(iptables.text(op.value, None, family) for family in _families(op.value))
+
+
+def _families(rules: Rules) -> tuple[Family, ...]:
+    return tuple(dict.fromkeys(table.family for table in rules.tables))
 
 
 def line(op: Op) -> str:
@@ -284,6 +317,8 @@ def line(op: Op) -> str:
         case Vxlan():
             carried = f"id {op.vni} local {op.local} dstport {op.port} nolearning"
             return f"vxlan {op.device} address {op.mac} {carried} mtu {op.mtu_bytes}"
+        case Dummy():
+            return f"dummy {op.device}"
         case DeviceAddress():
             flags = "" if op.prefix_route else " noprefixroute"
             return f"address {op.address}/{op.prefixlen} dev {op.device}{flags}"
@@ -300,6 +335,8 @@ def line(op: Op) -> str:
             return f"daemon {op.name}: {' '.join(op.command)}"
         case Sysctl():
             return f"sysctl {op.key} = {op.value}{' (where the kernel has it)' if op.optional else ''}"
+        case VirtualServer():
+            return f"virtual server {_socket(op.address, op.port)}/{op.protocol.lower()} {_choice(op)}"
         case Ruleset():
             return f"{op.value.dialect} rules"
         case Listener():
@@ -313,6 +350,8 @@ def line(op: Op) -> str:
             return f"file {path}"
         case Relay():
             return f"proxy process for {len(op.ports)} Service ports, UDP clients forgotten after {op.udp_idle_s:g} s"
+        case IngressProxy():
+            return f"{op.proxy} for {len(op.table.routes)} HTTP routes of {op.pod}"
         case _:
             assert_never(op)
 
@@ -324,6 +363,29 @@ def _health(op: Listener, where: str) -> str:
     if health.service is None:
         return f"health check {op.port}/tcp{where} of the proxy: {'well' if health.eligible else 'the node is going'}"
     return f"health check {op.port}/tcp{where} of {op.pod}: {health.local_endpoints} local endpoints"
+
+
+def _socket(address: Address, port: int) -> str:
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+
+
+def _choice(op: VirtualServer) -> str:
+    """As ipvsadm(8) writes it."""
+    sticky = f" persistent {op.persistence_s}" if op.persistence_s is not None else ""
+    owner = f"  # {op.owner}" if op.owner is not None else ""
+    return f"{op.scheduler}{sticky}{owner}"
+
+
+def _routes(op: IngressProxy) -> Iterator[str]:
+    """The routes of an Ingress controller, and where they lead."""
+    found = {
+        one.name: ", ".join(f"{address}:{port}" for address, port in one.endpoints) or "nobody (503)"
+        for one in op.table.upstreams
+    }
+    for route in op.table.routes:
+        yield f"{'exact' if route.exact else 'prefix'} {route.host or '*'}{route.path or '/'} to {found[route.upstream]}"
+    yield f"anything else {'to ' + found[op.table.default] if op.table.default else '404'}"
+    yield from (f"certificate {one.name} for {', '.join(one.hosts)}" for one in op.table.certificates)
 
 
 def _relayed(port: RelayPort) -> str:

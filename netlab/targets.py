@@ -16,6 +16,7 @@ from typing import NoReturn, TypeVar
 
 from netlab import overlay
 from netlab.errors import InputError
+from netlab.ingresses import served_hosts
 from netlab.model import Address, Cluster, Key, Pod, Protocol, Ref, Service, ServicePort
 
 Found = TypeVar("Found")
@@ -25,6 +26,7 @@ WORKLOADS = {
     "rc": "ReplicationController", "replicationcontroller": "ReplicationController",
     "replicationcontrollers": "ReplicationController",
     "rs": "ReplicaSet", "replicaset": "ReplicaSet", "replicasets": "ReplicaSet",
+    "sts": "StatefulSet", "statefulset": "StatefulSet", "statefulsets": "StatefulSet", "job": "Job", "jobs": "Job",
     "ds": "DaemonSet", "daemonset": "DaemonSet", "daemonsets": "DaemonSet",
 }  # fmt: skip
 KINDS = {
@@ -32,7 +34,10 @@ KINDS = {
     "router": "router",
     "svc": "svc", "service": "svc", "services": "svc", **dict.fromkeys(WORKLOADS, "workload"),
 }  # fmt: skip
-FORMS = "pod/NAME, node/NAME, host/NAME, deploy/NAME, rc/NAME, rs/NAME, ds/NAME, svc/NAME[:PORT], IP[:PORT], NAME[:PORT] or http://..."
+FORMS = (
+    "pod/NAME, node/NAME, host/NAME, deploy/NAME, rc/NAME, rs/NAME, ds/NAME, sts/NAME, job/NAME, svc/NAME[:PORT], IP[:PORT], "
+    "NAME[:PORT] or http://..."
+)
 DOMAIN = ".svc.cluster.local"
 
 
@@ -200,8 +205,7 @@ def _machine(cluster: Cluster, target: ObjectTarget, text: str) -> Ref:
 def pods_of(cluster: Cluster, kind: str, key: Key) -> tuple[Pod, ...]:
     """The pods that a workload keeps, directly or (a Deployment) through its ReplicaSets, in order of name."""
     namespace, name = key
-    short = {"ReplicationController": "rc", "ReplicaSet": "rs", "DaemonSet": "ds", "Deployment": "deploy"}[kind]
-    spellings = {kind.lower(), short}
+    spellings = {word for word, meant in WORKLOADS.items() if meant == kind}
 
     def owned(owner: Ref | None, by: set[tuple[str, str]]) -> bool:
         return owner is not None and owner.namespace in ("", namespace) and (owner.kind.lower(), owner.name) in by
@@ -256,6 +260,11 @@ def resolve_destination(
         case UrlTarget(inner, path, host):
             if isinstance(inner, AddressTarget):
                 found = _destination(inner.address, inner.port, Protocol.TCP, text)
+            elif (served := served_hosts(cluster).get(inner.name.lower())) is not None and (
+                space,
+                inner.name,
+            ) not in cluster.services:
+                found = _destination(served, _port_number(inner.port, text), Protocol.TCP, text)
             else:
                 found = _service_destination(cluster, _by_name(cluster, inner.name, space, text), inner.port, Protocol.TCP, text)
             return Destination(found.address, found.port, found.protocol, found.label, host, path)

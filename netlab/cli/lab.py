@@ -66,6 +66,7 @@ def up(
         f"{output.number_of(lab.started['nodes'], 'node')}, {output.number_of(lab.started['pods'], 'pod')}, "
         f"proxy {lab.started['proxy']}; `netlab down` takes it down"
     )
+    output.warn(lab.started.get("problems") or [])
     if lab.started["ready"] < lab.started["pods"]:
         tell_waiting(lab.get("pods", namespace=None))
 
@@ -133,7 +134,7 @@ def down(
       netlab down --all
     """
     from netlab import client
-    from netlab.client import Lab
+    from netlab.lab import directory
 
     if everything and names:
         raise InputError("--all and names exclude each other")
@@ -141,12 +142,12 @@ def down(
     missing = []
     for name in wanted:
         try:
-            one = Lab.attach(name or None)
+            path = directory.find(directory.base(os.environ), name or os.environ.get("NETLAB_LAB"))
         except LabGone as error:
             missing.append(str(error))
             continue
-        one.down()
-        output.message(f"{one.name} is down")
+        client.end(path)  # of whatever version it is
+        output.message(f"{path.name} is down")
     if missing:
         raise LabGone("\n".join(missing))
 

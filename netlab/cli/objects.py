@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-ALL = ("pods", "replicationcontrollers", "services", "daemonsets", "deployments", "replicasets")
+ALL = ("pods", "replicationcontrollers", "services", "daemonsets", "deployments", "replicasets", "statefulsets", "jobs")
 """What `get all` means, in kubectl's order."""
 
 
@@ -33,6 +33,7 @@ def apply(files: FilesOption = None, lab: LabOption = None) -> None:
     for done in output.attach(lab).apply(documents):
         kind, name = done["kind"], done["name"]
         print(f"{identity(kind, versions.get((kind, name), ''))}/{name} {done['action']}")
+        output.warn([line for line in done.get("warning", "").splitlines() if line])
 
 
 def delete(
@@ -194,10 +195,14 @@ def related(running: "Lab", item: Json) -> Any:
         case "Node":
             pods = running.get("pods", None, None)
             return Related(now, pods=[pod for pod in pods if pod["spec"].get("nodeName") == name])
-        case "ReplicationController" | "ReplicaSet" | "DaemonSet":
+        case "ReplicationController" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "Job":
             return Related(now, pods=owned(running.get("pods", None, where), item))
         case "Deployment":
             return Related(now, replicasets=owned(running.get("replicasets", None, where), item))
+        case "Ingress":
+            problems = running.verb("problems", ingress=name, namespace=where)
+            services, slices = running.get("services", None, where), running.get("endpointslices", None, where)
+            return Related(now, slices=slices, services=services, problems=problems)
         case _:
             return Related(now)
 

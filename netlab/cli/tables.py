@@ -221,10 +221,7 @@ def external(item: Json, kind: str, wide: bool) -> str:
         return str(spec(item).get("externalName") or NONE)
     if kind != "LoadBalancer":
         return ",".join(given) or NONE
-    balanced = [one.get("ip") or one.get("hostname", "") for one in (status(item).get("loadBalancer") or {}).get("ingress") or ()]
-    shown = ",".join(sorted(set(balanced)))
-    if len(shown) > 16 and not wide:
-        shown = shown[:13] + "..."
+    shown = balanced_at(item, wide)
     return ",".join([*([shown] if shown else []), *given]) or "<pending>"
 
 
@@ -319,6 +316,30 @@ def daemonset_cells(item: Json, now: datetime, wide: bool) -> Cells:
     return [*cells, *wide_workload(item)] if wide else cells
 
 
+def statefulset_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    ready = f"{status(item).get('readyReplicas') or 0}/{spec(item).get('replicas') or 0}"
+    cells = [name_of(item), ready, age_of(item, now)]
+    return [*cells, *wide_workload(item)[:2]] if wide else cells
+
+
+def job_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    done = status(item).get("succeeded") or 0
+    parallelism = spec(item).get("parallelism") or 0
+    wanted = spec(item).get("completions")
+    if wanted is None:
+        wanted = f"1 of {parallelism}" if parallelism > 1 else "1"
+    begun, ended = status(item).get("startTime"), status(item).get("completionTime")
+    took = since(begun, datetime.fromisoformat(str(ended).replace("Z", "+00:00")) if ended else now) if begun else ""
+    cells = [name_of(item), job_status(item), f"{done}/{wanted}", took, age_of(item, now)]
+    return [*cells, *wide_workload(item)] if wide else cells
+
+
+def job_status(item: Json) -> str:
+    """STATUS of a Job: Complete, Failed, Suspended or Running."""
+    holding = [one.get("type") for one in status(item).get("conditions") or () if one.get("status") == "True"]
+    return next((str(word) for word in ("Complete", "Failed", "Suspended") if word in holding), "Running")
+
+
 def namespace_cells(item: Json, now: datetime, wide: bool) -> Cells:
     return [name_of(item), str(status(item).get("phase", "Active")), age_of(item, now)]
 
@@ -329,6 +350,30 @@ def policy_cells(item: Json, now: datetime, wide: bool) -> Cells:
 
 def data_cells(item: Json, now: datetime, wide: bool) -> Cells:
     return [name_of(item), str(len(item.get("data") or {}) + len(item.get("binaryData") or {})), age_of(item, now)]
+
+
+def ingress_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    hosts = [rule.get("host") or "*" for rule in spec(item).get("rules") or ()]
+    shown = ",".join(hosts[:3]) + (f" + {len(hosts) - 3} more..." if len(hosts) > 3 else "") or "*"
+    ports = "80, 443" if spec(item).get("tls") else "80"
+    name = spec(item).get("ingressClassName") or NONE
+    return [name_of(item), name, shown, balanced_at(item, wide), ports, age_of(item, now)]
+
+
+def balanced_at(item: Json, wide: bool = False) -> str:
+    """The addresses in a status' loadBalancer, as kubectl shortens them."""
+    given = (status(item).get("loadBalancer") or {}).get("ingress") or ()
+    shown = ",".join(sorted({one.get("ip") or one.get("hostname", "") for one in given}))
+    return shown[:13] + "..." if len(shown) > 16 and not wide else shown
+
+
+def class_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    return [name_of(item), str(spec(item).get("controller") or ""), NONE, age_of(item, now)]
+
+
+def secret_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    data = {**(item.get("data") or {}), **(item.get("stringData") or {})}
+    return [name_of(item), str(item.get("type") or "Opaque"), str(len(data)), age_of(item, now)]
 
 
 def host_cells(item: Json, now: datetime, wide: bool) -> Cells:
@@ -357,8 +402,13 @@ KINDS: dict[str, Columns] = {
     "DaemonSet": Columns(
         ("NAME", "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE", "NODE SELECTOR", "AGE"), WORKLOAD_WIDE, daemonset_cells
     ),
+    "StatefulSet": Columns(("NAME", "READY", "AGE"), ("CONTAINERS", "IMAGES"), statefulset_cells),
+    "Job": Columns(("NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE"), WORKLOAD_WIDE, job_cells),
     "Namespace": Columns(("NAME", "STATUS", "AGE"), (), namespace_cells),
     "NetworkPolicy": Columns(("NAME", "POD-SELECTOR", "AGE"), (), policy_cells),
+    "Ingress": Columns(("NAME", "CLASS", "HOSTS", "ADDRESS", "PORTS", "AGE"), (), ingress_cells),
+    "IngressClass": Columns(("NAME", "CONTROLLER", "PARAMETERS", "AGE"), (), class_cells),
+    "Secret": Columns(("NAME", "TYPE", "DATA", "AGE"), (), secret_cells),
     "ConfigMap": Columns(("NAME", "DATA", "AGE"), (), data_cells),
     "Host": Columns(("NAME", "ADDRESSES", "ROUTES"), (), host_cells),
 }

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netlab import ipam, overlay
+from netlab.expect import ipvs
 from netlab.expect.policy import bridge_addresses, is_local
+from netlab.memory import last_kept
 from netlab.model import Address, Cluster, Key, Node, OutcomeKind, Pod, Ref
 
 REJECTED, DROPPED = OutcomeKind.REJECTED, OutcomeKind.DROPPED
@@ -25,12 +27,16 @@ MOST_CARRIERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """The cluster with what the walk looks up. `owners`: who has an address on a LAN or, outside of all LANs, at all."""
+    """The cluster with what the walk looks up. `owners`: who has an address on a LAN or, outside of all LANs, at all.
+
+    virtual: by node, the addresses that it has for the sake of mode ipvs.
+    """
 
     cluster: Cluster
     owners: dict[Address, Ref]
     pods: dict[Address, Pod]
     attachments: dict[Ref, tuple[ipam.Attachment, ...]]
+    virtual: dict[str, frozenset[Address]]
 
     def node(self, place: Ref) -> Node:
         return self.cluster.nodes[place.name]
@@ -61,6 +67,7 @@ class Arrived:
     """The address is this place's own."""
 
 
+@last_kept
 def lab_of(cluster: Cluster) -> Lab:
     topology = cluster.topology
     owners: dict[Address, Ref] = {}
@@ -78,7 +85,9 @@ def lab_of(cluster: Cluster) -> Lab:
         if pod.node in cluster.nodes and not pod.spec.host_network and pod.phase not in ("Succeeded", "Failed")
         for address in pod.addresses
     }
-    return Lab(cluster, owners, pods, attachments)
+    served = topology.cluster.proxy.mode == "ipvs"
+    virtual = {name: ipvs.service_addresses(cluster, node) for name, node in cluster.nodes.items()} if served else {}
+    return Lab(cluster, owners, pods, attachments, virtual)
 
 
 def place_of(lab: Lab, sender: Ref) -> Ref:
@@ -130,7 +139,7 @@ def next_place(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arriv
 
 def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
     node = lab.node(place)
-    if is_local(lab.cluster, node, destination):
+    if is_local(lab.cluster, node, destination) or destination in lab.virtual.get(place.name, ()):
         return Arrived()
     pod = lab.pods.get(destination)
     if pod is not None and pod.node == node.meta.name and not _is_down(lab, str(place), _device_of(lab, pod)):

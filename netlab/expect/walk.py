@@ -3,7 +3,7 @@
 It decides what the client sees of each backend. It refuses to know routes (places.py) and policies (policy.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from netlab.expect.deciding import decide
 from netlab.expect.health import checks_health
 from netlab.expect.places import Arrived, Hop, Lab, Lost, is_bgp, next_place, next_places
 from netlab.expect.policy import Decision, Packet, local_addresses
+from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT, flavour_of
 from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
 
 DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
@@ -37,6 +38,7 @@ class Trail:
     masqueraded: bool = False
     sources: tuple[Address, ...] = ()
     affinity: bool = False
+    spread: Literal["random", "turns", "any"] = "random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,11 @@ def _to(lab: Lab, place: Ref, packet: Packet, trail: Trail, hop: Hop | Lost | Ar
 
 def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) -> Iterator[End]:
     node = lab.node(place)
-    if device != "" and packet.source in local_addresses(lab.cluster, node):
+    own = (*local_addresses(lab.cluster, node), *lab.virtual.get(place.name, ()))
+    if device != "" and packet.source in own:
         yield _lost(trail, packet, DROPPED, f"{place} discards a packet that comes with its own address as source")
         return
-    decision = decide(lab.cluster, node, packet, device)
+    decision = decide(lab.cluster.as_known_to(node.meta.name), node, packet, device)
     if decision.relayed:
         yield from _relayed(lab, place, packet, decision, trail)
         return
@@ -115,11 +118,17 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
         case OutcomeKind.DELIVERED:
             for backend in decision.backends:
                 rewritten, further = _rewrite(lab, place, packet, backend, trail)
-                further = replace(further, affinity=trail.affinity or decision.affinity)
+                further = replace(further, affinity=trail.affinity or decision.affinity, spread=decision.spread)
+                route = next_place(lab, place, backend.address)
+                if decision.virtual and isinstance(route, Lost) and route.fate is REJECTED:
+                    yield _lost(further, rewritten, DROPPED, f"IPVS finds that {route.why}")
+                    continue
                 yield from _forward(lab, place, rewritten, further, through=device != "")
         case OutcomeKind.NOT_HANDLED if device != "" and _would_circle(lab, packet):
             yield _lost(trail, packet, DROPPED, f"{decision.why}; {place} drops it, because the router would send it back")
         case OutcomeKind.NOT_HANDLED:
+            if decision.marked:
+                trail = replace(trail, masqueraded=True, sources=local_addresses(lab.cluster, node))
             yield from _forward(lab, place, packet, trail, decision.why, through=device != "")
         case refusal:
             route = next_place(lab, place, packet.destination)
@@ -201,7 +210,9 @@ def _rewrite(lab: Lab, place: Ref, packet: Packet, backend: Backend, trail: Trai
 def _lost(trail: Trail, packet: Packet, fate: OutcomeKind, why: str) -> End:
     """Nothing arrives. Behind a Service, the backend that was chosen in vain is named."""
     backend = _backend(trail, packet, fate) if trail.rewrites else None
-    return End(fate, backend, why if backend is None else f"{packet.destination}:{packet.port}: {why}", trail.affinity)
+    return End(
+        fate, backend, why if backend is None else f"{packet.destination}:{packet.port}: {why}", trail.affinity, trail.spread
+    )
 
 
 def _backend(trail: Trail, packet: Packet, fate: OutcomeKind | None) -> Backend:
@@ -215,7 +226,7 @@ def _arrived(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> End:
         if problem:
             fate, why = DROPPED, problem
     label = f"{packet.destination}:{packet.port}: {why}" if why else ""
-    return End(fate, _backend(trail, packet, fate), label, trail.affinity)
+    return End(fate, _backend(trail, packet, fate), label, trail.affinity, trail.spread)
 
 
 def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[OutcomeKind | None, str]:
@@ -226,12 +237,12 @@ def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[Outcome
         return DELIVERED, ""
     match place.kind:
         case "pod":
-            return _listening((lab.pod(place),), packet)
+            return _listening(_at_work(lab, (lab.pod(place),)), packet)
         case "node":
             sharing = [p for p in lab.cluster.pods.values() if p.spec.host_network and p.node == place.name]
             if checks_health(lab.cluster, lab.node(place), packet):
                 return DELIVERED, ""
-            return _listening(tuple(sharing), packet)
+            return _listening(_at_work(lab, sharing), packet)
         case _:
             return REJECTED, f"{place} listens on nothing"
 
@@ -246,14 +257,26 @@ def _addresses(lab: Lab, place: Ref) -> tuple[Address, ...]:
             return tuple(address for address, owner in lab.owners.items() if owner == place)
 
 
-def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | None, str]:
+def _at_work(lab: Lab, pods: Iterable[Pod]) -> list[Pod]:
+    """Those whose programs run: none on a node that was killed; on one that is cut off also those that were deleted meanwhile."""
+    outages = lab.cluster.outages
+    running = [p for p in pods if p.phase == "Running" and not (p.node in outages and outages[p.node].killed)]
+    return [p for p in running if p.serving or not p.terminating or p.node in outages]
+
+
+def _listening(pods: list[Pod], packet: Packet) -> tuple[OutcomeKind | None, str]:
     """The built-in responder listens on every declared containerPort; what a command listens on, nobody can tell."""
-    running = [p for p in pods if p.phase == "Running" and (p.serving or not p.terminating)]
-    containers = [(pod, container) for pod in running for container in pod.spec.containers]
+    containers = [(pod, container) for pod in pods for container in pod.spec.containers]
     wanted = (packet.port, packet.protocol)
-    if any((port.port, port.protocol) == wanted for _, c in containers if not c.command for port in c.ports):
+    proxies = any(flavour_of(container) is not None for _, container in containers)
+    if proxies and packet.protocol is Protocol.TCP and packet.port in (HTTP_PORT, ADMIN_PORT):
         return DELIVERED, ""
-    own = next((pod for pod, container in containers if container.command), None)
+    if proxies and packet.protocol is Protocol.TCP and packet.port == HTTPS_PORT:
+        return None, "an Ingress controller listens there as soon as it has a certificate"
+    others = [c for _, c in containers if not c.command and flavour_of(c) is None]
+    if any((port.port, port.protocol) == wanted for c in others for port in c.ports):
+        return DELIVERED, ""
+    own = next((pod for pod, container in containers if container.command and flavour_of(container) is None), None)
     if own is not None:
         return None, f"{own.ref} runs a command of its own; whether it listens is not known"
     return REJECTED, "nobody listens there"

@@ -24,14 +24,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from netlab import controllers, discovery, dns, ops, plan, variables
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.images import runs_program
-from netlab.kernel import agent, rule_texts
+from netlab.kernel import agent, rule_texts, tools
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
 from netlab.lab import daemons as programs
 from netlab.lab import directory as directories
+from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
+from netlab.lab.balancing import Balancing
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
@@ -172,6 +175,8 @@ class Lab:
             self._start_dns()
         self.daemons = programs.Daemons(loop, self.files, self.netns_path, self.log)
         self.relays = Relays(loop, self.netns_path, self.log)
+        self.balancing = Balancing(loop, self.agents, self.netns_path, self.log)
+        self.ingresses = Ingresses(loop, self.files, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process)
         self.sandboxes = Sandboxes(loop, self.files, self.proc_pid, self._remove_directory)
         self._until: list[tuple[Callable[[Cluster], bool], Callable[[], None]]] = []
@@ -181,6 +186,11 @@ class Lab:
 
         self.readiness = Readiness(self)
         self.learning = Learning(self)
+        proxy = spec.topology.cluster.proxy
+        if proxy.mode == "ipvs" and proxy.sync_period_s > 0:
+            from netlab.lab.resync import Resync
+
+            self.resync = Resync(self, proxy.sync_period_s)
         self.loads: dict[int, Loading] = {}
 
     def info(self) -> dict[str, Any]:
@@ -194,6 +204,7 @@ class Lab:
             "nodes": len(self.cluster.nodes),
             "pods": len(pods),
             "ready": sum(pod.ready for pod in pods),
+            **({"problems": problems} if (problems := routing_http.problems_of(self.cluster)) else {}),
         }
 
     @property
@@ -204,14 +215,33 @@ class Lab:
     # ------------------------------------------------------------ change
 
     def build(self) -> None:
-        """From nothing to the lab of the specification."""
+        """From nothing to the lab of the specification. Raises MachineError where the kernel lacks what the proxy mode needs."""
+        proxy = self.spec.topology.cluster.proxy
+        if why := tools.why_not(proxy.mode, proxy.scheduler):
+            raise MachineError(f"mode {proxy.mode} cannot run here: {why}")
         self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""
+        if again := self._replaced(cluster):
+            # A StatefulSet's new pod has the name of the old one, and so its namespace's. It is another, empty namespace.
+            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}))
+        self._install(cluster)
+        self.readiness.update()
+        self._wait_for_due()
+        self._tell_waiting()
+
+    def _replaced(self, cluster: Cluster) -> frozenset[Key]:
+        """Pods that are others than those of the same name before."""
+        before = self.cluster.pods
+        uids = ((key, pod.meta.uid) for key, pod in cluster.pods.items() if key in before)
+        return frozenset(key for key, uid in uids if before[key].meta.uid != uid)
+
+    def _install(self, cluster: Cluster) -> None:
         new = plan.build(cluster)
         self.journal.changed(self.cluster, cluster)
         difference = plan.diff(self.plan, new)
+        ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
@@ -222,9 +252,6 @@ class Lab:
         )
         self.plan = new
         self.sandboxes.update(cluster.pods.values())
-        self.readiness.update()
-        self._wait_for_due()
-        self._tell_waiting()
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
         """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
@@ -249,11 +276,11 @@ class Lab:
             entry[1]()
 
     def _wait_for_due(self) -> None:
-        """What time alone does to pods (a back-off is over, a grace period ends) is done when its time has come."""
+        """What time alone does (a node counts as lost, a toleration ends) is done when its time has come."""
         due = controllers.next_due(self.cluster)
         if due is not None and due != self._due:
-            self._due = due
             self.loop.after(max(0.0, due - self.now.clock), lambda: self._on_due(due))
+        self._due = due
 
     def _on_due(self, due: float) -> None:
         if self._due == due:
@@ -272,8 +299,10 @@ class Lab:
         self._tell_names()
         relays = [op for op in added if isinstance(op, ops.Relay)]
         self.relays.open(relays)
+        self.balancing.load(op for op in added if isinstance(op, ops.VirtualServer))
         self._load(difference)
         self.relays.trim(relays)
+        self.ingresses.configure(op for op in added if isinstance(op, ops.IngressProxy))
         self._forget_stale_flows()
         self._start_processes(op for op in added if isinstance(op, ops.Process))
         for op in removed:
@@ -281,7 +310,9 @@ class Lab:
                 self.processes.stop(op)  # its container is gone, or its program has ended by itself
             elif isinstance(op, ops.Daemon):
                 self.daemons.stop(op)
+        self.ingresses.close(op for op in removed if isinstance(op, ops.IngressProxy))
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
+        self.balancing.unload(op for op in removed if isinstance(op, ops.VirtualServer))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
         for op in removed:
@@ -381,7 +412,9 @@ class Lab:
         """Where a program for this pod (in this container, or in none), node or host runs."""
         netns = netns_of(self.cluster, target)
         if target.kind != "pod":  # iptables-legacy's lock is the machine's otherwise, and only root may open it
-            return Place(self.netns_path(netns), "", target.name, (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),))
+            own = self.files / str(target)
+            lock = (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),)
+            return Place(self.netns_path(netns), str(own) if (own / "hosts").exists() else "", target.name, lock)
         pod = self.cluster.pods[Key(target.namespace, target.name)]
         etc = self.files / str(target)
         environment = discovery.environment(self.cluster, pod)
@@ -398,7 +431,9 @@ class Lab:
 
     def _on_agent_restart(self, name: str) -> None:
         self.log(f"the {name} process died" + ("" if name in ("worker", "keeper", "load") else " and was started again"))
-        if name == "responder":
+        if name == "loader":
+            self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
+        elif name == "responder":
             self._listen([op for op in self._listeners() if op.persona != dns.PERSONA])
         elif name == "dns":
             self._names = dns.Zone()
@@ -423,4 +458,6 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.Learned)
+    running = ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.IngressProxy
+    others = running | ops.Ruleset | ops.VirtualServer | ops.Learned
+    return not isinstance(op, others)

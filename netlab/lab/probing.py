@@ -14,9 +14,12 @@ from netlab.differences import Difference
 from netlab.dns import is_server
 from netlab.errors import InputError
 from netlab.expect import expect
+from netlab.expect.http import controller_at
 from netlab.judge import judge
+from netlab.lab import routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
+from netlab.lab.verbs import alive
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
 from netlab.ops import Relay
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
@@ -61,7 +64,9 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     cluster = lab.cluster
     running = [pod for pod in cluster.pods.values() if pod.phase == "Running" and pod.addresses]
     pods = [str(pod.ref) for pod in running if not is_server(pod.meta.namespace, pod.meta.labels)]
-    senders = body.get("from") or pods + [f"node/{name}" for name in cluster.nodes] + _hosts(cluster)
+    dead = {name for name, outage in cluster.outages.items() if outage.killed}
+    living = [str(pod.ref) for pod in running if str(pod.ref) in pods and pod.node not in dead]
+    senders = body.get("from") or living + [f"node/{name}" for name in cluster.nodes if name not in dead] + _hosts(cluster)
     second = [] if body.get("to") else _second_addresses(cluster)
     to = body.get("to") or pods + _services(cluster) + second
     if len(senders) * len(to) > MAXIMUM_PAIRS:
@@ -84,7 +89,7 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
 def ask(lab: Lab, body: Body) -> Question:
     """Resolve a request against the cluster as it is now. Raises InputError."""
     cluster, namespace = lab.cluster, body.get("namespace") or "default"
-    sender = resolve_sender(cluster, body["from"], namespace)
+    sender = alive(lab, resolve_sender(cluster, body["from"], namespace))
     protocol, http = _protocol(body.get("protocol"))
     destination = resolve_destination(cluster, body["to"], namespace, protocol, sender)
     if http and not destination.url_host:
@@ -198,6 +203,9 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
 def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, ...]) -> ProbeRequest:
     """What a worker is asked."""
     http = HttpRequest(question.destination.path, question.destination.url_host) if question.destination.url_host else None
+    passing = lab.cluster.topology.cluster.proxy.mode == "userspace"
+    if passing and http is not None:  # an Ingress controller says the request again: it would be seen to arrive twice
+        passing = controller_at(lab.cluster, question.flow.destination, question.flow.port) is None
     return ProbeRequest(
         netns=lab.netns_path(netns_of(lab.cluster, question.sender)),
         flow=question.flow,
@@ -206,7 +214,7 @@ def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, 
         watched=watched,
         names=names,
         http=http,
-        relayed=lab.cluster.topology.cluster.proxy.mode == "userspace" and question.flow.protocol is Protocol.TCP,
+        relayed=passing and question.flow.protocol is Protocol.TCP,
     )
 
 
@@ -245,7 +253,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         ]
     if not verdict.why and seen.evidence and not seen.delivered:
         document["why"] = list(seen.evidence)
-    return document
+    at = (question.destination.address, question.destination.port)
+    return routing_http.told(lab.cluster, document, question.destination, at, responses, names)
 
 
 def expectation(expected: Outcome, names: Names) -> dict[str, Any]:

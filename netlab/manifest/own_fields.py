@@ -11,10 +11,12 @@ TABLES: dict[str, str] = {
     "Topology": """apiVersion kind name:label description cluster:ClusterConfig networks:{Lan} nodes:{NodeSpec} hosts:{HostSpec}
         links:{LinkSpec}""",
     "ClusterConfig": """podCIDR:networks serviceCIDR:networks proxy:ProxyConfig fabric:bridge|routed routing:static|vxlan|bgp
-        neighbours:permanent|learned dns:bool""",
+        neighbours:permanent|learned dns:bool ingress:ingress nodeMonitorGracePeriod:duration
+        unreachableToleration:duration""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
-        nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool""",
+        nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
+        scheduler:rr|wrr|lc|wlc|sh|dh|sed|nq strictARP:bool syncPeriod:duration""",
     "Lan": "cidr:networks! router:router",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
     "HostSpec": "addresses:addresses routes:{ip}",
@@ -25,8 +27,11 @@ TABLES: dict[str, str] = {
     "Step.probe": """from:string! to:string! count:positive protocol:tcp|udp|sctp|icmp|http source:ip sourcePort:port
         timeout:duration namespace:label expect:ProbeExpect""",
     "ProbeExpect": """outcome:delivered|rejected|dropped masqueraded:bool backends:countOrNames sources:names affinity:bool
+        route:countOrNames
         verdict:pass|fail|inconclusive""",
     "Step.scale": "target:string! replicas:count! namespace:label",
+    "Step.rollout": """target:string! action:status|restart|undo|pause|resume revision:count timeout:duration
+        namespace:label""",
     "Step.exec": "target:string! command:[string]! container timeout:duration namespace:label expect:ExecExpect",
     "ExecExpect": "code:count stdout stderr",
     "Step.fault": """kill-pod link-down link-up flush-conntrack partition heal delay loss kill-node for:duration

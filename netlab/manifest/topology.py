@@ -18,11 +18,12 @@ from netlab.manifest.formats import bits, json_type, seconds, share
 from netlab.manifest.meta import Json, labels
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
 from netlab.manifest.source import Source
-from netlab.manifest.topology_checks import check_topology, not_built
+from netlab.manifest.topology_checks import check_topology
 from netlab.model import (
     Address,
     ClusterConfig,
     HostSpec,
+    IngressConfig,
     Labels,
     Lan,
     LinkSpec,
@@ -121,7 +122,6 @@ def _topology(data: Json, place: Place, report: Report) -> Topology:
 
 def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
     defaults = ClusterConfig()
-    not_built(data, place, report)
     given = {key: _networks(data.get(key)) for key in ("podCIDR", "serviceCIDR") if data.get(key) is not None}
     versions = next((tuple(network.version for network in networks) for networks in given.values()), (4,))
     return ClusterConfig(
@@ -131,10 +131,23 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         fabric=data.get("fabric") or defaults.fabric,
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
+        node_monitor_grace_s=_seconds(data, "nodeMonitorGracePeriod", defaults.node_monitor_grace_s),
+        unreachable_toleration_s=_seconds(data, "unreachableToleration", defaults.unreachable_toleration_s),
         # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
         dns=bool(data["dns"]) if data.get("dns") is not None else not given,
+        ingress=_ingress(data.get("ingress")),
         cidrs_given=bool(given),
     )
+
+
+def _seconds(data: Json, key: str, default: float) -> float:
+    return default if data.get(key) is None else seconds(data[key])
+
+
+def _ingress(given: Any) -> IngressConfig | None:
+    if given is None:
+        return None
+    return IngressConfig(**given) if isinstance(given, dict) else IngressConfig(given)
 
 
 def _default_cidrs(key: str, plain: tuple[Network, ...], versions: Sequence[int]) -> tuple[Network, ...]:
@@ -153,8 +166,11 @@ def _proxy(data: Json) -> ProxyConfig:
         "detectLocal": "detect_local",
         "bridgeInterface": "bridge_interface", "interfaceNamePrefix": "interface_name_prefix",
         "localhostNodePorts": "localhost_node_ports", "conntrackTCPBeLiberal": "conntrack_tcp_be_liberal",
+        "scheduler": "scheduler", "strictARP": "strict_arp",
     }  # fmt: skip
     changes = {attribute: data[key] for key, attribute in names.items() if data.get(key) is not None}
+    if data.get("syncPeriod") is not None:
+        changes["sync_period_s"] = seconds(data["syncPeriod"])
     ports = data.get("nodePortAddresses")
     if ports in ("primary", ["primary"]):
         changes["node_port_addresses"] = "primary"
