@@ -12,11 +12,12 @@ TABLES: dict[str, str] = {
         links:{LinkSpec}""",
     "ClusterConfig": """podCIDR:networks serviceCIDR:networks proxy:ProxyConfig fabric:bridge|routed routing:static|vxlan|bgp
         neighbours:permanent|learned dns:bool ingress:ingress nodeMonitorGracePeriod:duration
-        unreachableToleration:duration""",
+        unreachableToleration:duration crashLoopBackOff:CrashLoopBackOff""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
         nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
         scheduler:rr|wrr|lc|wlc|sh|dh|sed|nq strictARP:bool syncPeriod:duration""",
+    "CrashLoopBackOff": "initial:duration max:duration",
     "Lan": "cidr:networks! router:router",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
     "HostSpec": "addresses:addresses routes:{ip}",
