@@ -101,9 +101,9 @@ def _workloads(before: Cluster, after: Cluster) -> Iterator[Event]:
 
 def _others(before: Cluster, after: Cluster) -> Iterator[Event]:
     if before.others is not after.others:
-        for kind, key in after.others.keys() - before.others.keys():
+        for kind, key in sorted(after.others.keys() - before.others.keys()):
             yield _object(kind, key, "added", "")
-        for kind, key in before.others.keys() - after.others.keys():
+        for kind, key in sorted(before.others.keys() - after.others.keys()):
             yield _object(kind, key, "removed", "")
 
 
@@ -119,10 +119,11 @@ def _endpoints(before: Cluster, after: Cluster) -> Iterator[Event]:
         if old != new:
             parts = [f"+{one}" for one in sorted(new - old)] + [f"-{one}" for one in sorted(old - new)]
             shown = ", ".join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")
+            many = f"{len(new)} ready endpoint{'' if len(new) == 1 else 's'}"
             yield {
                 "type": "endpoints", "action": "changed", "namespace": service.namespace, "name": service.name,
                 "ready": len(new), "added": sorted(new - old), "removed": sorted(old - new),
-                "text": f"svc/{service.namespace}/{service.name} has {len(new)} ready endpoints: {shown}",
+                "text": f"svc/{service.namespace}/{service.name} has {many}: {shown}",
             }  # fmt: skip
 
 
