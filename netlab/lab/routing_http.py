@@ -1,8 +1,8 @@
 """HTTP probes that pass an Ingress controller: which Service and pods must answer, and whether they did.
 
-The evidence: the request carries a token, which the stacks of the pods are watched for (so that the pod and the source that it saw
-are known), and pods of the built-in responder name themselves in every answer; the proxy names itself. It is judged after the flow to
-the proxy, and can only make that verdict worse.
+The evidence: the request carries a token, which the stacks of the pods are watched for (so that the pod and the source that it
+saw are known), and pods of the built-in responder name themselves in every answer; the proxy names itself. It is judged after
+the flow to the proxy, and can only make that verdict worse.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ class Behind:
 
 
 def split(cluster: Cluster, to: Destination, seen: Observation, names: Names) -> tuple[Observation, Behind]:
-    """What was seen of the flow to the controller, and what of the requests that it sent on; all of it where none stands there."""
+    """What was seen of the flow to the controller, and what of the requests that it sent on; all where none stands there."""
     if controller_at(cluster, to.address, to.port) is None or not seen.arrivals:
         return seen, Behind()
     near = {key: number for key, number in seen.arrivals.items() if key[:2] == (to.address, to.port)}
