@@ -365,7 +365,7 @@ LISTENING: dict[str, tuple[dict[str, Any], str]] = {
     "running": ({}, "delivered"),
     "running, not ready": ({"ready": False, "serving": False}, "delivered"),
     "terminating, still serving": ({"deleted": 1.0}, "delivered"),
-    "terminating, done": ({"deleted": 1.0, "ready": False, "serving": False}, "rejected"),
+    "terminating, not ready": ({"deleted": 1.0, "ready": False, "serving": False}, "delivered"),
     "pending": ({"phase": "Pending"}, "rejected"),
     "succeeded": ({"phase": "Succeeded"}, "dropped"),
     "failed": ({"phase": "Failed"}, "dropped"),
