@@ -11,9 +11,10 @@ import pickle
 import select
 import signal
 import socket
+import struct
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -179,6 +180,70 @@ class Connection:
         self._lab.verb("close-connection", connection=self._id)
 
 
+class Rollout:
+    """The rollout of a Deployment, DaemonSet or StatefulSet, named KIND/NAME: `lab.rollout.status("deploy/web")`."""
+
+    def __init__(self, lab: "Lab") -> None:
+        self._lab = lab
+
+    def restart(self, target: str, namespace: str = "default") -> None:
+        self._do("restart", target, namespace)
+
+    def undo(self, target: str, revision: int = 0, namespace: str = "default") -> str:
+        """Back to a revision, 0 the one before: `rolled back`, or why there was nothing to do. Raises ApiError."""
+        return str(self._do("undo", target, namespace, revision=revision)["message"])
+
+    def pause(self, target: str, namespace: str = "default") -> None:
+        self._do("pause", target, namespace)
+
+    def resume(self, target: str, namespace: str = "default") -> None:
+        self._do("resume", target, namespace)
+
+    def history(self, target: str, namespace: str = "default") -> list[dict[str, Any]]:
+        """Each revision that is kept, oldest first: revision, changeCause, template."""
+        return list(self._do("history", target, namespace)["history"])
+
+    def messages(self, target: str, timeout_s: float | None = None, namespace: str = "default") -> Iterator[dict[str, Any]]:
+        """What `rollout status` says, each time it is something new: {message, done, failed}; the last one is done.
+
+        Raises TimeoutError when it is not done by then.
+        """
+        kind, name = _split(target)
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        seen = None
+        while True:
+            left = None if end is None else max(end - time.monotonic(), 0.001)
+            body = {"kind": kind, "name": name, "namespace": namespace, "seen": seen}
+            try:
+                told = self._lab.request("POST", "/netlab/v1/rollout-status", body, timeout_s=left)
+            except LabGone:
+                if end is not None and time.monotonic() >= end:
+                    raise TimeoutError(f"timed out waiting for the condition: {seen}") from None
+                raise
+            yield told
+            if told["done"]:
+                return
+            seen = told["message"]
+
+    def status(self, target: str, timeout_s: float | None = 60.0, namespace: str = "default") -> str:
+        """Wait until it is done; kubectl's last line. Raises TimeoutError, ApiError when its progress deadline has passed."""
+        told = [*self.messages(target, timeout_s, namespace)][-1]
+        if told["failed"]:
+            raise ApiError(504, "Timeout", told["message"].removeprefix("error: "))
+        return str(told["message"])
+
+    def _do(self, action: str, target: str, namespace: str, **more: Any) -> Any:
+        kind, name = _split(target)
+        return self._lab.verb("rollout", action=action, kind=kind, name=name, namespace=namespace, **more)
+
+
+def _split(target: str) -> tuple[str, str]:
+    kind, slash, name = target.partition("/")
+    if not slash or not name:
+        raise InputError(f"{target!r}: expected KIND/NAME, such as deploy/web")
+    return kind, name
+
+
 class Load:
     """A load under way. As a context manager it is stopped at the end of the block; `result()` says what it showed."""
 
@@ -291,12 +356,42 @@ class Lab:
         query = "?" + urlencode({"labelSelector": selector}) if selector else ""
         return list(self.request("GET", path + query)["items"])
 
-    def delete(self, kind: str, name: str, namespace: str = "default", cascade: str = "background") -> None:
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        namespace: str = "default",
+        cascade: str = "background",
+        grace_s: float | None = None,
+        wait: bool = True,
+    ) -> dict[str, Any]:
+        """Delete an object; the object as it was. A pod ends in its own time, `grace_s` at most (None: as its spec says; 0: at
+        once); with `wait` this returns when it is gone.
+        """
         policy = "Orphan" if cascade in ("orphan", "false") else "Background"
-        self.request("DELETE", _path(kind, name, namespace) + f"?propagationPolicy={policy}")
+        grace = "" if grace_s is None else f"&gracePeriodSeconds={grace_s:g}"
+        found: dict[str, Any] = self.request("DELETE", _path(kind, name, namespace) + f"?propagationPolicy={policy}{grace}")
+        if wait:
+            self.wait_gone(found)
+        return found
+
+    def wait_gone(self, found: Mapping[str, Any]) -> None:
+        """Return when this object, deleted before, is gone: pods end in their own time, everything else has gone at once."""
+        if found["kind"] == "Pod":
+            meta = found["metadata"]
+            self.verb("wait-gone", namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
 
     def scale(self, kind: str, name: str, replicas: int, namespace: str = "default") -> None:
         self.verb("scale", kind=kind, name=name, replicas=replicas, namespace=namespace)
+
+    @property
+    def rollout(self) -> "Rollout":
+        """kubectl's `rollout` verbs."""
+        return Rollout(self)
+
+    def cordon(self, node: str, unschedulable: bool = True) -> bool:
+        """Keep new pods off a node, or let them on it again; whether that changed anything."""
+        return bool(self.verb("cordon", node=node, unschedulable=unschedulable)["changed"])
 
     def endpoints(self, service: str, namespace: str = "default") -> set[str]:
         """The names of a Service's ready endpoints, as `backends` of a probe names them: compares with `backends.keys()`."""
@@ -364,11 +459,15 @@ class Lab:
         source: str | None = None,
         source_port: int | None = None,
         timeout_s: float | None = None,
+        live_s: float | None = None,
         namespace: str = "default",
     ) -> dict[str, Any]:
-        """Send one packet and tell its story: the document of docs/explain.md. Raises InputError for unknown targets."""
+        """Send one packet and tell its story: the document of docs/explain.md. Raises InputError for unknown targets.
+
+        `live_s`: send none, wait so long for a TCP connection that a program opens. Raises KernelError when none comes.
+        """
         body = {"from": sender, "to": to, "protocol": protocol, "source": source, "source_port": source_port,
-                "timeout_s": timeout_s, "namespace": namespace}  # fmt: skip
+                "timeout_s": timeout_s, "live_s": live_s, "namespace": namespace}  # fmt: skip
         return dict(self.verb("explain", **body))
 
     def verify(self, repair: bool = False) -> Report:
@@ -376,7 +475,10 @@ class Lab:
         return Report(**self.verb("verify", repair=repair))
 
     def fault(self, kind: str, target: str | None = None, **arguments: Any) -> dict[str, Any]:
-        """link-down, link-up, kill-pod, flush-conntrack."""
+        """link-down, link-up, kill-pod, kill-node, partition, heal (without a target: every node), flush-conntrack; and of links
+        rate, delay, loss, duplicate, reorder, corrupt: with value="10ms" or the like, jitter=, direction="out" or "in"; clear
+        ends these.
+        """
         if kind == "flush-conntrack":
             return dict(self.verb("flush-conntrack", target=target, **arguments))
         return dict(self.verb("fault", kind=kind, target=target, **arguments))
@@ -419,8 +521,9 @@ class Lab:
 
         return joining.run(self, target, command, namespace, container)
 
-    def logs(self, pod: str, namespace: str = "default", container: str | None = None) -> str:
-        return str(self.verb("logs", pod=pod, namespace=namespace, container=container)["text"])
+    def logs(self, pod: str, namespace: str = "default", container: str | None = None, previous: bool = False) -> str:
+        """What the container's program printed; with `previous` what its run before the last restart did (ApiError without)."""
+        return str(self.verb("logs", pod=pod, namespace=namespace, container=container, previous=previous)["text"])
 
     # ------------------------------------------------------------ the rest
 
@@ -482,22 +585,40 @@ class Lab:
 
     def down(self, timeout_s: float = 10.0) -> None:
         """End the lab; returns when its process and its socket are gone. A lab that has gone already is no error."""
+        end(self.directory, self._keep, timeout_s)
+
+
+def end(directory: Path, keep: socket.socket | None = None, timeout_s: float = 10.0) -> None:
+    """End the lab that has this directory, whatever version it is of. `keep`: the socket that holds it up.
+
+    Its process is known by the API's socket, never by a number alone, which might be another process' by now or in another pid
+    namespace. Where the kernel does not show us the process (we are in a container, or in a pod), the lab's lock tells its end.
+    Raises: KernelError when it does not end.
+    """
+    from netlab import wire
+
+    pid = 0
+    with contextlib.suppress(OSError), wire.connected(directory, ANSWER_S) as sock:
+        pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    holder = -1
+    if pid:
         with contextlib.suppress(ProcessLookupError):
-            holder = os.pidfd_open(self.pid)
-            try:
-                with contextlib.suppress(LabGone, ApiError):
-                    self.request("POST", "/netlab/v1/down", {}, timeout_s=ANSWER_S)
-                if self._keep is not None:
-                    self._keep.close()
-                if not select.select([holder], [], [], ANSWER_S)[0]:  # stuck: the kernel frees everything all the same
-                    signal.pidfd_send_signal(holder, signal.SIGKILL)
-                if not select.select([holder], [], [], timeout_s)[0]:
-                    raise KernelError(
-                        f"lab {self.name} (pid {self.pid}) did not end within {timeout_s} s; `kill -9 {self.pid}` ends it"
-                    )
-            finally:
-                os.close(holder)
-        directories.sweep(self.directory.parent)
+            holder = os.pidfd_open(pid)
+    try:
+        with contextlib.suppress(OSError):  # it does not answer any more
+            wire.exchange(directory, "POST", "/netlab/v1/down", "{}", {"Content-Type": "application/json"}, ANSWER_S)
+        if keep is not None:
+            keep.close()
+        if holder >= 0 and not select.select([holder], [], [], ANSWER_S)[0]:  # stuck: the kernel frees everything all the same
+            signal.pidfd_send_signal(holder, signal.SIGKILL)
+        if not directories.wait_gone(directory, timeout_s):
+            raise KernelError(f"lab {directory.name} (pid {pid or 'unknown'}) did not end within {timeout_s:g} s")
+        if holder >= 0 and not select.select([holder], [], [], timeout_s)[0]:
+            raise KernelError(f"lab {directory.name} (pid {pid}) did not end within {timeout_s:g} s; `kill -9 {pid}` ends it")
+    finally:
+        if holder >= 0:
+            os.close(holder)
+    directories.sweep(directory.parent)
 
 
 def _path(kind: str, name: str | None, namespace: str | None) -> str:

@@ -30,6 +30,7 @@ from netlab.ops import (
     Netns,
     Op,
     Process,
+    Qdisc,
     Relay,
     RelayPort,
     Route,
@@ -86,17 +87,24 @@ def build(cluster: Cluster) -> Plan:
         return variables.resolved(cluster, pod, container, discovery.environment(cluster, pod))
 
     routes, rules = _joined(routing.plan(cluster), proxy.plan(cluster))
-    return plan_of(
-        chain(
-            fabric.plan(cluster),
-            routes,
-            discovery.plan(cluster),
-            volumes.plan(cluster),
-            rules,
-            programs.plan(cluster, environment),
-            ingress.plan(cluster),
-        ),
+    ops = chain(
+        fabric.plan(cluster),
+        routes,
+        discovery.plan(cluster),
+        volumes.plan(cluster),
+        rules,
+        programs.plan(cluster, environment),
+        ingress.plan(cluster),
     )
+    dead = _dead(cluster)
+    return plan_of(op for op in ops if not (dead and isinstance(op, Listener | Process | Relay | Daemon) and op.netns in dead))
+
+
+def _dead(cluster: Cluster) -> frozenset[str]:
+    """The namespaces of nodes that were killed and of their pods: nothing runs in them."""
+    names = {name for name, outage in cluster.outages.items() if outage.killed}
+    pods = (str(pod.ref) for pod in cluster.pods.values() if pod.node in names)
+    return frozenset((*(f"node/{name}" for name in names), *pods))
 
 
 def _joined(routes: Iterable[Op], rules: Iterable[Op]) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
@@ -146,7 +154,7 @@ def diff(old: Plan, new: Plan) -> Diff:
     remade = _remade(changed)
     anew = {op.identity for _, op in changed}
     if remade:
-        kinds = DeviceAddress | Route | Neighbour | Forwarding
+        kinds = Qdisc | DeviceAddress | Route | Neighbour | Forwarding
         on_device = ((identity, op) for identity, op in after.items() if isinstance(op, kinds))
         anew.update(identity for identity, op in on_device if (op.netns, op.device) in remade)
     among = after if remade else others
@@ -205,6 +213,7 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
                 Bridge()
                 | Vxlan()
                 | Dummy()
+                | Qdisc()
                 | DeviceAddress()
                 | Route()
                 | Neighbour()
@@ -310,6 +319,8 @@ def line(op: Op) -> str:
         case Vxlan():
             carried = f"id {op.vni} local {op.local} dstport {op.port} nolearning"
             return f"vxlan {op.device} address {op.mac} {carried} mtu {op.mtu_bytes}"
+        case Qdisc():
+            return f"qdisc {op.device} {op.value}"
         case Dummy():
             return f"dummy {op.device}"
         case DeviceAddress():

@@ -3,7 +3,7 @@
 It decides what the client sees of each backend. It refuses to know routes (places.py) and policies (policy.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from netlab.expect.deciding import decide
 from netlab.expect.health import checks_health
 from netlab.expect.places import Arrived, Hop, Lab, Lost, is_bgp, next_place, next_places
 from netlab.expect.policy import Decision, Packet, local_addresses
+from netlab.images import probed_ports, runs_program
 from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT, flavour_of
 from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
 
@@ -110,7 +111,7 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
     if device != "" and packet.source in own:
         yield _lost(trail, packet, DROPPED, f"{place} discards a packet that comes with its own address as source")
         return
-    decision = decide(lab.cluster, node, packet, device)
+    decision = decide(lab.cluster.as_known_to(node.meta.name), node, packet, device)
     if decision.relayed:
         yield from _relayed(lab, place, packet, decision, trail)
         return
@@ -237,12 +238,12 @@ def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[Outcome
         return DELIVERED, ""
     match place.kind:
         case "pod":
-            return _listening((lab.pod(place),), packet)
+            return _listening(_at_work(lab, (lab.pod(place),)), packet)
         case "node":
             sharing = [p for p in lab.cluster.pods.values() if p.spec.host_network and p.node == place.name]
             if checks_health(lab.cluster, lab.node(place), packet):
                 return DELIVERED, ""
-            return _listening(tuple(sharing), packet)
+            return _listening(_at_work(lab, sharing), packet)
         case _:
             return REJECTED, f"{place} listens on nothing"
 
@@ -257,20 +258,29 @@ def _addresses(lab: Lab, place: Ref) -> tuple[Address, ...]:
             return tuple(address for address, owner in lab.owners.items() if owner == place)
 
 
-def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | None, str]:
-    """The built-in responder listens on every declared containerPort; what a command listens on, nobody can tell."""
-    running = [p for p in pods if p.phase == "Running" and (p.serving or not p.terminating)]
-    containers = [(pod, container) for pod in running for container in pod.spec.containers]
+def _at_work(lab: Lab, pods: Iterable[Pod]) -> list[Pod]:
+    """Those whose programs run: none on a node that was killed."""
+    outages = lab.cluster.outages
+    return [pod for pod in pods if not (pod.node in outages and outages[pod.node].killed)]
+
+
+def _listening(pods: list[Pod], packet: Packet) -> tuple[OutcomeKind | None, str]:
+    """The built-in responder listens on every declared containerPort, and where its container is probed, for as long as the
+    container runs; what a command listens on, nobody can tell.
+    """
+    containers = [(pod, container) for pod in pods for container, _ in pod.running()]
     wanted = (packet.port, packet.protocol)
     proxies = any(flavour_of(container) is not None for _, container in containers)
     if proxies and packet.protocol is Protocol.TCP and packet.port in (HTTP_PORT, ADMIN_PORT):
         return DELIVERED, ""
     if proxies and packet.protocol is Protocol.TCP and packet.port == HTTPS_PORT:
         return None, "an Ingress controller listens there as soon as it has a certificate"
-    others = [c for _, c in containers if not c.command and flavour_of(c) is None]
-    if any((port.port, port.protocol) == wanted for c in others for port in c.ports):
+    answered = [container for _, container in containers if not runs_program(container) and flavour_of(container) is None]
+    if any((port.port, port.protocol) == wanted for container in answered for port in container.ports):
         return DELIVERED, ""
-    own = next((pod for pod, container in containers if container.command and flavour_of(container) is None), None)
+    if packet.protocol is Protocol.TCP and any(packet.port in probed_ports(container) for container in answered):
+        return DELIVERED, ""
+    own = next((pod for pod, container in containers if runs_program(container) and flavour_of(container) is None), None)
     if own is not None:
         return None, f"{own.ref} runs a command of its own; whether it listens is not known"
     return REJECTED, "nobody listens there"

@@ -7,7 +7,6 @@ plan says.
 """
 
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -24,10 +23,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from netlab import controllers, discovery, dns, ops, plan, variables
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.images import runs_program
-from netlab.kernel import agent, rule_texts, tools
+from netlab.kernel import agent, qdisc, rule_texts, tools
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
+from netlab.kernel.refusals import refusal
 from netlab.lab import daemons as programs
 from netlab.lab import directory as directories
 from netlab.lab import ingresses, routing_http
@@ -75,12 +75,9 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
         lab.when_settled(lambda problem: _ready(lab, start, problem))
     except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            error = MachineError(
-                f"{directory}: {error.strerror}: free some space there, or set XDG_RUNTIME_DIR to another directory"
-            )
-        elif not isinstance(error, NetlabError):
-            error = KernelError(f"a bug in netlab: {error!r}\n{traceback.format_exc()}")
+        if not isinstance(error, NetlabError):
+            told = refusal(error, str(directory))
+            error = told or KernelError(f"a bug in netlab: {error!r}\n{traceback.format_exc()}")
         agent.send(start, ("error", error))
         _remove(directory)
         os._exit(1)
@@ -223,13 +220,29 @@ class Lab:
 
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""
+        if again := self._replaced(cluster):
+            # A StatefulSet's new pod has the name of the old one, and so its namespace's. It is another, empty namespace.
+            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}))
+        self._install(cluster)
+        self.readiness.update()
+        self._wait_for_due()
+        self._tell_waiting()
+
+    def _replaced(self, cluster: Cluster) -> frozenset[Key]:
+        """Pods that are others than those of the same name before."""
+        before = self.cluster.pods
+        uids = ((key, pod.meta.uid) for key, pod in cluster.pods.items() if key in before)
+        return frozenset(key for key, uid in uids if before[key].meta.uid != uid)
+
+    def _install(self, cluster: Cluster) -> None:
         new = plan.build(cluster)
-        self.journal.changed(self.cluster, cluster)
         difference = plan.diff(self.plan, new)
         ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
+        qdisc.check(op.value for op in difference.added if isinstance(op, ops.Qdisc))
+        self.journal.changed(self.cluster, cluster)
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
         self.learning.update(
@@ -237,9 +250,6 @@ class Lab:
         )
         self.plan = new
         self.sandboxes.update(cluster.pods.values())
-        self.readiness.update()
-        self._wait_for_due()
-        self._tell_waiting()
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
         """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
@@ -264,11 +274,11 @@ class Lab:
             entry[1]()
 
     def _wait_for_due(self) -> None:
-        """What time alone does to pods (a back-off is over, a grace period ends) is done when its time has come."""
+        """What time alone does (a node counts as lost, a toleration ends) is done when its time has come."""
         due = controllers.next_due(self.cluster)
         if due is not None and due != self._due:
-            self._due = due
             self.loop.after(max(0.0, due - self.now.clock), lambda: self._on_due(due))
+        self._due = due
 
     def _on_due(self, due: float) -> None:
         if self._due == due:
@@ -418,7 +428,9 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper", "load") else " and was started again"))
+        self.log(
+            f"the {name} process died" + ("" if name in ("worker", "keeper", "load", "matrix") else " and was started again")
+        )
         if name == "loader":
             self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
         elif name == "responder":

@@ -12,6 +12,7 @@ from typing import Any
 Format = Callable[[Any], str]
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
@@ -69,6 +70,22 @@ def positive(value: Any) -> str:
     return integer(value) or ("" if value >= 1 else "must be at least 1")
 
 
+def int_or_percent(value: Any) -> str:
+    """What maxSurge and maxUnavailable take."""
+    if type(value) is str:
+        whole = value.endswith("%") and value[:-1].isdigit()
+        return (
+            ""
+            if whole and int(value[:-1]) <= 100
+            else f'must be a number of pods or a percentage such as 25%, not "{value[:40]}"'
+        )
+    return (
+        count(value)
+        if isinstance(value, int | float) and type(value) is not bool
+        else f"must be a number or a percentage, not {json_type(value)}"
+    )
+
+
 def boolean(value: Any) -> str:
     if type(value) is bool:
         return ""
@@ -110,6 +127,33 @@ def label_name(value: Any) -> str:
     return string(value) or _dns(
         value, _LABEL, 63, "lower case letters, digits and '-', beginning and ending with a letter or digit"
     )
+
+
+def data_key(value: Any) -> str:
+    """A key of a ConfigMap or Secret, which may become the name of a file."""
+    if error := string(value):
+        return error
+    if not _DATA_KEY.fullmatch(value) or len(value) > 253 or value in (".", ".."):
+        return f"\"{value[:60]}\" is no key: letters, digits, '-', '_' and '.', at most 253, and not \".\" or \"..\""
+    return ""
+
+
+def relative_path(value: Any) -> str:
+    """A path inside a volume."""
+    if error := string(value):
+        return error
+    if value.startswith("/") or ".." in value.split("/") or "\0" in value:
+        return f'"{value[:60]}" is no path inside a volume: relative, and without ".."'
+    return ""
+
+
+def mount_path(value: Any) -> str:
+    """Where a container sees a volume."""
+    if error := string(value):
+        return error
+    if not value.startswith("/") or ".." in value.split("/") or "\0" in value or ":" in value:
+        return f'"{value[:60]}" is no mount path: absolute, without ".." and ":"'
+    return ""
 
 
 def service_name(value: Any) -> str:
@@ -383,6 +427,7 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "int": (integer, {"type": "integer"}),
     "count": (count, {"type": "integer", "minimum": 0}),
     "positive": (positive, {"type": "integer", "minimum": 1}),
+    "intOrPercent": (int_or_percent, {"type": ["integer", "string"]}),
     "bool": (boolean, {"type": "boolean"}),
     "any": (anything, {}),
     "object": (mapping, {"type": "object"}),
@@ -394,6 +439,9 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "label": (label_name, _STRING),
     "name": (object_name, _STRING),
     "serviceName": (service_name, _STRING),
+    "dataKey": (data_key, _STRING),
+    "relativePath": (relative_path, _STRING),
+    "mountPath": (mount_path, _STRING),
     "machine": (machine_name, {"type": "string", "maxLength": 63}),
     "labelValue": (label_value, _STRING),
     "ip": (ip, {"type": "string"}),

@@ -13,7 +13,7 @@ from netlab.errors import InputError
 from netlab.manifest import fields, kinds
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import LIMIT_DEPTH, LIMIT_NODES, Document, read_documents
-from netlab.manifest.formats import json_type
+from netlab.manifest.formats import data_key, json_type
 from netlab.manifest.ingresses import read_class, read_ingress
 from netlab.manifest.meta import EMPTY, Json, raw, read_meta
 from netlab.manifest.nodes import read_node
@@ -27,9 +27,7 @@ from netlab.model import EndpointSlice, Key, KubernetesObject, Node, Other, Pod,
 
 _LATER = {
     "NetworkPolicy": "not enforced yet: all traffic is allowed",
-    "StatefulSet": "not run yet: it makes no pods",
-    "Job": "not run yet: it makes no pods",
-    "CronJob": "not run yet: it makes no pods",
+    "CronJob": "not acted on: it makes no Jobs",
 }
 _OLD = {
     "extensions/v1beta1": ("Deployment", "DaemonSet", "ReplicaSet", "Ingress", "NetworkPolicy"),
@@ -158,7 +156,7 @@ def _read(data: Any, place: Place, report: Report) -> KubernetesObject | None:
     return _READERS[kind](checked, data, place, report)
 
 
-_WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet")
+_WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet", "StatefulSet", "Job")
 _READ = (*_WORKLOADS, "Pod", "Node", "Service", "EndpointSlice", "Endpoints", "Ingress", "IngressClass")
 _READERS: Mapping[str, Callable[[Json, Json, Place, Report], KubernetesObject]] = {
     "Pod": read_pod,
@@ -246,7 +244,17 @@ def _read_other(kind: str, data: Json, manifest: Json, place: Place, report: Rep
         report.note(f"{kind}: {_LATER[kind]}", (place, "kind"))
     elif (kind != "Namespace" and data.get("type") != "kubernetes.io/tls") or custom:
         report.note(f"{kind}: accepted; it has no effect on the network here", (place, "kind"))
+    if kind in ("ConfigMap", "Secret") and not custom:
+        _check_keys(data, place, report)
     return Other(kind, version, read_meta(data, place, report, kind, namespaced), manifest)
+
+
+def _check_keys(data: Json, place: Place, report: Report) -> None:
+    """Keys become names of files in pods."""
+    for field in ("data", "stringData", "binaryData"):
+        for key in data.get(field) or ():
+            if error := data_key(key):
+                report.problem(((place, field), key), error)
 
 
 def _kind(loaded: KubernetesObject) -> str:
