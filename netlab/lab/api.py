@@ -205,7 +205,7 @@ NOW: dict[str, Now] = {
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }
-SETTLING = ("apply", "scale", "fault", "rollout", "cordon")
+SETTLING = ("apply", "scale", "fault", "cordon")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
     "matrix": probing.matrix,
