@@ -356,9 +356,30 @@ class Lab:
         query = "?" + urlencode({"labelSelector": selector}) if selector else ""
         return list(self.request("GET", path + query)["items"])
 
-    def delete(self, kind: str, name: str, namespace: str = "default", cascade: str = "background") -> None:
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        namespace: str = "default",
+        cascade: str = "background",
+        grace_s: float | None = None,
+        wait: bool = True,
+    ) -> dict[str, Any]:
+        """Delete an object; the object as it was. A pod ends in its own time, `grace_s` at most (None: as its spec says; 0: at
+        once); with `wait` this returns when it is gone.
+        """
         policy = "Orphan" if cascade in ("orphan", "false") else "Background"
-        self.request("DELETE", _path(kind, name, namespace) + f"?propagationPolicy={policy}")
+        grace = "" if grace_s is None else f"&gracePeriodSeconds={grace_s:g}"
+        found: dict[str, Any] = self.request("DELETE", _path(kind, name, namespace) + f"?propagationPolicy={policy}{grace}")
+        if wait:
+            self.wait_gone(found)
+        return found
+
+    def wait_gone(self, found: Mapping[str, Any]) -> None:
+        """Return when this object, deleted before, is gone: pods end in their own time, everything else has gone at once."""
+        if found["kind"] == "Pod":
+            meta = found["metadata"]
+            self.verb("wait-gone", namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
 
     def scale(self, kind: str, name: str, replicas: int, namespace: str = "default") -> None:
         self.verb("scale", kind=kind, name=name, replicas=replicas, namespace=namespace)
@@ -438,11 +459,15 @@ class Lab:
         source: str | None = None,
         source_port: int | None = None,
         timeout_s: float | None = None,
+        live_s: float | None = None,
         namespace: str = "default",
     ) -> dict[str, Any]:
-        """Send one packet and tell its story: the document of docs/explain.md. Raises InputError for unknown targets."""
+        """Send one packet and tell its story: the document of docs/explain.md. Raises InputError for unknown targets.
+
+        `live_s`: send none, wait so long for a TCP connection that a program opens. Raises KernelError when none comes.
+        """
         body = {"from": sender, "to": to, "protocol": protocol, "source": source, "source_port": source_port,
-                "timeout_s": timeout_s, "namespace": namespace}  # fmt: skip
+                "timeout_s": timeout_s, "live_s": live_s, "namespace": namespace}  # fmt: skip
         return dict(self.verb("explain", **body))
 
     def verify(self, repair: bool = False) -> Report:
@@ -450,7 +475,10 @@ class Lab:
         return Report(**self.verb("verify", repair=repair))
 
     def fault(self, kind: str, target: str | None = None, **arguments: Any) -> dict[str, Any]:
-        """link-down, link-up, kill-pod, kill-node, partition, heal (without a target: every node), flush-conntrack."""
+        """link-down, link-up, kill-pod, kill-node, partition, heal (without a target: every node), flush-conntrack; and of links
+        rate, delay, loss, duplicate, reorder, corrupt: with value="10ms" or the like, jitter=, direction="out" or "in"; clear
+        ends these.
+        """
         if kind == "flush-conntrack":
             return dict(self.verb("flush-conntrack", target=target, **arguments))
         return dict(self.verb("fault", kind=kind, target=target, **arguments))
@@ -493,8 +521,9 @@ class Lab:
 
         return joining.run(self, target, command, namespace, container)
 
-    def logs(self, pod: str, namespace: str = "default", container: str | None = None) -> str:
-        return str(self.verb("logs", pod=pod, namespace=namespace, container=container)["text"])
+    def logs(self, pod: str, namespace: str = "default", container: str | None = None, previous: bool = False) -> str:
+        """What the container's program printed; with `previous` what its run before the last restart did (ApiError without)."""
+        return str(self.verb("logs", pod=pod, namespace=namespace, container=container, previous=previous)["text"])
 
     # ------------------------------------------------------------ the rest
 

@@ -7,6 +7,7 @@ functions with typer's annotations; they return an exit code (None = 0) and rais
 import difflib
 import functools
 import importlib
+import io
 import os
 import signal
 import sys
@@ -29,7 +30,8 @@ VERBS: dict[str, str] = {
     "cordon": "cordoning",
     "uncordon": "cordoning",
     "exec": "lab",
-    "logs": "lab",
+    "logs": "logs",
+    "port-forward": "forwarding",
     "probe": "probing",
     "matrix": "probing",
     "explain": "explaining",
@@ -94,6 +96,9 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(argv: list[str], starting: Any = None) -> int:
     """Run one command line; returns its exit code. `starting` is what __main__ began before this module was imported."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # in a locale without them, bars and lines become question marks
+            stream.reconfigure(errors="replace")
     try:
         verbs = wanted(argv)
     except NetlabError as error:
@@ -156,7 +161,7 @@ def build(verbs: tuple[str, ...]) -> typer.Typer:
         if verb in GROUPS:
             app.add_typer(guard_all(module.app), name=verb)
         else:
-            function = getattr(module, verb, None) or getattr(module, f"{verb}_")
+            function = getattr(module, verb.replace("-", "_"), None) or getattr(module, f"{verb}_")
             app.command(verb, context_settings=getattr(module, "CONTEXT", {}).get(verb))(guard(function))
     return app
 
@@ -198,11 +203,22 @@ def guard(function: Callable[..., int | None]) -> Callable[..., None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
             code = BROKEN_PIPE
-        except Exception:
-            code = bug(function.__name__.rstrip("_") in PROGRAMS)
+        except Exception as error:
+            code = failed(error, function.__name__.rstrip("_") in PROGRAMS)
         raise Finished(code)
 
     return verb
+
+
+def failed(error: Exception, is_program: bool) -> int:
+    """A machine that has run out of something, or a mistake of ours; returns the exit code."""
+    from netlab.kernel.refusals import refusal
+
+    told = refusal(error)
+    if told is None:
+        return bug(is_program)
+    report(told)
+    return EXEC_FAILED if is_program else told.exit_code
 
 
 def bug(is_program: bool) -> int:

@@ -12,29 +12,34 @@ TABLES: dict[str, str] = {
         links:{LinkSpec}""",
     "ClusterConfig": """podCIDR:networks serviceCIDR:networks proxy:ProxyConfig fabric:bridge|routed routing:static|vxlan|bgp
         neighbours:permanent|learned dns:bool ingress:ingress nodeMonitorGracePeriod:duration
-        unreachableToleration:duration""",
+        unreachableToleration:duration crashLoopBackOff:CrashLoopBackOff""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
         nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
         scheduler:rr|wrr|lc|wlc|sh|dh|sed|nq strictARP:bool syncPeriod:duration""",
+    "CrashLoopBackOff": "initial:duration max:duration",
     "Lan": "cidr:networks! router:router",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
     "HostSpec": "addresses:addresses routes:{ip}",
-    "LinkSpec": "rate:rate delay:duration jitter:duration loss:percent",
+    "LinkSpec": """rate:rate delay:duration jitter:duration loss:percent duplicate:percent reorder:percent corrupt:percent
+        out:Impairment in:Impairment""",
+    "Impairment": """rate:rate delay:duration jitter:duration loss:percent duplicate:percent reorder:percent
+        corrupt:percent""",
     # Scenarios
     "Scenario": """apiVersion kind name:string! description topology:topologyPath manifests:[string] proxy:modes
         fabric:bridge|routed namespace:label steps:list!""",
     "Step.probe": """from:string! to:string! count:positive protocol:tcp|udp|sctp|icmp|http source:ip sourcePort:port
         timeout:duration namespace:label expect:ProbeExpect""",
     "ProbeExpect": """outcome:delivered|rejected|dropped masqueraded:bool backends:countOrNames sources:names affinity:bool
+        route:countOrNames
         verdict:pass|fail|inconclusive""",
     "Step.scale": "target:string! replicas:count! namespace:label",
     "Step.rollout": """target:string! action:status|restart|undo|pause|resume revision:count timeout:duration
         namespace:label""",
     "Step.exec": "target:string! command:[string]! container timeout:duration namespace:label expect:ExecExpect",
     "ExecExpect": "code:count stdout stderr",
-    "Step.fault": """kill-pod link-down link-up flush-conntrack partition heal delay loss kill-node for:duration
-        namespace:label""",
+    "Step.fault": """kill-pod link-down link-up flush-conntrack partition heal kill-node rate delay loss duplicate reorder
+        corrupt clear value:any jitter:duration direction:both|out|in for:duration namespace:label""",
     "Step.load": """from:string! to:string! rate:positive! for:duration protocol:tcp|udp|http keepAlive:bool source:ip
         timeout:duration namespace:label while:list expect:LoadExpect""",
     "LoadExpect": "lost:countOrMost outage:MostTime",
