@@ -7,7 +7,6 @@ plan says.
 """
 
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -28,6 +27,7 @@ from netlab.kernel import agent, rule_texts, tools
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
+from netlab.kernel.refusals import refusal
 from netlab.lab import daemons as programs
 from netlab.lab import directory as directories
 from netlab.lab import ingresses, routing_http
@@ -75,12 +75,9 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
         lab.when_settled(lambda problem: _ready(lab, start, problem))
     except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            error = MachineError(
-                f"{directory}: {error.strerror}: free some space there, or set XDG_RUNTIME_DIR to another directory"
-            )
-        elif not isinstance(error, NetlabError):
-            error = KernelError(f"a bug in netlab: {error!r}\n{traceback.format_exc()}")
+        if not isinstance(error, NetlabError):
+            told = refusal(error, str(directory))
+            error = told or KernelError(f"a bug in netlab: {error!r}\n{traceback.format_exc()}")
         agent.send(start, ("error", error))
         _remove(directory)
         os._exit(1)

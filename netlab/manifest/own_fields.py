@@ -28,6 +28,7 @@ TABLES: dict[str, str] = {
     "Step.probe": """from:string! to:string! count:positive protocol:tcp|udp|sctp|icmp|http source:ip sourcePort:port
         timeout:duration namespace:label expect:ProbeExpect""",
     "ProbeExpect": """outcome:delivered|rejected|dropped masqueraded:bool backends:countOrNames sources:names affinity:bool
+        route:countOrNames
         verdict:pass|fail|inconclusive""",
     "Step.scale": "target:string! replicas:count! namespace:label",
     "Step.rollout": """target:string! action:status|restart|undo|pause|resume revision:count timeout:duration
