@@ -104,6 +104,7 @@ def read_pod_spec(spec: Json, place: Place, report: Report, was_run: bool = Fals
         node_affinity=_node_affinity(spec.get("affinity") or EMPTY, (place, "affinity"), report),
         tolerations=tuple(_toleration(entry) for _, entry in items(spec.get("tolerations")) if not _by_default(entry)),
         share_process_namespace=bool(spec.get("shareProcessNamespace")),
+        service_links=spec.get("enableServiceLinks") is not False,
     )
 
 

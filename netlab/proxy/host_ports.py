@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha512
 from ipaddress import ip_network
 
+from netlab import ipam
 from netlab.memory import last_kept
 from netlab.model import Address, Cluster, Key, Network, Node, Pod, Protocol, Ref
 from netlab.ops import Op, Ruleset, Sysctl
@@ -60,9 +61,11 @@ def plan(cluster: Cluster, node: Node, ops: Iterable[Op]) -> Iterator[Op]:
     found = _mappings(cluster, node)
     for op in ops:
         yield replace(op, value=_joined(op.value, found)) if found and isinstance(op, Ruleset) else op
-    if any(one.address.version == 4 for one in found) and cluster.topology.cluster.fabric == "bridge":
-        # So that the node itself reaches 127.0.0.1:PORT: the kernel would call such a packet a martian on the pods' bridge.
-        yield Sysctl(f"node/{node.meta.name}", "net/ipv4/conf/cni0/route_localnet", "1")
+    # So that the node itself reaches 127.0.0.1:PORT: the kernel would call such a packet a martian on the way to the pod.
+    bridge = cluster.topology.cluster.fabric == "bridge"
+    for owner in dict.fromkeys(one.owner for one in found if one.address.version == 4):
+        device = ipam.NODE_BRIDGE if bridge else ipam.host_device(str(owner))
+        yield Sysctl(f"node/{node.meta.name}", f"net/ipv4/conf/{device}/route_localnet", "1")
 
 
 @last_kept
