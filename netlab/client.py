@@ -475,7 +475,10 @@ class Lab:
         return Report(**self.verb("verify", repair=repair))
 
     def fault(self, kind: str, target: str | None = None, **arguments: Any) -> dict[str, Any]:
-        """link-down, link-up, kill-pod, kill-node, partition, heal (without a target: every node), flush-conntrack."""
+        """link-down, link-up, kill-pod, kill-node, partition, heal (without a target: every node), flush-conntrack; and of links
+        rate, delay, loss, duplicate, reorder, corrupt: with value="10ms" or the like, jitter=, direction="out" or "in"; clear
+        ends these.
+        """
         if kind == "flush-conntrack":
             return dict(self.verb("flush-conntrack", target=target, **arguments))
         return dict(self.verb("fault", kind=kind, target=target, **arguments))

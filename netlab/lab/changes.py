@@ -26,6 +26,18 @@ def changes(before: Cluster, after: Cluster) -> Iterator[Event]:
         yield {"type": "fault", "action": "link-down", "where": netns, "name": device, "text": f"{device} of {netns} is set down"}
     for netns, device in sorted(before.links_down - after.links_down):
         yield {"type": "fault", "action": "link-up", "where": netns, "name": device, "text": f"{device} of {netns} is up again"}
+    yield from _impairments(before, after)
+
+
+def _impairments(before: Cluster, after: Cluster) -> Iterator[Event]:
+    if before.impaired is after.impaired:
+        return
+    for netns, device in sorted({*before.impaired, *after.impaired}):
+        was, now = before.impaired.get((netns, device)), after.impaired.get((netns, device))
+        if was != now:
+            words = f"now has {str(now) or 'no impairment'}" if now is not None else "is as the topology says again"
+            event: Event = {"type": "fault", "action": "impair" if now is not None else "clear", "where": netns, "name": device}
+            yield {**event, "text": f"what {device} of {netns} sends {words}"}
 
 
 def _objects(kind: str, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Iterator[Event]:

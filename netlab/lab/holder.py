@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from netlab import controllers, discovery, dns, ops, plan, variables
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.images import runs_program
-from netlab.kernel import agent, rule_texts, tools
+from netlab.kernel import agent, qdisc, rule_texts, tools
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
@@ -236,12 +236,13 @@ class Lab:
 
     def _install(self, cluster: Cluster) -> None:
         new = plan.build(cluster)
-        self.journal.changed(self.cluster, cluster)
         difference = plan.diff(self.plan, new)
         ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
+        qdisc.check(op.value for op in difference.added if isinstance(op, ops.Qdisc))
+        self.journal.changed(self.cluster, cluster)
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
         self.learning.update(

@@ -115,6 +115,9 @@ def draw(graph: Graph, services: bool = True) -> Layout:
     if graph.down:
         layout.text(PAD, y + 16, f"set down: {', '.join(graph.down)}", "soft", 160)
         y += 26
+    for line in graph.impaired:
+        layout.text(PAD, y + 16, line, "soft", 160)
+        y += 18
     if services and graph.services:
         y = _services(layout, graph.services, y + 8)
     layout.height = y + PAD
