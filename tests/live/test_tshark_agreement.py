@@ -31,7 +31,7 @@ RETIRE_S = 0.6
 """dumpcap hands the kernel's buffer on every quarter of a second: so long after the last packet all are in its file."""
 FIELDS = (
     "frame.time_epoch", "sll.ifindex", "sll.pkttype", "ip.src", "ip.dst", "ip.proto", "tcp.srcport", "tcp.dstport", "tcp.flags",
-    "udp.srcport", "udp.dstport", "frame.number",
+    "udp.srcport", "udp.dstport", "icmp.type", "icmp.code",
 )  # fmt: skip
 PROTOCOLS = {"6": "TCP", "17": "UDP", "1": "ICMP"}
 OUTGOING = "4"
@@ -214,13 +214,15 @@ class Dumpcaps:
             *fields,
         ]
         for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
-            at, index, kind, src, dst, number, tcp_from, tcp_to, flags, udp_from, udp_to, _ = line.split(",")
+            at, index, kind, src, dst, number, tcp_from, tcp_to, flags, udp_from, udp_to, kind_of, code = line.split(",")
             proto = PROTOCOLS.get(number, number)
             device = self.devices[name][index]
             if device == "lo" and src == "127.0.0.1":
                 continue  # netlab's proof that packets are stamped
             if proto == "TCP" and int(flags, 16) & 0x14 == 0x04:
                 continue  # the sender's kernel, which knows of no connection, takes leave of the one that it was offered
+            if proto == "ICMP" and (kind_of, code) == ("3", "1"):
+                continue  # told three seconds later of an address that nobody has: another flow's turn by then
             ends = {"TCP": (tcp_from, tcp_to), "UDP": (udp_from, udp_to)}.get(proto, ("0", "0"))
             yield float(at), Seen(name, device, kind == OUTGOING, src, dst, int(ends[0]), int(ends[1]), proto)
 
