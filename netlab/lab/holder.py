@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from netlab import controllers, discovery, dns, ops, plan, variables
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.images import runs_program
-from netlab.kernel import agent, rule_texts, tools
+from netlab.kernel import agent, qdisc, rule_texts, tools
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
@@ -159,7 +159,7 @@ class Lab:
         self.files = Path(spec.directory) / "fs"
         self.files.mkdir(exist_ok=True)
         ns.mount("netlab", str(self.files), "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
-        self.started = time.time()
+        self.started = time.time() - (spec.cluster.clock if spec.cluster is not None else 0.0)  # a twin goes on with the clock
         self.proc_pid = int(Path("/proc/self").readlink().name)
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()
@@ -236,12 +236,13 @@ class Lab:
 
     def _install(self, cluster: Cluster) -> None:
         new = plan.build(cluster)
-        self.journal.changed(self.cluster, cluster)
         difference = plan.diff(self.plan, new)
         ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
+        qdisc.check(op.value for op in difference.added if isinstance(op, ops.Qdisc))
+        self.journal.changed(self.cluster, cluster)
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
         self.learning.update(
@@ -427,7 +428,9 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper", "load") else " and was started again"))
+        self.log(
+            f"the {name} process died" + ("" if name in ("worker", "keeper", "load", "matrix") else " and was started again")
+        )
         if name == "loader":
             self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
         elif name == "responder":

@@ -8,6 +8,7 @@ a letter beside its colour, so that nothing rests on colour alone.
 from dataclasses import dataclass
 
 from netlab.endpoints import endpoints_of
+from netlab.fabric import impairments
 from netlab.model import Address, Cluster, Pod, Ref, Service
 
 COLLAPSE = 16
@@ -82,6 +83,7 @@ class Graph:
     nodes: tuple[Machine, ...]
     services: tuple[ServiceRow, ...]
     down: tuple[str, ...] = ()
+    impaired: tuple[str, ...] = ()
 
 
 def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = frozenset()) -> Graph:
@@ -123,7 +125,7 @@ def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = f
         )  # fmt: skip
     title = f"{cluster.topology.name}: {len(nodes)} nodes, {len(cluster.pods)} pods, proxy {config.proxy.mode}"
     down = tuple(f"{device} of {netns}" for netns, device in sorted(cluster.links_down))
-    return Graph(title, lans, hosts, tuple(nodes), tuple(rows), down)
+    return Graph(title, lans, hosts, tuple(nodes), tuple(rows), down, impairments.told(cluster))
 
 
 def letter(number: int) -> str:

@@ -28,6 +28,7 @@ from netlab.ops import (
     Netns,
     Op,
     Process,
+    Qdisc,
     Relay,
     RelayPort,
     Route,
@@ -269,7 +270,7 @@ class World:
                 self._at(op.netns).forwarding[op.device, op.mac] = op.remote
             case Learned():
                 self._at(op.netns).learned.append(op)
-            case File() | Daemon():
+            case File() | Daemon() | Qdisc():  # what an impaired link does to a flow is chance, which no walk can foretell
                 pass
             case _:
                 assert_never(op)
