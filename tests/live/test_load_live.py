@@ -43,7 +43,8 @@ def test_silence_and_refusal_are_told_apart(lab: Lab) -> None:
 
 
 def test_a_kept_connection_stays_with_one_backend(lab: Lab) -> None:
-    kept = lab.load("pod/client", "svc/kubia", 20, for_s=1.0, protocol="http", keep_alive=True).result(stop=False)
+    # 300 ms apart: two at once, of which the second opens another connection, would take a stall as long as that
+    kept = lab.load("pod/client", "svc/kubia", 3, for_s=2.0, protocol="http", keep_alive=True).result(stop=False)
     assert (kept.verdict, len(kept.backends)) == ("pass", 1), kept.why
 
 
