@@ -85,7 +85,8 @@ def _ingresses(others: Mapping[tuple[str, Key], Other]) -> tuple[Ingress, ...]:
 
 
 def _is_ours(other: Other) -> bool:
-    return other.api_version.startswith(("networking.k8s.io/", "extensions/"))
+    """A custom resource may be called Ingress, too. Old forms were turned into v1 when they were read."""
+    return other.api_version == "networking.k8s.io/v1"
 
 
 @kept_for_each
@@ -178,7 +179,7 @@ def serves(cluster: Cluster, ingress: Ingress, flavour: ProxyName) -> bool:
 @last_kept
 def _classes(others: Mapping[tuple[str, Key], Other]) -> tuple[Mapping[str, str], str]:
     """(name -> spec.controller of every IngressClass, the default one's name or '')"""
-    found = [one for (kind, _), one in others.items() if kind == "IngressClass"]
+    found = [one for (kind, _), one in others.items() if kind == "IngressClass" and _is_ours(one)]
     default = next((one.meta.name for one in found if one.meta.annotations.get(DEFAULT_ANNOTATION) == "true"), "")
     return {one.meta.name: str((one.manifest.get("spec") or {}).get("controller") or "") for one in found}, default
 

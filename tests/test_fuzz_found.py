@@ -6,6 +6,8 @@ import pytest
 from dnslib import RCODE, DNSRecord
 
 from netlab.agents.dns_answers import Resolver
+from netlab.errors import InputError
+from netlab.manifest import Source, read_objects
 from tests.fuzz.__main__ import mutated
 from tests.fuzz.targets import TARGETS, seeds
 
@@ -18,6 +20,21 @@ def test_a_question_with_a_label_that_is_too_long_is_refused() -> None:
     assert DNSRecord.parse(answer[:12]).header.rcode == RCODE.FORMERR
     sound = bytes(DNSRecord.question("kubia.default.svc.cluster.local").pack())
     assert DNSRecord.parse(Resolver().answer(sound) or b"").header.rcode == RCODE.NXDOMAIN
+
+
+CUSTOM = """
+apiVersion: {version}
+kind: Ingress
+metadata: {{name: web}}
+spec: {{rules: [{{host: h, http: {{paths: [{{pat: x}}], other: a string}}}}, a string]}}
+"""
+
+
+def test_a_custom_resource_called_ingress_is_no_ingress() -> None:
+    """Its spec is anybody's: reading it as an Ingress raised."""
+    TARGETS["manifest"](CUSTOM.format(version="example.org/v1").encode())
+    with pytest.raises(InputError, match="has no Ingress"):
+        read_objects([Source("x.yaml", CUSTOM.format(version="networking.k8s.io/~1networking.k8s.io/v1").encode())])
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -224,7 +224,7 @@ def _check_version(kind: str, version: str, info: kinds.KindInfo, place: Place, 
 def _is_custom(version: str) -> bool:
     """A group that is not Kubernetes' own: it has a dot, as custom ones must, and is no misspelled group of ours."""
     group = version.rpartition("/")[0]
-    if "." not in group:
+    if "." not in group or "/" in group:
         return False
     known = kinds.groups()
     return group not in known and not did_you_mean(group, (name for name in known if "." in name and _near(name, group)))
