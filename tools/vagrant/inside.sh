@@ -1,0 +1,46 @@
+#!/bin/sh
+# The inner half of up.sh: as root of a chroot with vagrant and libvirt, in namespaces of its own.
+set -eu
+export HOME=/root LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin VAGRANT_CHECKPOINT_DISABLE=1 VAGRANT_DEFAULT_PROVIDER=libvirt
+cd /work
+qemu-img convert -q -f raw -O qcow2 /box/disk box.img
+mkdir -p /var/lib/netlab-box /var/lib/libvirt/images /run/libvirt
+cp /box/vmlinuz /box/initrd /var/lib/netlab-box
+printf '{"provider": "libvirt", "format": "qcow2", "virtual_size": 3}' >metadata.json
+accelerator=qemu model=max
+cat >Vagrantfile <<EOF
+Vagrant.configure("2") do |config|
+  config.vm.provider "libvirt" do |libvirt|
+    libvirt.driver = "$accelerator"
+    libvirt.cpu_mode = "custom"
+    libvirt.cpu_model = "$model"
+    libvirt.kernel = "/var/lib/netlab-box/vmlinuz"
+    libvirt.initrd = "/var/lib/netlab-box/initrd"
+    libvirt.cmd_line = "root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off"
+  end
+end
+EOF
+tar --create --gzip --file netlab.box metadata.json Vagrantfile box.img
+
+# No systemd, no cgroups and no other user in here.
+cat >>/etc/libvirt/qemu.conf <<EOF
+user = "root"
+group = "root"
+security_driver = "none"
+cgroup_controllers = [ ]
+namespaces = [ ]
+remember_owner = 0
+EOF
+printf 'auth_unix_rw = "none"\nauth_unix_ro = "none"\n' >>/etc/libvirt/libvirtd.conf
+virtlogd -d
+libvirtd -d
+
+vagrant box add --name netlab/local netlab.box
+cd /work/checkout
+export NETLAB_BOX=netlab/local
+started=$(date +%s)
+vagrant up --no-color
+echo "vagrant-up: up and provisioned in $(($(date +%s) - started)) s"
+vagrant ssh -c 'netlab doctor && netlab run /vagrant/scenarios/clusterip.yaml /vagrant/scenarios/nodeport.yaml --proxy all' && code=0 || code=$?
+vagrant destroy -f
+exit "$code"
