@@ -78,7 +78,7 @@ def test_without_qemu_the_package_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_ordinary_user_is_told_what_root_must_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(Unable, match="needs root, once(.|\n)*-m tools.vm build --cache"):
+    with pytest.raises(Unable, match=r"needs root, once(.|\n)*-m tools.vm build --cache"):
         image({"NETLAB_VM_CACHE": str(tmp_path / "cache")})
     assert list(tmp_path.iterdir()) == []
 
@@ -91,6 +91,7 @@ def test_a_known_image_is_not_built_again(tmp_path: Path) -> None:
 
 
 def test_the_job_has_the_checkout_and_the_guests_programs() -> None:
-    names = tarfile.open(fileobj=io.BytesIO(machine.packed(machine.Job(("true",), bring=("x",))))).getnames()
+    with tarfile.open(fileobj=io.BytesIO(machine.packed(machine.Job(("true",), bring=("x",))))) as archive:
+        names = archive.getnames()
     assert {"guest/init", "guest/run.py", "job.json", "checkout/pyproject.toml", "checkout/netlab/plan.py"} <= set(names)
     assert not [name for name in names if "/.git/" in name or "__pycache__" in name]
