@@ -23,16 +23,16 @@ EOF
 tar --create --gzip --file netlab.box metadata.json Vagrantfile box.img
 
 # No systemd, no cgroups and no other user in here.
-cat >>/etc/libvirt/qemu.conf <<EOF
+cat >/etc/libvirt/qemu.conf <<EOF
 user = "root"
 group = "root"
 security_driver = "none"
 cgroup_controllers = [ ]
 namespaces = [ ]
 remember_owner = 0
+stdio_handler = "file"
 EOF
-printf 'auth_unix_rw = "none"\nauth_unix_ro = "none"\n' >>/etc/libvirt/libvirtd.conf
-virtlogd -d
+printf 'auth_unix_rw = "none"\nauth_unix_ro = "none"\n' >/etc/libvirt/libvirtd.conf
 libvirtd -d
 
 vagrant box add --name netlab/local netlab.box

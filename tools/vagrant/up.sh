@@ -35,7 +35,7 @@ bootstrap() { # DIRECTORY PACKAGES
 host=$cache/host
 if [ ! -e "$host" ]; then
     echo "vagrant-up: making a system with vagrant and libvirt ($host)" >&2
-    bootstrap "$host" "vagrant,vagrant-libvirt,libvirt-daemon-system,libvirt-daemon-driver-qemu,libvirt-clients,dnsmasq-base,qemu-system-x86,qemu-utils,iptables,iproute2,openssh-client,rsync,kmod,ca-certificates,procps"
+    bootstrap "$host" "vagrant,vagrant-libvirt,libvirt-daemon,libvirt-daemon-driver-qemu,libvirt-clients,dnsmasq-base,qemu-system-x86,qemu-utils,iptables,iproute2,openssh-client,rsync,kmod,ca-certificates,procps"
     mv "$host.new" "$host"
 fi
 
