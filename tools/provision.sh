@@ -15,6 +15,7 @@ ln -sf "$VENV/bin/netlab" /usr/local/bin/netlab
 
 # What modes and impaired links can use; a kernel without one is said here, and by `netlab doctor`.
 if [ "${NETLAB_MODULES:-yes}" = yes ]; then
+    mkdir -p /etc/modules-load.d
     for module in br_netfilter nf_conntrack nf_conntrack_netlink ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sh ip_vs_dh ip_vs_sed \
         ip_vs_nq sch_netem sch_tbf vxlan dummy sctp; do
         if modprobe "$module"; then echo "$module"; else echo "$module: not in this kernel" >&2; fi
