@@ -28,7 +28,7 @@ def test_a_provisioned_machine_runs_scenarios() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     loaded = Path("/etc/modules-load.d/netlab.conf").read_text().split()
     assert {"ip_vs", "ip_vs_wrr", "sch_netem", "dummy", "vxlan"} <= set(loaded), done.stderr
-    # Not `userspace`: its proxy gives an endpoint 250 ms to accept, as kube-proxy's did, which is short for an emulated processor.
+    # Not `userspace`: its proxy gives an endpoint 250 ms to accept, as kube-proxy's did; an emulated processor may need more.
     for mode, names in (("ipvs", ("clusterip", "no-endpoints")), ("nftables", ("clusterip",))):
         ran = run("netlab", "run", *(f"/vagrant/scenarios/{name}.yaml" for name in names), "--proxy", mode)
         assert ran.returncode == 0, ran.stdout + ran.stderr
