@@ -7,7 +7,7 @@ qemu-img convert -q -f raw -O qcow2 /box/disk box.img
 mkdir -p /var/lib/netlab-box /var/lib/libvirt/images /run/libvirt
 cp /box/vmlinuz /box/initrd /var/lib/netlab-box
 printf '{"provider": "libvirt", "format": "qcow2", "virtual_size": 3}' >metadata.json
-accelerator=qemu model=max
+accelerator=qemu model=qemu64
 cat >Vagrantfile <<EOF
 Vagrant.configure("2") do |config|
   config.vm.provider "libvirt" do |libvirt|
@@ -20,9 +20,10 @@ Vagrant.configure("2") do |config|
   end
 end
 EOF
-tar --create --gzip --file netlab.box metadata.json Vagrantfile box.img
+tar --create --file netlab.box metadata.json Vagrantfile box.img
 
 # No systemd, no cgroups and no other user in here.
+useradd --system --user-group --no-create-home libvirt-qemu 2>/dev/null || true  # libvirtd looks for it, whoever runs QEMU
 cat >/etc/libvirt/qemu.conf <<EOF
 user = "root"
 group = "root"
@@ -33,13 +34,18 @@ remember_owner = 0
 stdio_handler = "file"
 EOF
 printf 'auth_unix_rw = "none"\nauth_unix_ro = "none"\n' >/etc/libvirt/libvirtd.conf
-libvirtd -d
+libvirtd >libvirtd.log 2>&1 &
+for _ in $(seq 300); do
+    [ ! -S /run/libvirt/libvirt-sock ] || break
+    sleep 0.2
+done
+[ -S /run/libvirt/libvirt-sock ] || { echo "vagrant-up: libvirtd does not come up:" >&2; cat libvirtd.log >&2; exit 1; }
 
-vagrant box add --name netlab/local netlab.box
+vagrant box add --name netlab/local netlab.box >box.log 2>&1 || { cat box.log >&2; exit 1; }
 cd /work/checkout
 export NETLAB_BOX=netlab/local
 started=$(date +%s)
-vagrant up --no-color
+vagrant up --no-color | tr "\r" "\n" | grep -v "^.\{0,4\}Progress:"
 echo "vagrant-up: up and provisioned in $(($(date +%s) - started)) s"
 vagrant ssh -c 'netlab doctor && netlab run /vagrant/scenarios/clusterip.yaml /vagrant/scenarios/nodeport.yaml --proxy all' && code=0 || code=$?
 vagrant destroy -f

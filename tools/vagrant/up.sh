@@ -47,7 +47,7 @@ if [ ! -e "$box" ]; then
     bootstrap "$box" "linux-image-cloud-amd64,systemd-sysv,dbus,openssh-server,sudo,rsync,python3,ca-certificates,kmod"
     root=$box.new
     printf '%s\n' "$wheels" >"$box.requirements"
-    "${PYTHON:-python3}" -m pip download --quiet --dest "$root/opt/wheels" --python-version 3.11 --only-binary :all: \
+    "${PYTHON:-python3}" -m pip download --disable-pip-version-check --quiet --dest "$root/opt/wheels" --python-version 3.11 --only-binary :all: \
         --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 --requirement "$box.requirements"
     mkdir -p "$root/vagrant/tools" "$root/vagrant/netlab"
     cp pyproject.toml README.md "$root/vagrant"
@@ -59,7 +59,7 @@ if [ ! -e "$box" ]; then
     chroot "$root" useradd --create-home --shell /bin/bash vagrant
     echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/vagrant"
     install -d -m 700 "$root/home/vagrant/.ssh"
-    install -m 600 "$host/usr/share/vagrant/keys/vagrant.pub" "$root/home/vagrant/.ssh/authorized_keys"
+    install -m 600 "$(find "$host/usr/share" -path '*/keys/vagrant.pub' | head -n 1)" "$root/home/vagrant/.ssh/authorized_keys"
     chroot "$root" chown -R vagrant:vagrant /home/vagrant /vagrant
     printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n' >"$root/etc/systemd/network/eth0.network"
     chroot "$root" systemctl enable systemd-networkd ssh >/dev/null 2>&1
