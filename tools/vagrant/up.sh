@@ -88,6 +88,7 @@ unshare --mount --net --pid --uts --ipc --fork --kill-child=KILL --mount-proc sh
     mount -t proc proc proc
     mount -t sysfs sysfs sys
     mount --bind /dev dev
+    mount -t devpts -o ptmxmode=666 devpts dev/pts
     mkdir -p box work
     mount --bind "$box" box
     mount --bind "$work" work
