@@ -237,7 +237,7 @@ BROKEN = {
     "an address is deleted": ["ip", "addr", "del", "10.96.5.5/32", "dev", "kube-ipvs0"],
     "an address is added": ["ip", "addr", "add", "10.96.5.6/32", "dev", "kube-ipvs0"],
     "the device is deleted": ["ip", "link", "del", "kube-ipvs0"],
-    "a sysctl is changed": ["sysctl", "-qw", "net.ipv4.vs.conntrack=0"],
+    "a sysctl is changed": ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/vs/conntrack"],
 }
 
 
