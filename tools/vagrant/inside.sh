@@ -47,6 +47,6 @@ export NETLAB_BOX=netlab/local
 started=$(date +%s)
 vagrant up --no-color | tr "\r" "\n" | grep -v "^.\{0,4\}Progress:"
 echo "vagrant-up: up and provisioned in $(($(date +%s) - started)) s"
-vagrant ssh -c 'netlab doctor && netlab run /vagrant/scenarios/clusterip.yaml /vagrant/scenarios/nodeport.yaml --proxy all' && code=0 || code=$?
+vagrant ssh -c 'sudo netlab doctor && sudo netlab run /vagrant/scenarios/clusterip.yaml /vagrant/scenarios/nodeport.yaml --proxy all' && code=0 || code=$?
 vagrant destroy -f
 exit "$code"
