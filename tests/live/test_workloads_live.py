@@ -156,7 +156,7 @@ def happen(lab: Lab, event: storm.Event) -> None:
         case "scale", kind, name, replicas:
             lab.scale(kind, name, int(replicas))
         case "delete", pod:
-            lab.delete("pods", pod)
+            lab.delete("pods", pod, wait=False)  # one on a node that is out of reach stays until the node is back
         case "label", pod, app:
             lab.request(
                 "PATCH", path + pod, {"metadata": {"labels": {"app": app}}}, {"Content-Type": "application/merge-patch+json"}
