@@ -101,6 +101,23 @@ class ProxyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadBalancerConfig:
+    """cluster.loadBalancer: where addresses of Services of type LoadBalancer come from, and how others hear of them.
+
+    pool: ranges (first, last) in the order in which they are used. announce: `l2`, one node answers for an address on its LAN;
+    `bgp`, every node that serves it announces it to the router.
+    """
+
+    pool: tuple[tuple[Address, Address], ...]
+    announce: Literal["l2", "bgp"] = "l2"
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, IPv4Address | IPv6Address) and any(
+            first.version == address.version and int(first) <= int(address) <= int(last) for first, last in self.pool
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """cluster: of a topology. CIDRs hold one network per family, the first is the primary family."""
 
@@ -110,6 +127,8 @@ class ClusterConfig:
     fabric: str = "bridge"
     routing: str = "static"
     neighbours: Literal["permanent", "learned"] = "permanent"
+    load_balancer: LoadBalancerConfig | None = None
+    """None: Services of type LoadBalancer get no address, as in a cluster where nobody cares for them."""
     dns: bool = False
     """Whether the cluster has its own DNS (Service kube-dns and the pods behind it): a topology file says yes unless told."""
     cidrs_given: bool = False
@@ -378,6 +397,12 @@ class Service:
     external_ips: tuple[Address, ...] = ()
     external_name: str = ""
     load_balancer: tuple[LoadBalancerIngress, ...] = ()
+    load_balancer_ip: Address | None = None
+    load_balancer_class: str = ""
+    announced_by: tuple[str, ...] = ()
+    """The nodes that announce the load balancer's addresses, decided by a controller; () while nobody does."""
+    pending: str = ""
+    """Why it has no address from the pool, though it should; '' when it has, or needs none."""
     source_ranges: tuple[Network, ...] = ()
     allocate_node_ports: bool = True
     health_check_node_port: int | None = None

@@ -159,6 +159,24 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
+class Announcement:
+    """A machine answers for an address that is not its own, on one LAN: ARP or neighbour discovery, with the device's MAC.
+
+    `source`: the machine's own address there, of the same family.
+    """
+
+    netns: str
+    device: str
+    address: Address
+    mac: str
+    source: Address
+
+    @property
+    def identity(self) -> Identity:
+        return ("announcement", str(self.address))
+
+
+@dataclass(frozen=True, slots=True)
 class Sysctl:
     """`key` with slashes, under /proc/sys: `net/ipv4/ip_forward`. `optional`: a kernel without it is as good as set."""
 
@@ -305,6 +323,7 @@ Op = (
     | Neighbour
     | Forwarding
     | Learned
+    | Announcement
     | Sysctl
     | Ruleset
     | Listener
@@ -316,6 +335,7 @@ Op = (
 
 ORDER: tuple[type, ...] = (
     Netns, File, Sysctl, Bridge, Veth, Vxlan, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay, Ruleset,
+    Announcement,
     Listener, Process,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

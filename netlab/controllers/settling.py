@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from netlab.controllers import daemons, deployments, endpointslices, lifecycle, replicas, scheduler, services
+from netlab.controllers import daemons, deployments, endpointslices, lifecycle, load_balancers, replicas, scheduler, services
 from netlab.errors import InputError
 from netlab.memory import same
 from netlab.model import Cluster
@@ -23,6 +23,7 @@ CONTROLLERS: tuple[Controller, ...] = (
     scheduler.place,
     lifecycle.advance,
     endpointslices.reconcile,
+    load_balancers.reconcile,
 )
 READS: Mapping[Controller, tuple[str, ...]] = {
     services.with_kubernetes: ("services", "slices", "endpoints"),
@@ -33,6 +34,7 @@ READS: Mapping[Controller, tuple[str, ...]] = {
     scheduler.place: ("topology", "pods", "nodes"),
     lifecycle.advance: ("pods",),
     endpointslices.reconcile: ("services", "slices", "endpoints", "pods", "nodes"),
+    load_balancers.reconcile: ("topology", "services", "slices", "nodes", "links_down"),
 }
 """What a controller looks at to find out if there is something to do; with clock and serial it only does it.
 

@@ -131,8 +131,11 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
 
 
 def _would_circle(lab: Lab, packet: Packet) -> bool:
-    """With BGP the router sends what is for a Service network to a node: a node forwards none of it."""
-    return is_bgp(lab.cluster) and any(packet.destination in cidr for cidr in lab.cluster.topology.cluster.service_cidrs)
+    """With BGP the router sends what is for a Service network or a pool to a node: a node forwards none of it."""
+    config = lab.cluster.topology.cluster
+    pool = config.load_balancer
+    services = any(packet.destination in cidr for cidr in config.service_cidrs)
+    return is_bgp(lab.cluster) and (services or (pool is not None and packet.destination in pool))
 
 
 def _relayed(lab: Lab, place: Ref, packet: Packet, decision: Decision, trail: Trail) -> Iterator[End]:

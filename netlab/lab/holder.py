@@ -35,6 +35,7 @@ from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
 from netlab.lab.relays import Relays
+from netlab.lab.speaking import Speaking
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
@@ -169,6 +170,7 @@ class Lab:
         if spec.topology.cluster.dns:
             self._start_dns()
         self.daemons = programs.Daemons(loop, self.files, self.netns_path, self.log)
+        self.speaking = Speaking(loop, self.netns_path, self.log)
         self.relays = Relays(loop, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
         from netlab.lab.learning import Learning
@@ -244,6 +246,7 @@ class Lab:
         self.relays.open(relays)
         self._load(difference)
         self.relays.trim(relays)
+        self.speaking.announce([op for op in added if isinstance(op, ops.Announcement)])
         self._forget_stale_flows()
         self._start_processes(op for op in added if isinstance(op, ops.Process))
         for op in removed:
@@ -251,6 +254,7 @@ class Lab:
                 self.processes.stop(op)
             elif isinstance(op, ops.Daemon):
                 self.daemons.stop(op)
+        self._withdraw([op for op in removed if isinstance(op, ops.Announcement)])
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
@@ -258,6 +262,18 @@ class Lab:
             if isinstance(op, ops.File):
                 (self.files / op.path).unlink(missing_ok=True)
         self._names_known()
+
+    def _withdraw(self, gone: Sequence[ops.Announcement]) -> None:
+        """Answer no more for these addresses, and let everyone forget who did: what is judged is what there is, not what the
+        caches of a LAN will hold for another minute.
+        """
+        self.speaking.withdraw(gone)
+        legs = (
+            [op for op in self.plan.ops.values() if isinstance(op, ops.Veth) and op.peer_netns.startswith("lan/")] if gone else []
+        )
+        known = [("neighbour", leg.netns, leg.device, str(op.address)) for op in gone for leg in legs]
+        if known:
+            self.kernel.repair((), known)
 
     def _write_files(self, files: Iterable[ops.File]) -> None:
         for file in files:
@@ -395,4 +411,6 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    return not isinstance(op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.Learned)
+    return not isinstance(
+        op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.Learned | ops.Announcement
+    )

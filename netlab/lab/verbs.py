@@ -11,7 +11,7 @@ from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
-from netlab.ops import Daemon, Listener, Process, Relay, Ruleset, Veth
+from netlab.ops import Announcement, Daemon, Listener, Process, Relay, Ruleset, Veth
 from netlab.targets import netns_of, resolve_sender
 
 Body = Mapping[str, Any]
@@ -116,7 +116,7 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
 def processes(lab: Lab, body: Body) -> dict[str, Any]:
     """The lab's processes by name, with their pids in the lab's pid namespace."""
     return {
-        "agents": {**lab.agents.pids(), **lab.relays.pids()},
+        "agents": {**lab.agents.pids(), **lab.relays.pids(), **lab.speaking.pids()},
         "daemons": lab.daemons.pids(),
         "containers": lab.processes.pids(),
     }
@@ -134,7 +134,7 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
         case "link-down" | "link-up" as kind:
             links = _links_of(lab, netns_of(lab.cluster, ref), body.get("device"))
             faults = lab.cluster.links_down - links if kind == "link-up" else lab.cluster.links_down | links
-            lab.change(lab.cluster.with_(links_down=faults))
+            lab.change(controllers.settle(lab.now.with_(links_down=faults)))
         case kind:
             raise InputError(f"unknown fault {kind!r}: link-down, link-up, kill-pod or flush-conntrack")
     return {"target": str(ref)}
@@ -198,7 +198,7 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
     def found(ok: bool, answer: Any) -> None:
         if not ok:
             return later(False, answer)
-        drift = answer + _listener_drift(lab) + lab.relays.drift()
+        drift = answer + _listener_drift(lab) + lab.relays.drift() + lab.speaking.drift()
         sentences = [sentence for sentence, _ in drift]
         if body.get("repair") and drift:
             repair(lab, [identity for _, identity in drift if identity is not None])
@@ -222,5 +222,11 @@ def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
     wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    lab.kernel.repair([op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay | Daemon)], extra)
-    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay | Daemon)), ()))
+    lab.kernel.repair(
+        [op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay | Daemon | Announcement)], extra
+    )
+    lab.apply(
+        plan.Diff(
+            (), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay | Daemon | Announcement)), ()
+        )
+    )

@@ -11,10 +11,11 @@ TABLES: dict[str, str] = {
     "Topology": """apiVersion kind name:label description cluster:ClusterConfig networks:{Lan} nodes:{NodeSpec} hosts:{HostSpec}
         links:{LinkSpec}""",
     "ClusterConfig": """podCIDR:networks serviceCIDR:networks proxy:ProxyConfig fabric:bridge|routed routing:static|vxlan|bgp
-        neighbours:permanent|learned dns:bool""",
+        neighbours:permanent|learned loadBalancer:LoadBalancer dns:bool""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
         nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool""",
+    "LoadBalancer": "pool:pool! announce:l2|bgp",
     "Lan": "cidr:networks! router:router",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
     "HostSpec": "addresses:addresses routes:{ip}",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from netlab.errors import InputError
 from netlab.manifest import own_fields
@@ -26,6 +26,7 @@ from netlab.model import (
     Labels,
     Lan,
     LinkSpec,
+    LoadBalancerConfig,
     Network,
     NodeSpec,
     ProxyConfig,
@@ -131,10 +132,28 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         fabric=data.get("fabric") or defaults.fabric,
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
+        load_balancer=_load_balancer(data),
         # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
         dns=bool(data["dns"]) if data.get("dns") is not None else not given,
         cidrs_given=bool(given),
     )
+
+
+def _load_balancer(data: Json) -> LoadBalancerConfig | None:
+    given = data.get("loadBalancer") or {}
+    if not given.get("pool"):
+        return None
+    pool = given["pool"] if isinstance(given["pool"], list) else [given["pool"]]
+    usual: Literal["l2", "bgp"] = "bgp" if data.get("routing") == "bgp" else "l2"
+    return LoadBalancerConfig(tuple(map(_range, pool)), given.get("announce") or usual)
+
+
+def _range(text: str) -> tuple[Address, Address]:
+    first, dash, last = text.partition("-")
+    if dash:
+        return ip_address(first.strip()), ip_address(last.strip())
+    network = ip_network(text.strip())
+    return network.network_address, network.broadcast_address
 
 
 def _default_cidrs(key: str, plain: tuple[Network, ...], versions: Sequence[int]) -> tuple[Network, ...]:

@@ -13,6 +13,7 @@ from typing import assert_never
 
 from netlab.model import Address, Network, Protocol
 from netlab.ops import (
+    Announcement,
     Bridge,
     Daemon,
     DeviceAddress,
@@ -84,6 +85,7 @@ class Place:
         self.devices: dict[str, Device] = {"lo": Device((name, "lo"), "")}
         self.routes: list[Route] = []
         self.learned: list[Learned] = []
+        self.announced: set[tuple[str, Address]] = set()
         self.tunnels: dict[str, Vxlan] = {}
         self.forwarding: dict[tuple[str, str], Address] = {}
         self.neighbours: dict[tuple[str, Address], str] = {}
@@ -254,6 +256,8 @@ class World:
                 self._at(op.netns).forwarding[op.device, op.mac] = op.remote
             case Learned():
                 self._at(op.netns).learned.append(op)
+            case Announcement():
+                self._at(op.netns).announced.add((op.device, op.address))
             case File() | Daemon():
                 pass
             case _:
@@ -285,7 +289,8 @@ class World:
             return f"the link of {start[1]} in {start[0]} is down"
         for end, passed in self._segment(start):
             device = self.device(end)
-            if device.mac == mac if mac is not None else hop in self.places[end[0]].local:
+            place = self.places[end[0]]
+            if device.mac == mac if mac is not None else hop in place.local or (end[1], hop) in place.announced:
                 return end, passed
         return f"nobody on the link of {start[1]} in {start[0]} {'has the MAC of' if mac else 'answers for'} {hop}"
 
