@@ -7,10 +7,10 @@ export VENV
 # An ordinary user's PATH on Debian has none of these, and tests call nft and ip by name.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help setup demo test check golden mutations bench clean
+.PHONY: help setup demo test test-vm check golden mutations bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 setup: ## install what is missing: packages, virtual environment
 	@tools/setup.sh
@@ -20,6 +20,9 @@ demo: setup ## build a lab, send packets from everywhere, draw it, take it down
 
 test: setup ## all tests, the live ones in labs of their own
 	@$(PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
+
+test-vm: setup ## tests that need ip_vs or netem, in a VM where this kernel lacks them
+	@$(PYTHON) -m pytest --vm $(PYTEST_ARGS)
 
 check: setup ## style, types, floors
 	$(VENV)/bin/ruff check .

@@ -22,7 +22,6 @@ VERSION = "1.1.0"
 SERVER = f"ns.dns.{DOMAIN}"
 SERVICE = Key("kube-system", "kube-dns")
 APP = "k8s-app"
-_IMAGES = ("k8s-dns-kube-dns", "k8s-dns-dnsmasq", "kube-dns", "kubedns")
 PERSONA = "cluster-dns"
 """The persona of a Listener that the DNS server opens."""
 
@@ -94,11 +93,6 @@ def _unowned(cluster: Cluster) -> Iterator[tuple[Key, Records]]:
     for kind, key in cluster.others:
         if kind == "Namespace":
             yield Key(key.name, ""), tuple(Record(f"{key.name}.{part}.{DOMAIN}", "") for part in ("svc", "pod"))
-
-
-def is_image(base: str) -> bool:
-    """Whether the lab's own DNS server stands in for images of this base name: coredns, a mirror of it, kube-dns."""
-    return "coredns" in base.split("-") or base.startswith(_IMAGES)
 
 
 def is_server(namespace: str, labels: Labels) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netlab.errors import LabGone
-from netlab.kernel import context
+from netlab.kernel import context, namespaces
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -33,8 +33,17 @@ def run(lab: "Lab", target: str, command: Sequence[str], namespace: str = "defau
     except OSError as error:
         raise LabGone(f"cannot join lab {lab.name}: {error}") from None
     there = context.Place(
-        f"/proc/self/fd/{netns}", place["etc"], place["hostname"], tuple((name, value) for name, value in place["environment"])
+        f"/proc/self/fd/{netns}",
+        place["etc"],
+        place["hostname"],
+        tuple((name, value) for name, value in place["environment"]),
+        place["uts"],
+        place["ipc"],
+        place["pids"],
+        tuple((source, where, bool(read_only)) for source, where, read_only in place["mounts"]),
+        place["stage"],
     )
+    namespaces.send_children_to(there.pids)
     pid = os.fork()
     if not pid:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -129,6 +129,8 @@ class ClusterConfig:
     neighbours: Literal["permanent", "learned"] = "permanent"
     load_balancer: LoadBalancerConfig | None = None
     """None: Services of type LoadBalancer get no address, as in a cluster where nobody cares for them."""
+    backoff_s: tuple[float, float] = (1.0, 60.0)
+    """crashLoopBackOff: how long the second restart of a container waits, and the most that any of them does."""
     dns: bool = False
     """Whether the cluster has its own DNS (Service kube-dns and the pods behind it): a topology file says yes unless told."""
     cidrs_given: bool = False
@@ -225,14 +227,21 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class ContainerPort:
+    """`host_port` 0: the port is reached at the pod's own address only. `host_ip` None: at every address of the node."""
+
     port: int
     name: str = ""
     protocol: Protocol = Protocol.TCP
+    host_port: int = 0
+    host_ip: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ReadinessProbe:
-    """httpGet, tcpSocket or exec; exactly one of them is given."""
+class Probe:
+    """A readiness, liveness or startup probe: httpGet, tcpSocket or exec; exactly one of them is given.
+
+    `host` '' is the pod's own address. `grace_s` None: a liveness kill has the pod's grace period.
+    """
 
     http_path: str | None = None
     port: int | str | None = None
@@ -243,22 +252,83 @@ class ReadinessProbe:
     timeout_s: float = 1.0
     success_threshold: int = 1
     failure_threshold: int = 3
+    host: str = ""
+    scheme: Literal["HTTP", "HTTPS"] = "HTTP"
+    headers: tuple[tuple[str, str], ...] = ()
+    grace_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSource:
+    """Where a variable's value comes from: a field of the pod, or a key of a ConfigMap or Secret (`name`)."""
+
+    kind: Literal["field", "configmap", "secret"]
+    key: str
+    name: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFrom:
+    """Every key of a ConfigMap or Secret becomes a variable, with `prefix` before its name."""
+
+    kind: Literal["configmap", "secret"]
+    name: str
+    prefix: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A directory that containers of a pod may share. `host`: a directory of this machine, `path`, as it is.
+
+    `sources`: (kind, name of the ConfigMap or Secret, ((key, path), ...) or () for all of them, optional); kind `field` has
+    (path, fieldPath) pairs instead.
+    """
+
+    name: str
+    kind: Literal["empty", "host", "objects"] = "empty"
+    path: str = ""
+    sources: tuple[tuple[Literal["configmap", "secret", "field"], str, tuple[tuple[str, str], ...], bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a container sees a volume."""
+
+    volume: str
+    path: str
+    sub_path: str = ""
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """`command` (command + args) empty: the built-in responder answers for it."""
+    """`command` (command + args) empty: the built-in responder answers for it.
+
+    `pre_stop` runs before SIGTERM: a Probe without a period, or a number of seconds to sleep. `sidecar`: an init container
+    with restartPolicy Always, which goes on running beside the others.
+    """
 
     name: str
     image: str = ""
     command: tuple[str, ...] = ()
     ports: tuple[ContainerPort, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
-    readiness: ReadinessProbe | None = None
+    env: tuple[tuple[str, str | EnvSource], ...] = ()
+    readiness: Probe | None = None
+    liveness: Probe | None = None
+    startup: Probe | None = None
+    pre_stop: Probe | float | None = None
+    sidecar: bool = False
+    env_from: tuple[EnvFrom, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    working_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PodSpec:
+    """`init`: containers that run one after the other before the others start."""
+
     containers: tuple[Container, ...]
     node_name: str = ""
     hostname: str = ""
@@ -269,13 +339,53 @@ class PodSpec:
     node_selector: Labels = NOTHING
     tolerates_control_plane: bool = False
     share_process_namespace: bool = False
+    init: tuple[Container, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a container's program ended: exit code (128 + N when signal N did it), and from when to when it ran."""
+
+    code: int
+    started: float
+    at: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatus:
+    """One container at this moment. All times are seconds on the lab's clock.
+
+    state: `waiting` to be started (at `due`, where that is not None; `reason` says why it waits), `running` since `started_at`,
+    or `ended` for good. `started`: its startup probe has succeeded (or it has none). `healthy` False: a restarted program has
+    yet to stay until `due`. `stopping`: since when it is being stopped; `hooked`: its preStop hook has run, SIGTERM was sent;
+    `deadline`: when SIGKILL follows. `backoff_s`: how long the next restart waits. `last`: how it ended last.
+    """
+
+    name: str
+    state: Literal["waiting", "running", "ended"] = "waiting"
+    reason: str = ""
+    message: str = ""
+    started_at: float = 0.0
+    due: float | None = None
+    ready: bool = False
+    started: bool = False
+    healthy: bool = True
+    restarts: int = 0
+    backoff_s: float = 0.0
+    stopping: float | None = None
+    hooked: bool = False
+    deadline: float = 0.0
+    last: Ended | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pod:
     """`node` '' and `addresses` () until the scheduler placed it. `ready` is what its readiness probes said last.
 
-    `terminating` is deletionTimestamp set; a terminating pod that still answers is `serving`.
+    `terminating` is deletionTimestamp set; a terminating pod that still answers is `serving`. `statuses`: its init containers,
+    then the others; () for a pod that netlab did not start (one of a dump), whose phase and readiness are as given.
     """
 
     meta: Meta
@@ -288,6 +398,9 @@ class Pod:
     restarts: int = 0
     message: str = ""
     manifest: Manifest = NOTHING
+    statuses: tuple[ContainerStatus, ...] = ()
+    grace_s: float | None = None
+    """Of a terminating pod: how long it may take (deletionGracePeriodSeconds)."""
 
     @property
     def terminating(self) -> bool:
@@ -296,6 +409,18 @@ class Pod:
     @property
     def ref(self) -> Ref:
         return Ref("pod", self.meta.namespace, self.meta.name)
+
+    @property
+    def all_containers(self) -> tuple[Container, ...]:
+        """In the order of `statuses`."""
+        return (*self.spec.init, *self.spec.containers)
+
+    def running(self) -> tuple[tuple[Container, ContainerStatus], ...]:
+        """The containers that run now."""
+        if not self.statuses:
+            return tuple((one, ContainerStatus(one.name, "running")) for one in self.spec.containers if self.phase == "Running")
+        both = zip(self.all_containers, self.statuses, strict=True)
+        return tuple((container, status) for container, status in both if status.state == "running")
 
 
 @dataclass(frozen=True, slots=True)

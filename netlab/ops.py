@@ -215,7 +215,8 @@ class Health:
 class Listener:
     """The built-in responder listens here. `persona` is the image's base name (`kubia`, `nginx`, `agnhost`, ...).
 
-    `health`: it answers health checks instead. A change of what they say leaves the socket open.
+    `health`: it answers health checks instead. A change of what they say leaves the socket open. `run`: the container's restarts;
+    with another number it is opened anew, and what was connected is cut off.
     """
 
     netns: str
@@ -225,6 +226,7 @@ class Listener:
     persona: str
     addresses: tuple[Address, ...] = ()
     health: Health | None = None
+    run: int = 0
 
     @property
     def identity(self) -> Identity:
@@ -233,7 +235,11 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A container with a command of its own: a host program run in the pod's namespaces, restarted by its policy."""
+    """A container with a command of its own: a host program run in the pod's namespaces.
+
+    `uid` and `run` tell one run of it from the next: a container that is started again has the next number. `ending`: it has been
+    told to end (SIGTERM). It is killed when its op goes.
+    """
 
     netns: str
     pod: Ref
@@ -241,7 +247,9 @@ class Process:
     command: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
-    restart: Literal["Always", "OnFailure", "Never"] = "Always"
+    uid: str = ""
+    run: int = 0
+    ending: bool = False
 
     @property
     def identity(self) -> Identity:

@@ -12,8 +12,8 @@ from difflib import unified_diff
 from itertools import chain
 from typing import assert_never
 
-from netlab import discovery, fabric, programs, proxy, routing
-from netlab.model import NOTHING, Cluster, Pod
+from netlab import discovery, fabric, programs, proxy, routing, variables, volumes
+from netlab.model import NOTHING, Cluster, Container, Pod
 from netlab.ops import (
     ORDER,
     Announcement,
@@ -78,12 +78,19 @@ def build_nothing() -> Plan:
 def build(cluster: Cluster) -> Plan:
     """The plan of the cluster. Raises: InputError where a topology cannot be built."""
 
-    def environment(pod: Pod) -> Mapping[str, str]:
-        return discovery.environment(cluster, pod)
+    def environment(pod: Pod, container: Container) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        return variables.resolved(cluster, pod, container, discovery.environment(cluster, pod))
 
     routes, rules = _joined(routing.plan(cluster), proxy.plan(cluster))
     return plan_of(
-        chain(fabric.plan(cluster), routes, discovery.plan(cluster), rules, programs.plan(cluster, environment)),
+        chain(
+            fabric.plan(cluster),
+            routes,
+            discovery.plan(cluster),
+            volumes.plan(cluster),
+            rules,
+            programs.plan(cluster, environment),
+        ),
     )
 
 
@@ -144,7 +151,11 @@ def diff(old: Plan, new: Plan) -> Diff:
 
 def _keeps_running(was: Op, op: Op) -> bool:
     """A process is told its variables when it starts: that others would be told now is no reason to restart it."""
-    return isinstance(was, Process) and isinstance(op, Process) and replace(was, env=op.env) == op
+    return (
+        isinstance(was, Process)
+        and isinstance(op, Process)
+        and replace(was, env=op.env, command=op.command if op.uid else was.command) == op
+    )
 
 
 def _ends(op: Op) -> tuple[Device, ...]:
@@ -300,7 +311,7 @@ def line(op: Op) -> str:
                 return _health(op, own)
             return f"responder {op.port}/{op.protocol.lower()}{own} as {op.persona or 'any image'} for {op.pod}"
         case Process():
-            return f"process {' '.join(op.command)!r} for {op.pod} container {op.container}, restarted: {op.restart}"
+            return f"process {' '.join(op.command)!r} for {op.pod} container {op.container}"
         case File(path):
             return f"file {path}"
         case Relay():

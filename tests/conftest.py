@@ -2,6 +2,10 @@
 
 import os
 
+from tests.vm.plugin import pytest_addoption, pytest_collection_modifyitems, pytest_configure, pytest_runtest_protocol
+
+__all__ = ["pytest_addoption", "pytest_collection_modifyitems", "pytest_configure", "pytest_runtest_protocol"]
+
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 # An ordinary user's PATH has no sbin, where nft, iptables and their kin live.

@@ -17,7 +17,7 @@ from netlab.model import (
     Pod,
     PodSpec,
     PodTemplate,
-    ReadinessProbe,
+    Probe,
     Selector,
     Service,
     ServicePort,
@@ -32,7 +32,7 @@ KINDS: tuple[WorkloadKind, ...] = ("ReplicationController", "ReplicaSet", "Deplo
 
 
 def spec(port: int, probed: bool) -> PodSpec:
-    readiness = ReadinessProbe(tcp=True, port=port) if probed else None
+    readiness = Probe(tcp=True, port=port) if probed else None
     return PodSpec((Container("c", "luksa/kubia", ports=(ContainerPort(port, "http"),), readiness=readiness),))
 
 

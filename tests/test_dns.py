@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netlab import controllers, discovery
+from netlab import controllers, discovery, images
 from netlab import dns as names
 from netlab.agents.dns_answers import EDNS_BYTES, MOST_ORDERS, NEGATIVE_TTL_S, UDP_BYTES, Resolver
 from netlab.dns import Record
@@ -326,7 +326,7 @@ def test_dns_of_real_dumps(dump: Path) -> None:
     ],
 )
 def test_images_that_the_server_stands_in_for(image: str, is_dns: bool) -> None:
-    assert names.is_image(image) == is_dns
+    assert images.is_dns(image) == is_dns
 
 
 def test_a_service_without_pods_gets_some() -> None:

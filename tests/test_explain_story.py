@@ -32,7 +32,7 @@ def document(cluster: Cluster, plan: Plan, seen: Witnessed) -> dict[str, Any]:
     to = Destination(flow.destination, flow.port, flow.protocol, f"{flow.destination}:{flow.port}/tcp")
     outcome = Tracer(plan).trace(flow).outcome
     asked = Question(flow.sender, to, flow, 1, 0.3, expect(cluster, flow), outcome)
-    return explaining.document(cluster, plan, asked, made.CLIENT, seen)
+    return explaining.document(cluster, plan, asked, made.CLIENT, seen)[0]
 
 
 # ---------------------------------------------------------------- order

@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from netlab import discovery, fabric, ops, programs, routing
+from netlab import discovery, fabric, ops, programs, routing, variables
 from netlab.errors import InputError
 from netlab.model import Cluster, HostSpec, Lan, Meta, Node, Protocol
 from netlab.ops import Bridge, DeviceAddress, Listener, Neighbour, Netns, Op, Process, Route, Sysctl, Veth
@@ -210,7 +210,7 @@ def test_unknown_fabric_and_routing() -> None:
 
 def program_ops(*pods: object, **more: object) -> tuple[Op, ...]:
     cluster = clusters.cluster(pods, **more)  # type: ignore[arg-type]
-    return programs.plan(cluster, lambda pod: discovery.environment(cluster, pod))
+    return programs.plan(cluster, lambda pod, one: variables.resolved(cluster, pod, one, discovery.environment(cluster, pod)))
 
 
 def test_responders_listen_where_the_containers_say() -> None:

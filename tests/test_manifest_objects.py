@@ -17,8 +17,8 @@ from netlab.model import (
     Node,
     Other,
     Pod,
+    Probe,
     Protocol,
-    ReadinessProbe,
     Ref,
     Service,
     ServicePort,
@@ -371,7 +371,7 @@ def test_a_pod_with_a_command_a_port_and_a_probe() -> None:
     assert container.command == ("sleep", "infinity")
     assert container.ports == (ContainerPort(80, "http"), ContainerPort(53, "", Protocol.UDP))
     assert container.env == (("MODE", "test"), ("EMPTY", ""))
-    assert container.readiness == ReadinessProbe(http_path="/", port="http", period_s=2)
+    assert container.readiness == Probe(http_path="/", port="http", period_s=2)
     assert (pod.node, pod.spec.node_name, pod.spec.hostname) == ("node-1", "node-1", "alpha")
     assert pod.spec.tolerates_control_plane
     assert (pod.phase, pod.ready, pod.addresses) == ("Pending", False, ())
@@ -495,13 +495,13 @@ def test_a_namespace_needs_no_warning() -> None:
 
 
 def test_fields_that_could_matter_are_named_in_one_warning() -> None:
-    text = CONTAINER + "    livenessProbe: {tcpSocket: {port: 80}}\n    ports: [{containerPort: 80, hostPort: 8080}]\n"
+    text = CONTAINER + "    lifecycle: {postStart: {exec: {command: [x]}}}\n    ports: [{containerPort: 80, hostPort: 8080}]\n"
     text += "    resources: {limits: {cpu: 1}}\n"
     text += "  dnsPolicy: None\n  volumes: [{name: a, emptyDir: {}}]\n  schedulerName: default-scheduler\n"
     (warning,) = load(text).warnings
     assert warning.startswith("accepted, but netlab does not act on: ")
     for name in (
-        "spec.containers.livenessProbe (f.yaml:8)",
+        "spec.containers.lifecycle.postStart (f.yaml:8)",
         "spec.containers.ports.hostPort (f.yaml:9)",
         "spec.dnsPolicy (f.yaml:11)",
     ):

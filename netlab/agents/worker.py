@@ -8,7 +8,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from netlab.agents import asking
 from netlab.kernel import agent, context
+from netlab.kernel.namespaces import children_in
 from netlab.ops import Learned
 from netlab.plan import Plan
 
@@ -25,7 +27,8 @@ def serve(sock: socket.socket) -> None:
             "observe": observe,
             "verify": verify,
             "flush_conntrack": flush_conntrack,
-            "check_ready": check_ready,
+            "ask": asking.ask,
+            "remove": remove,
             "wait_learned": wait_learned,
             **state.methods(),
         },
@@ -55,7 +58,8 @@ def run(place: context.Place, command: Sequence[str], stdin: str, timeout_s: flo
         agent.close_other_fds()
         context.run(place, command, os.environ)
 
-    pid = agent.fork(main, read_in, write_out, write_err)
+    with children_in(place.pids):
+        pid = agent.fork(main, read_in, write_out, write_err)
     for fd in (read_in, write_out, write_err):
         os.close(fd)
     out, err, timed_out = _communicate(pid, write_in, stdin.encode(), read_out, read_err, timeout_s)
@@ -114,6 +118,13 @@ def _communicate(
     return bytes(texts[stdout]), bytes(texts[stderr]), timed_out
 
 
+def remove(directory: str) -> None:
+    """Delete what a pod that is gone has left on the lab's tmpfs."""
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def observe(path: str, what: str) -> Any:
     """What the kernel says about one namespace."""
     from netlab.kernel import observe as kernel_observe
@@ -136,40 +147,3 @@ def flush_conntrack(paths: Sequence[str]) -> dict[str, int]:
     for path in paths:
         rules.flush_conntrack(path)
     return {"flushed": len(paths)}
-
-
-def check_ready(
-    node: str,
-    place: context.Place | None,
-    address: str,
-    port: int,
-    http_path: str | None,
-    command: Sequence[str],
-    timeout_s: float,
-) -> bool:
-    """One readiness check: exec in the place, or a connection (and a GET) from the node, as the kubelet does."""
-    if place is not None:
-        done = run(place, command, "", timeout_s)
-        return done["returncode"] == 0 and not done["timed_out"]
-    from netlab.kernel.namespaces import entered
-
-    fd = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with entered(fd):
-            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-    finally:
-        os.close(fd)
-    with sock:
-        sock.settimeout(timeout_s)
-        try:
-            sock.connect((address, port))
-            return http_path is None or _http_ok(sock, address, http_path)
-        except OSError:
-            return False
-
-
-def _http_ok(sock: socket.socket, host: str, path: str) -> bool:
-    """Whether a GET is answered with a status from 200 to 399, which is what Kubernetes counts as success."""
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: kube-probe/netlab\r\nConnection: close\r\n\r\n".encode())
-    status = sock.makefile("rb").readline(256).split()
-    return len(status) > 1 and status[1].isdigit() and 200 <= int(status[1]) < 400

@@ -25,7 +25,9 @@ from netlab.errors import InputError, KernelError, LabGone, MachineError, Netlab
 from netlab.joining import PR_SET_PDEATHSIG
 from netlab.kernel import namespaces
 from netlab.observe import capture, tcpdump
+from netlab.observe.annotating import Annotator
 from netlab.observe.capture import Captured, Place, Wanted
+from netlab.observe.capture_files import Rotation
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -43,25 +45,39 @@ def run(
     count: int | None,
     seconds: float | None,
     namespace: str = "default",
+    comments: bool = True,
+    rotation: "Limits | None" = None,
 ) -> int:
     """Record the targets (all pods, nodes and hosts without one) into a file, or print what passes."""
     program = tcpdump.compile_filter(expression)
     wanted = Wanted(program, count, seconds, comment=f"netlab capture of lab {lab.name}: {expression or 'everything'}")
     places = places_of(lab, targets or everything(lab), namespace)
+    if rotation is not None:
+        if file in (None, "-"):
+            raise InputError("-C, -G and -W divide files: give one with -w FILE.pcapng")
+        wanted = replace(wanted, rotation=Rotation(Path(str(file)), rotation.bytes_, rotation.seconds, rotation.files))
+    if file is not None and comments:
+        wanted, places = annotated(lab, wanted, places)
     if file is None:
         done = _printed(lab, places, replace(wanted, format="sll2"), ("-n",), {})
     else:
         with contextlib.ExitStack() as stack:
             try:
-                out = sys.stdout.fileno() if file == "-" else stack.enter_context(open(file, "wb")).fileno()
+                if wanted.rotation is not None:
+                    out = -1
+                    wanted.rotation.name(1).open("wb").close()  # the recording child, which opens it, could say less of why not
+                else:
+                    out = sys.stdout.fileno() if file == "-" else stack.enter_context(open(file, "wb")).fileno()
             except OSError as error:
                 raise InputError(f"{file}: {error.strerror}") from None
-            if os.isatty(out):
+            if out >= 0 and os.isatty(out):
                 raise InputError("a capture is binary: pipe it (`-w - | wireshark -k -i -`) or give a file")
             with _patient():
                 done = _start(lab, places, wanted, out, ()).finish()
     lost = f", {done.dropped} more were lost because they came too fast" if done.dropped else ""
     where = f" in {file}" if file not in (None, "-") else ""
+    if wanted.rotation is not None:
+        where = f" in {wanted.rotation.name(1)} and what follows"
     output.message(f"{output.number_of(done.packets, 'packet')}{where}{lost}")
     return 0
 
@@ -86,6 +102,42 @@ def run_tcpdump(lab: "Lab", target: str, arguments: Sequence[str], namespace: st
         f"{output.number_of(done.packets, 'packet')} captured\n{output.number_of(done.dropped, 'packet')} dropped by kernel"
     )
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When the next file begins, and how many are kept."""
+
+    bytes_: int | None
+    seconds: float | None
+    files: int | None
+
+
+def annotated(lab: "Lab", wanted: Wanted, places: Sequence[Place]) -> tuple[Wanted, tuple[Place, ...]]:
+    """The same with the lab's names: of addresses, in packets' comments, and with what each place is."""
+    from netlab.lab.naming import names_of  # pure: it reads the Cluster that the API gives
+
+    cluster = lab.cluster()
+    names = names_of(cluster)
+    pods = {str(pod.ref): pod for pod in cluster.pods.values()}
+    known = {place.name: place.netns for place in places}
+    missing = [f"node/{name}" for name in cluster.nodes if f"node/{name}" not in known]
+    known |= {place.name: place.netns for place in places_of(lab, missing, "default")}
+    nodes = tuple(Place(f"node/{name}", known[f"node/{name}"]) for name in cluster.nodes)
+
+    def described(place: Place) -> Place:
+        pod = pods.get(place.name)
+        mine = ", ".join(str(address) for address, owner in names.owners.items() if owner == place.name)
+        return replace(place, description=f"{mine} on {pod.node}" if pod is not None else mine)
+
+    # Wireshark takes names as host names: no slashes.
+    hosts = {address: ".".join(reversed(owner.split("/"))) for address, owner in names.owners.items()}
+    hosts |= {
+        address: f"{name.split('/')[2].partition(':')[0]}.{name.split('/')[1]}.svc"
+        for (address, _, _), name in names.frontends.items()
+        if address is not None and name.count("/") == 2
+    }
+    return replace(wanted, names=hosts, annotator=Annotator(names), nodes=nodes), tuple(map(described, places))
 
 
 def everything(lab: "Lab") -> list[str]:
@@ -220,7 +272,10 @@ def _record(
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)  # not earlier: from here on an interrupt is an answer, too
         try:
             alive = os.pidfd_open(holder)  # readable when the holder has ended
-            opened = {place.netns: os.open(f"/proc/{holder}/fd/{place.netns}", os.O_RDONLY | os.O_CLOEXEC) for place in places}
+            opened = {
+                place.netns: os.open(f"/proc/{holder}/fd/{place.netns}", os.O_RDONLY | os.O_CLOEXEC)
+                for place in (*places, *wanted.nodes)
+            }
         except (FileNotFoundError, ProcessLookupError):
             raise LabGone("the lab is gone") from None
         _join_user_namespace(holder)

@@ -9,6 +9,7 @@ import typer
 from netlab.cli import output
 from netlab.cli.lab import TargetArgument, run_inside
 from netlab.cli.output import LabOption, NamespaceOption
+from netlab.errors import InputError
 
 CONTEXT = {"tcpdump": {"allow_interspersed_args": False}}
 
@@ -60,6 +61,18 @@ def capture(
     seconds: Annotated[
         float | None, typer.Option("--for", metavar="SECONDS", help="Stop after so long; otherwise at Ctrl-C.")
     ] = None,
+    comments: Annotated[
+        bool, typer.Option("--comments/--no-comments", help="Write who is who, and the NAT of each connection, into the file.")
+    ] = True,
+    file_size: Annotated[
+        float | None, typer.Option("-C", "--file-size", metavar="MB", help="Begin another file after so many million bytes.")
+    ] = None,
+    file_seconds: Annotated[
+        float | None, typer.Option("-G", "--file-seconds", metavar="SECONDS", help="Begin another file after so long.")
+    ] = None,
+    files: Annotated[
+        int | None, typer.Option("-W", "--files", min=1, metavar="N", help="Keep the last N files of -C or -G.")
+    ] = None,
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> int:
@@ -70,8 +83,18 @@ def capture(
       netlab capture --for 5
       netlab capture node/node-170 pod/client -f 'tcp port 80' -w lab.pcapng
       netlab capture -w - | wireshark -k -i -
+      netlab capture -w lab.pcapng -C 100 -W 5     # a ring: lab_00001.pcapng and on, the last five are kept
     """
     from netlab.cli import capturing
 
     sys.stdout.flush()
-    return capturing.run(output.attach(lab), targets or [], file, expression, count, seconds, namespace)
+    limits = None
+    if file_size is not None or file_seconds is not None:
+        if (file_size is not None and file_size <= 0) or (file_seconds is not None and file_seconds <= 0):
+            raise InputError("-C and -G must be above 0")
+        limits = capturing.Limits(None if file_size is None else int(file_size * 1e6), file_seconds, files)
+    elif files is not None:
+        raise InputError("-W says how many files of -C MB or -G SECONDS are kept: give one of these, too")
+    return capturing.run(
+        output.attach(lab), targets or [], file, expression, count, seconds, namespace, comments=comments, rotation=limits
+    )

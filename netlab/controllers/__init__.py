@@ -7,19 +7,20 @@ ApiError (404 and the like).
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
 
 from netlab.controllers import addons, nodes, removal
+from netlab.controllers.lifecycle import next_due
 from netlab.controllers.objects import Action, action, find, kind_of, not_found, objects_of
 from netlab.controllers.putting import ALWAYS, namespace, put_all
 from netlab.controllers.removal import Cascade
+from netlab.controllers.reports import container_ended, hook_done, pod_status, ready, started, unhealthy
 from netlab.controllers.settling import settle
 from netlab.errors import ApiError
 from netlab.model import Cluster, Key, KubernetesObject, Node, Topology, Workload
 
 __all__ = [
-    "Action", "Cascade", "action", "apply", "delete", "find", "initial", "kind_of", "objects_of", "pod_status", "scale",
-    "settle", "tick",
+    "Action", "Cascade", "action", "apply", "container_ended", "delete", "find", "hook_done", "initial", "kind_of", "next_due",
+    "objects_of", "pod_status", "ready", "scale", "settle", "started", "tick", "unhealthy",
 ]  # fmt: skip
 
 SCALABLE = ("ReplicationController", "ReplicaSet", "Deployment")
@@ -42,9 +43,12 @@ def apply(cluster: Cluster, objects: Iterable[KubernetesObject]) -> Cluster:
     return settle(put_all(cluster, objects))
 
 
-def delete(cluster: Cluster, kind: str, key: Key, cascade: Cascade = "background") -> Cluster:
-    """What `kubectl delete` leaves. `kind` as in a manifest (`Deployment`). Raises: ApiError."""
-    return settle(removal.remove(cluster, kind, key, cascade))
+def delete(cluster: Cluster, kind: str, key: Key, cascade: Cascade = "background", grace_s: float | None = None) -> Cluster:
+    """What `kubectl delete` leaves. `kind` as in a manifest (`Deployment`). Raises: ApiError.
+
+    A pod with a program or a preStop hook is on its way out then, for `grace_s` at most (None: as its spec says; 0: it is gone).
+    """
+    return settle(removal.remove(cluster, kind, key, cascade, grace_s))
 
 
 def scale(cluster: Cluster, kind: str, key: Key, replicas: int) -> Cluster:
@@ -62,30 +66,6 @@ def scale(cluster: Cluster, kind: str, key: Key, replicas: int) -> Cluster:
     meta = replace(workload.meta, generation=workload.meta.generation + 1)
     scaled = replace(workload, replicas=replicas, meta=meta)
     return settle(cluster.with_(workloads={**cluster.workloads, (kind, key): scaled}))
-
-
-def pod_status(
-    cluster: Cluster,
-    key: Key,
-    ready: bool | None = None,
-    phase: Literal["Pending", "Running", "Succeeded", "Failed"] | None = None,
-    restarts: int | None = None,
-    message: str | None = None,
-) -> Cluster:
-    """What follows from a report on a pod's probes or processes; None = as it was. A pod that is gone by now changes nothing."""
-    pod = cluster.pods.get(key)
-    if pod is None:
-        return cluster
-    is_ready = pod.ready if ready is None else ready
-    after = replace(
-        pod,
-        ready=is_ready,
-        serving=pod.serving if ready is None else ready,
-        phase=phase or pod.phase,
-        restarts=pod.restarts if restarts is None else restarts,
-        message=pod.message if message is None else message,
-    )
-    return cluster if after == pod else settle(cluster.with_(pods={**cluster.pods, key: after}))
 
 
 def tick(cluster: Cluster, seconds: float) -> Cluster:

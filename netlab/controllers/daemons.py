@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from netlab.controllers import lifecycle
 from netlab.controllers.pods import index, is_active
 from netlab.controllers.replicas import claims, made
 from netlab.controllers.scheduler import unfit
@@ -25,7 +26,7 @@ def reconcile(cluster: Cluster) -> Cluster:
         for pod in (*released, *adopted):
             pods[pod.meta.key] = _owned_by(pod, workload if pod.meta.key not in gone else None)
         for pod in superfluous:
-            pods.pop(pod.meta.key, None)
+            lifecycle.without(pods, pod.meta.key, cluster.clock)
         for node in missing:
             pod, serial = made(workload, pods, serial, cluster.clock, node)
             pods[pod.meta.key] = pod

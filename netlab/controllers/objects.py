@@ -118,6 +118,8 @@ def merged(old: KubernetesObject, new: KubernetesObject) -> KubernetesObject:
                 serving=old.serving,
                 restarts=old.restarts,
                 message=old.message,
+                statuses=old.statuses,
+                grace_s=old.grace_s,
             )
         case Workload(), Workload():
             result = replace(new, meta=_meta(old.meta, new.meta), replicas=_replicas(old, new))

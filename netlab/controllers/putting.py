@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from netlab.controllers import families, names, nodes, services
+from netlab.controllers import families, lifecycle, names, nodes, services
 from netlab.controllers.objects import kind_of, merged
 from netlab.controllers.pods import is_active
 from netlab.controllers.services import Taken
@@ -203,7 +203,7 @@ def _put_workload(draft: Draft, workload: Workload) -> None:
     if workload.kind == "DaemonSet" and old is not None and old.template != workload.template:
         # RollingUpdate, to its end: pods of the old template go, the controller makes the new ones.
         for key in [key for key, pod in draft.pods.items() if pod.meta.owner == workload.ref]:
-            del draft.pods[key]
+            lifecycle.without(draft.pods, key, draft.cluster.clock)
 
 
 def _put_service(draft: Draft, service: Service) -> None:

@@ -6,7 +6,7 @@ It makes pods without a node and refuses to know where they will run.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from netlab.controllers import names
+from netlab.controllers import lifecycle, names
 from netlab.controllers.pods import PodIndex, index, is_active
 from netlab.model import Cluster, Key, Meta, Pod, Workload
 
@@ -37,7 +37,7 @@ def reconcile(cluster: Cluster) -> Cluster:
             pod, serial = made(workload, pods, serial, cluster.clock)
             pods[pod.meta.key] = pod
         for pod in superfluous(active, -missing):
-            del pods[pod.meta.key]
+            lifecycle.without(pods, pod.meta.key, cluster.clock)
         changed = changed or bool(missing or released or adopted)
     return cluster.with_(pods=pods, serial=serial) if changed else cluster
 

@@ -74,6 +74,8 @@ def _load(cluster: Cluster) -> _Load:
     for pod in cluster.pods.values():
         if pod.node and is_active(pod):
             _count(load, pod)
+        elif pod.node and pod.terminating:
+            load.host_ports.update(_host_ports(pod, pod.node))
     return load
 
 

@@ -32,7 +32,6 @@ READS: Mapping[Controller, tuple[str, ...]] = {
     replicas.reconcile: ("workloads", "pods"),
     daemons.reconcile: ("workloads", "pods", "nodes"),
     scheduler.place: ("topology", "pods", "nodes"),
-    lifecycle.advance: ("pods",),
     endpointslices.reconcile: ("services", "slices", "endpoints", "pods", "nodes"),
     load_balancers.reconcile: ("topology", "services", "slices", "nodes", "links_down"),
 }

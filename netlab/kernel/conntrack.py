@@ -5,6 +5,7 @@ port, or to its node port, and the answers come from something that is not one o
 serving endpoint are left alone; TCP and SCTP entries are never touched.
 """
 
+import errno
 import socket
 import struct
 from collections.abc import Collection, Mapping
@@ -95,6 +96,38 @@ class Table:
         stale = [entry for entry in self.entries() if is_stale(entry, wanted)]
         self.delete(stale)
         return len(stale)
+
+
+class Events:
+    """New connections of the namespace in which this was opened, as conntrack learns of them. Wait on `fileno` for more."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nl.NETLINK_NETFILTER)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._socket.bind((0, 1))  # the group NFNLGRP_CONNTRACK_NEW
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def new(self) -> list[Entry]:
+        """What came since. Events that found the socket full are lost, and nothing is said of them."""
+        found: list[Entry] = []
+        while True:
+            try:
+                data = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return found
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                continue
+            for kind, _, _, body in nl.split_messages(data):
+                if kind == _NEW and (entry := _entry(body)) is not None:
+                    found.append(entry)
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def is_stale(entry: Entry, wanted: Wanted) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from netlab.kernel import mounts
 from netlab.kernel import namespaces as ns
 
 ETC_FILES = ("hosts", "hostname", "resolv.conf", "nsswitch.conf")
@@ -21,12 +22,23 @@ HIDDEN = ("/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/dbus")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`netns` is a path to open; `etc` a directory that holds some of ETC_FILES, '' for none."""
+    """`netns` is a path to open; `etc` a directory that holds some of ETC_FILES, '' for none.
+
+    `uts` and `ipc` are paths of namespaces that it shares with others ('': a UTS namespace of its own, the lab's IPC), `pids`
+    says where it is born (`namespaces.children_in`, which is up to whoever forks). `mounts`: (directory or file, where it is
+    seen, read-only). `stage`: an empty directory of the lab's tmpfs, for mount points that this machine does not have.
+    """
 
     netns: str
     etc: str = ""
     hostname: str = ""
     environment: tuple[tuple[str, str], ...] = ()
+    uts: str = ""
+    ipc: str = ""
+    pids: str = ""
+    mounts: tuple[tuple[str, str, bool], ...] = ()
+    stage: str = ""
+    directory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +71,19 @@ class Holder:
 
 def enter(place: Place) -> None:
     """Move this process into the place. Call in a child that is about to run a program. Raises OSError."""
-    fd = os.open(place.netns, os.O_RDONLY | os.O_CLOEXEC)
-    ns.setns(fd, ns.CLONE_NEWNET)
-    os.close(fd)
-    ns.unshare(ns.CLONE_NEWNS | ns.CLONE_NEWUTS)
+    for path, kind in ((place.netns, ns.CLONE_NEWNET), (place.ipc, ns.CLONE_NEWIPC), (place.uts, ns.CLONE_NEWUTS)):
+        if path:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            ns.setns(fd, kind)
+            os.close(fd)
+    ns.unshare(ns.CLONE_NEWNS | (0 if place.uts else ns.CLONE_NEWUTS))
     ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
-    if place.hostname:
+    if place.hostname and not place.uts:
         ns.sethostname(place.hostname)
+    mounts.bind(place.mounts, place.stage)
+    if place.pids:
+        with contextlib.suppress(OSError):  # refused where the machine's own /proc is not whole, as in some containers
+            ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
     with contextlib.suppress(OSError):
         ns.mount("sysfs", "/sys", "sysfs", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC | ns.MS_RDONLY)
     if place.etc:
@@ -132,6 +150,12 @@ def run(place: Place, command: Sequence[str], base: Mapping[str, str]) -> NoRetu
     except OSError as error:
         os.write(2, f"netlab: cannot enter the namespace: {error}\n".encode())
         os._exit(125)
+    if place.directory:
+        try:
+            os.chdir(place.directory)
+        except OSError as error:
+            os.write(2, f"netlab: cannot change to the working directory {place.directory}: {error.strerror}\n".encode())
+            os._exit(126)
     variables = environment(place, base)
     path = found(command[0], variables["PATH"])
     if path is None:

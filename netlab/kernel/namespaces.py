@@ -136,6 +136,58 @@ def entered(fd: int, home: int | None = None) -> Iterator[None]:
             os.close(back)
 
 
+def new_uts_and_ipc(hostname: str) -> tuple[int, int]:
+    """Descriptors of new UTS and IPC namespaces, the host name set; the process is back in its own."""
+    back = [(_opened("/proc/self/ns/uts"), CLONE_NEWUTS), (_opened("/proc/self/ns/ipc"), CLONE_NEWIPC)]
+    try:
+        try:
+            unshare(CLONE_NEWUTS | CLONE_NEWIPC)
+        except OSError as error:
+            raise refused(error.errno, CLONE_NEWUTS | CLONE_NEWIPC) from None
+        try:
+            sethostname(hostname)
+            return _opened("/proc/self/ns/uts"), _opened("/proc/self/ns/ipc")
+        finally:
+            for fd, kind in back:
+                setns(fd, kind)
+    finally:
+        for fd, _ in back:
+            os.close(fd)
+
+
+def send_children_to(pids: str) -> None:
+    """From now on children are born there, as `children_in` says; for a process that does not come back from it."""
+    if pids == "new":
+        unshare(CLONE_NEWPID)
+    elif pids:
+        with suppress(FileNotFoundError):
+            fd = os.open(pids, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                setns(fd, CLONE_NEWPID)
+            finally:
+                os.close(fd)
+
+
+@contextmanager
+def children_in(pids: str) -> Iterator[None]:
+    """Inside, children are born in this pid namespace: `new` for one of their own, a path of one, '' for the process's own.
+
+    One whose first process has ended takes no more children: then they are born in the process's own.
+    """
+    if not pids:
+        yield
+        return
+    home = _opened("/proc/self/ns/pid")
+    try:
+        send_children_to(pids)
+        try:
+            yield
+        finally:
+            setns(home, CLONE_NEWPID)
+    finally:
+        os.close(home)
+
+
 def raise_descriptor_limit() -> int:
     """Raise RLIMIT_NOFILE's soft limit (usually 1,024) to the hard one, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -19,7 +19,7 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from netlab.errors import KernelError, MachineError
 
@@ -94,11 +94,16 @@ def tap(program: Sequence[Instruction], keep_bytes: int = 192, link_layer: bool 
         _enlarge(sock)
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         attach_filter(sock, program)
-        _bind_everywhere(sock)
+        bind_everywhere(sock)
     except OSError as error:
         close_taps((Tap(sock, 0),))
         raise KernelError(f"cannot open a packet socket: {error.strerror}") from error
     return Tap(sock, keep_bytes)
+
+
+def packet_socket() -> socket.socket:
+    """A packet socket that sees nothing yet, for frames with their Ethernet header."""
+    return _socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
 
 
 def stamped_time() -> socket.socket:
@@ -110,7 +115,13 @@ def stamped_time() -> socket.socket:
     return sock
 
 
-def close_taps(taps: Sequence[Tap]) -> None:
+class Closable(Protocol):
+    """A Tap or a packet ring."""
+
+    def close(self) -> None: ...
+
+
+def close_taps(taps: Sequence[Closable]) -> None:
     """Close them side by side: each waits for an RCU grace period, which all can share."""
     if len(taps) <= 1:
         for one in taps:
@@ -123,12 +134,12 @@ def close_taps(taps: Sequence[Tap]) -> None:
         thread.join()
 
 
-def _close_some(taps: Sequence[Tap]) -> None:
+def _close_some(taps: Sequence[Closable]) -> None:
     for one in taps:
         one.close()
 
 
-def _bind_everywhere(sock: socket.socket) -> None:
+def bind_everywhere(sock: socket.socket) -> None:
     """bind() to all interfaces, which Python's own bind cannot say (it wants a name)."""
     address = struct.pack("=HHiHBB8s", socket.AF_PACKET, socket.htons(ETH_P_ALL), 0, 0, 0, 0, b"")
     if ctypes.CDLL(None, use_errno=True).bind(sock.fileno(), address, len(address)) != 0:

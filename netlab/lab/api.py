@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, following, holding, http, loading, probing, verbs
+from netlab.lab import explaining, following, holding, http, loading, output, probing, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -82,7 +82,8 @@ class Api:
                 found = self._one(kind, namespace, name)
                 policy = request.query.get("propagationPolicy", "Background")
                 cascade: Literal["orphan", "background"] = "orphan" if policy == "Orphan" else "background"
-                self._lab.change(controllers.delete(self._lab.now, kind.kind, self._key(kind, namespace, name), cascade))
+                grace = _grace(request)
+                self._lab.change(controllers.delete(self._lab.now, kind.kind, self._key(kind, namespace, name), cascade, grace))
                 return found, 200
             case _:
                 raise ApiError(405, "MethodNotAllowed", f"{request.method} is not supported on this path")
@@ -174,6 +175,16 @@ class Api:
         return answered
 
 
+def _grace(request: http.Request) -> float | None:
+    """gracePeriodSeconds of the query or of the DeleteOptions in the body; None: as the pod says."""
+    body = request.json()
+    given = request.query.get("gracePeriodSeconds") or (body or {}).get("gracePeriodSeconds")
+    try:
+        return None if given is None or float(given) < 0 else float(given)
+    except (TypeError, ValueError):
+        raise ApiError(400, "BadRequest", f"gracePeriodSeconds: {given!r} is no number") from None
+
+
 JUDGED = ("probe", "matrix", "explain")
 Later = Callable[[Lab, Mapping[str, Any], Callable[[bool, Any], None]], None]
 Now = Callable[[Lab, Mapping[str, Any]], Any]
@@ -183,7 +194,6 @@ NOW: dict[str, Now] = {
     "apply": verbs.apply,
     "scale": verbs.scale,
     "place": verbs.place,
-    "logs": verbs.logs,
     "fault": verbs.fault,
     "endpoints": verbs.endpoints,
     "processes": verbs.processes,
@@ -202,6 +212,8 @@ LATER: dict[str, Later] = {
     "end-load": loading.end,
     "explain": explaining.explain,
     "exec": verbs.exec_,
+    "logs": output.logs,
+    "wait-gone": verbs.wait_gone,
     "observe": verbs.observe,
     "verify": verbs.verify,
     "flush-conntrack": verbs.flush_conntrack,

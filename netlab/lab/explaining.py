@@ -4,19 +4,21 @@ The document is described in docs/explain.md; its names are stable.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from ipaddress import ip_address
 from typing import Any
 
 from netlab.expect import expect
 from netlab.judge import judge
-from netlab.lab import probing
+from netlab.lab import explaining_relays, probing
 from netlab.lab.holder import Lab
+from netlab.lab.naming import Names, names_of
 from netlab.lab.probing import Body, Later, Question
 from netlab.lab.receiving import name_of, receivers
 from netlab.model import Judgement, Observation, OutcomeKind
 from netlab.observe.remedies import Death, remedies
+from netlab.ops import RelayPort
 from netlab.probes import agreement, story, story_parts
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import Errand, Witnessed
@@ -24,6 +26,8 @@ from netlab.targets import addresses_of, netns_of
 from netlab.trace import Tracer
 
 TIMEOUT_S = 0.3
+CONNECTION_S = 1.0
+UNPLANNED = "the kernel did otherwise than planned: `netlab verify` says what differs, `netlab verify --repair` mends it"
 
 
 def explain(lab: Lab, body: Body, later: Later) -> None:
@@ -34,17 +38,37 @@ def explain(lab: Lab, body: Body, later: Later) -> None:
     places = {netns: lab.netns_path(netns) for netns in lab.kernel.fds}
 
     def seen(ok: bool, answer: Any) -> None:
-        later(ok, document(cluster, plan, question, sender, answer) if ok else answer)
+        if not ok:
+            return later(False, answer)
+        found, taken = document(cluster, plan, question, sender, answer)
+        if taken is None:
+            return later(True, found)
+        names = receivers(cluster)
+
+        def connected(ok: bool, answer: Any) -> None:
+            if not ok:
+                return later(False, answer)
+            result = probing.result(lab, whole, answer, names)
+            return later(True, explaining_relays.joined(found, result, taken, cluster, question.flow))
+
+        # A port of its own: the packet's connection may still be remembered at its old one.
+        whole = replace(question, flow=replace(question.flow, source_port=0), timeout_s=CONNECTION_S)
+        return lab.agents.work(connected, "probe", probing.request(lab, whole, names, probing.watch_list(lab)))
 
     lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s))
 
 
-def document(cluster: Any, plan: Any, question: Question, sender: str, seen: Witnessed) -> dict[str, Any]:
-    """What `explain` answers."""
+def document(
+    cluster: Any, plan: Any, question: Question, sender: str, seen: Witnessed
+) -> tuple[dict[str, Any], RelayPort | None]:
+    """What `explain` answers; the port of a proxy process, where that is as far as this packet went."""
     names = receivers(cluster)
     own = question.flow.source in addresses_of(cluster, question.sender) or question.flow.source.is_loopback
     told = story.tell(seen, plan, sender, own)
     traced = Tracer(plan).trace(question.flow, sender)
+    taken = explaining_relays.taken_by(plan, told)
+    if taken is not None:
+        traced = explaining_relays.first_half(traced, told, taken)
     planned = PlannedRules(plan)
     agreed = agreement.compare(traced, told, seen, planned)
     observation = observed(told, seen, names)
@@ -65,10 +89,20 @@ def document(cluster: Any, plan: Any, question: Question, sender: str, seen: Wit
         if told.culprit is None and end["event"] != "delivered" and agreed.path is not None and agreed.path.why:
             why.append(f"the offline trace: {agreed.path.why}")
     advice = list(remedies(cluster, question.flow, death)) if death is not None else []
+    if told.outcome != "delivered" and agreed.differences and not any("netlab verify" in line for line in advice):
+        advice.append(
+            "the kernel did otherwise than planned: `netlab verify` says what differs, `netlab verify --repair` mends it"
+        )
+    asked = Namer(names_of(cluster))
+    for event in (*told.hops, *told.reply):
+        asked.name(event)
     choice = told.choice
+    if choice is not None and choice["owner"] is None:
+        choice = choice | {"owner": next((e["owner"] for e in told.hops if e["event"] == "rule" and e["chain"] == choice["chain"]
+                                          and e["rule"] == choice["rule"]), None)}  # fmt: skip
     if choice is not None:
         choice = choice | {"odds": odds(traced.weights, end, choice["backends"]), "chosen": receiver(end, names)}
-    return {
+    found = {
         "from": str(question.sender),
         "to": question.destination.label,
         "proxy": cluster.topology.cluster.proxy.mode,
@@ -81,6 +115,7 @@ def document(cluster: Any, plan: Any, question: Question, sender: str, seen: Wit
         "conntrack": {netns: list(rows) for netns, rows in seen.conntrack.items() if rows},
         "choice": choice,
         "reply": told.reply,
+        "flooded": told.flooded,
         "why": [*why, *(line for line in verdict.why if line not in why and judgement is not Judgement.PASS)],
         "remedies": advice,
         "expected": probing.expectation(question.expected, names),
@@ -90,6 +125,21 @@ def document(cluster: Any, plan: Any, question: Question, sender: str, seen: Wit
         "notes": list(seen.notes),
         "names": {str(address): name for (address, _), name in names.items()},
     }
+    return found, taken
+
+
+@dataclass(frozen=True, slots=True)
+class Namer:
+    """Rules that serve every Service at once (flat maps) are there for the one that the packet was sent to when it met them."""
+
+    names: Names
+
+    def name(self, event: story_parts.Event) -> None:
+        if event["event"] == "rule" and event["owner"] is None and event["decisive"] and event["did"].startswith("destination "):
+            packet = event["packet"]
+            found = self.names.destination(ip_address(packet["dst"]), packet["dport"], packet["proto"].lower())
+            if found.startswith("svc/"):
+                event["owner"] = found.removesuffix(" (node port)").rpartition(":")[0]
 
 
 def receiver(end: Mapping[str, Any], names: Mapping[Any, str]) -> str:

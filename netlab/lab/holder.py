@@ -19,10 +19,11 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from netlab import controllers, discovery, dns, ops, plan
+from netlab import controllers, discovery, dns, ops, plan, variables
 from netlab.errors import KernelError, MachineError, NetlabError
+from netlab.images import runs_program
 from netlab.kernel import agent, rule_texts
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
@@ -35,6 +36,7 @@ from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
 from netlab.lab.relays import Relays
+from netlab.lab.sandboxes import Sandboxes
 from netlab.lab.speaking import Speaking
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
@@ -172,7 +174,10 @@ class Lab:
         self.daemons = programs.Daemons(loop, self.files, self.netns_path, self.log)
         self.speaking = Speaking(loop, self.netns_path, self.log)
         self.relays = Relays(loop, self.netns_path, self.log)
-        self.processes = Processes(loop, self.files, self._on_process, self._on_process_start)
+        self.processes = Processes(loop, self.files, self._on_process)
+        self.sandboxes = Sandboxes(loop, self.files, self.proc_pid, self._remove_directory)
+        self._until: list[tuple[Callable[[Cluster], bool], Callable[[], None]]] = []
+        self._due: float | None = None  # the moment on the lab's clock for which a timer runs
         from netlab.lab.learning import Learning
         from netlab.lab.readiness import Readiness  # it knows Lab, which this file makes
 
@@ -218,7 +223,10 @@ class Lab:
             tuple(op for op in self.plan.ops.values() if isinstance(op, ops.Learned) and op.identity not in new.ops)
         )
         self.plan = new
+        self.sandboxes.update(cluster.pods.values())
         self.readiness.update()
+        self._wait_for_due()
+        self._tell_waiting()
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
         """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
@@ -231,6 +239,28 @@ class Lab:
         except NetlabError as error:
             self.log(f"a change did not reach the kernel, trying again in {RETRY_S:g} s: {error}")
             self.loop.after(RETRY_S, lambda: self.try_change(self.now))
+
+    def when(self, holds: Callable[[Cluster], bool], call: Callable[[], None]) -> None:
+        """Call once the cluster is as `holds` asks, now or after some change."""
+        self._until.append((holds, call))
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        for entry in [one for one in self._until if one[0](self.cluster)]:
+            self._until.remove(entry)
+            entry[1]()
+
+    def _wait_for_due(self) -> None:
+        """What time alone does to pods (a back-off is over, a grace period ends) is done when its time has come."""
+        due = controllers.next_due(self.cluster)
+        if due is not None and due != self._due:
+            self._due = due
+            self.loop.after(max(0.0, due - self.now.clock), lambda: self._on_due(due))
+
+    def _on_due(self, due: float) -> None:
+        if self._due == due:
+            self._due = None
+            self.try_change(controllers.settle(self.cluster.with_(clock=max(due, self.now.clock))))
 
     def apply(self, difference: plan.Diff) -> None:
         """Make, then switch the rules over, then remove."""
@@ -251,7 +281,7 @@ class Lab:
         self._start_processes(op for op in added if isinstance(op, ops.Process))
         for op in removed:
             if isinstance(op, ops.Process):
-                self.processes.stop(op)
+                self.processes.stop(op)  # its container is gone, or its program has ended by itself
             elif isinstance(op, ops.Daemon):
                 self.daemons.stop(op)
         self._withdraw([op for op in removed if isinstance(op, ops.Announcement)])
@@ -279,7 +309,7 @@ class Lab:
         for file in files:
             path = self.files / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(file.text)
+            path.write_text(file.text, errors="surrogateescape")
 
     def _load(self, difference: plan.Diff) -> None:
         before = {old.identity: old.value for old, _ in difference.changed if isinstance(old, ops.Ruleset)}
@@ -349,7 +379,10 @@ class Lab:
 
     def _start_processes(self, processes: Iterable[ops.Process]) -> None:
         for op in processes:
-            self.processes.start(op, self.place(op.pod))
+            self.processes.ensure(op, self.place(op.pod, op.container, starting=True))
+
+    def _remove_directory(self, directory: str) -> None:
+        self.agents.work(lambda ok, answer: None if ok else self.log(f"{directory}: {answer}"), "remove", directory)
 
     # ------------------------------------------------------------ places
 
@@ -360,15 +393,22 @@ class Lab:
         except KeyError:
             raise KernelError(f"the lab has no namespace {netns}") from None
 
-    def place(self, target: Ref) -> Place:
-        """Where a program for this pod, node or host runs."""
+    def place(self, target: Ref, container: str | None = None, starting: bool = False) -> Place:
+        """Where a program for this pod (in this container, or in none), node or host runs."""
         netns = netns_of(self.cluster, target)
         if target.kind != "pod":  # iptables-legacy's lock is the machine's otherwise, and only root may open it
             return Place(self.netns_path(netns), "", target.name, (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),))
         pod = self.cluster.pods[Key(target.namespace, target.name)]
         etc = self.files / str(target)
-        environment = tuple(discovery.environment(self.cluster, pod).items())
-        return Place(self.netns_path(netns), str(etc) if etc.is_dir() else "", discovery.hostname(pod), environment)
+        environment = discovery.environment(self.cluster, pod)
+        one = next((found for found in pod.all_containers if found.name == container), None)
+        if one is not None:
+            _, environment = variables.resolved(self.cluster, pod, one, environment)
+        name = discovery.hostname(pod)
+        plain = Place(self.netns_path(netns), str(etc) if etc.is_dir() else "", name, tuple(environment.items()))
+        if one is None or not (runs_program(one) or one.mounts):
+            return plain
+        return self.sandboxes.place(pod, one, plain, self.processes.pid(target, one.name), starting)
 
     # ------------------------------------------------------------ what happens by itself
 
@@ -385,23 +425,11 @@ class Lab:
     def _listeners(self) -> list[ops.Listener]:
         return [op for op in self.plan.ops.values() if isinstance(op, ops.Listener)]
 
-    def _on_process(self, op: ops.Process, status: int, final: bool) -> None:
-        """A container's program has ended: for good, or until it is started again."""
-        self.log(f"container {op.container} of {op.pod} ended with {status}" + ("" if final else "; it is started again"))
+    def _on_process(self, op: ops.Process, code: int) -> None:
+        """A container's program has ended."""
         key = Key(op.pod.namespace, op.pod.name)
-        if final:
-            phase: Literal["Succeeded", "Failed"] = "Succeeded" if status == 0 else "Failed"
-            self.try_change(controllers.pod_status(self.now, key, phase=phase, ready=False))
-        else:
-            restarts, message = self.processes.restarts(op), f"container {op.container} ended with exit code {status}"
-            self.try_change(controllers.pod_status(self.now, key, ready=False, restarts=restarts, message=message))
-
-    def _on_process_start(self, op: ops.Process) -> None:
-        """A container's program runs again; without a readiness probe its pod is ready with it."""
-        key = Key(op.pod.namespace, op.pod.name)
-        pod = self.cluster.pods.get(key)
-        if pod is not None and not any(container.readiness for container in pod.spec.containers):
-            self.try_change(controllers.pod_status(self.now, key, ready=True, message=""))
+        self.log(f"container {op.container} of {op.pod} ended with exit code {code}")
+        self.try_change(controllers.container_ended(self.now, key, op.uid, op.container, op.run, code))
 
     def log(self, line: str) -> None:
         """Print to the lab's log. A full disk costs the line, not the lab."""

@@ -45,6 +45,10 @@ class Loop:
     def when_readable(self, file: HasFileno | int, ready: Callable[[], Any]) -> None:
         self._selector.modify(file, selectors.EVENT_READ, ready)
 
+    def now(self) -> float:
+        """The clock that timers go by, in seconds."""
+        return time.monotonic()
+
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         """Call once, `delay_s` seconds from now."""
         self._count += 1

@@ -1,11 +1,13 @@
 """netlab's own verbs, but for probing: each takes the lab and the request's JSON body and returns JSON, at once or later."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 from netlab import controllers, manifest, plan
 from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError
+from netlab.images import runs_program
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
@@ -45,52 +47,26 @@ def scale(lab: Lab, body: Body) -> dict[str, Any]:
 
 
 def place(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"target", "namespace"} -> where a program for it runs; the holder's pid is the client's to know."""
+    """{"target", "namespace", "container"} -> where a program for it runs; the holder's pid is the client's to know."""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
-    if ref.kind == "pod":
-        _container(lab, ref, body.get("container"))
-    found = lab.place(ref)
+    found = lab.place(ref, _container_name(lab, ref, body))
     fd = lab.kernel.fds[netns_of(lab.cluster, ref)]
-    return {
-        "target": str(ref),
-        "fd": fd,
-        "etc": found.etc,
-        "hostname": found.hostname,
-        "environment": [list(pair) for pair in found.environment],
-    }
+    return {**asdict(found), "target": str(ref), "fd": fd}
 
 
-def logs(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"pod", "namespace", "container"} -> {"text"}; also of a pod whose programs have ended."""
-    ref = resolve_sender(lab.cluster, body["pod"], body.get("namespace", "default"))
-    if ref.kind != "pod":
-        return _daemon_log(lab, netns_of(lab.cluster, ref), body.get("container"))
-    container = _container(lab, ref, body.get("container"))
-    if not container.command:
-        return {"text": "", "note": f"{ref} is answered for by the built-in responder, which prints nothing"}
-    path = lab.processes.log_path(ref, container.name)
-    return {"text": path.read_text(errors="replace") if path.exists() else ""}
+def _container_name(lab: Lab, ref: Ref, body: Body) -> str | None:
+    return container_of(lab, ref, body.get("container")).name if ref.kind == "pod" else None
 
 
-def _daemon_log(lab: Lab, netns: str, name: str | None) -> dict[str, Any]:
-    """What a daemon of a machine printed; without a name its first one."""
-    names = lab.daemons.names(netns)
-    if not names or (name is not None and name not in names):
-        there = f"it has {', '.join(names)}" if names else "only pods and machines with daemons have logs"
-        raise InputError(f"{netns}: no daemon {name or 'runs there'}; {there}")
-    path = lab.daemons.log_path(netns, name or names[0])
-    return {"text": path.read_text(errors="replace") if path.exists() else ""}
-
-
-def _container(lab: Lab, ref: Ref, name: str | None) -> Container:
+def container_of(lab: Lab, ref: Ref, name: str | None) -> Container:
     """The named container of a pod; without a name the first that has a command, or the first. Raises InputError."""
-    containers = lab.cluster.pods[Key(ref.namespace, ref.name)].spec.containers
+    pod = lab.cluster.pods[Key(ref.namespace, ref.name)]
     if name is None:
-        return next((one for one in containers if one.command), containers[0])
-    for one in containers:
+        return next((one for one in pod.spec.containers if runs_program(one)), pod.spec.containers[0])
+    for one in pod.all_containers:
         if one.name == name:
             return one
-    raise InputError(f"{ref} has no container {name!r}; it has {', '.join(one.name for one in containers)}")
+    raise InputError(f"{ref} has no container {name!r}; it has {', '.join(one.name for one in pod.all_containers)}")
 
 
 def endpoints(lab: Lab, body: Body) -> list[str]:
@@ -130,7 +106,7 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
         case "kill-pod":
             if ref.kind != "pod":
                 raise InputError(f"{ref} is no pod: kill-pod takes pod/NAME, or a workload's pod as deploy/NAME or rc/NAME@2")
-            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background"))
+            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background", 0))
         case "link-down" | "link-up" as kind:
             links = _links_of(lab, netns_of(lab.cluster, ref), body.get("device"))
             faults = lab.cluster.links_down - links if kind == "link-up" else lab.cluster.links_down | links
@@ -169,9 +145,14 @@ def down(lab: Lab, body: Body) -> dict[str, Any]:
 def exec_(lab: Lab, body: Body, later: Later) -> None:
     """{"target", "command", "namespace", "timeout_s", "stdin"} -> {"returncode", "stdout", "stderr"}"""
     ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
-    if ref.kind == "pod":
-        _container(lab, ref, body.get("container"))
-    lab.agents.work(later, "run", lab.place(ref), list(body["command"]), body.get("stdin", ""), body.get("timeout_s"))
+    place_ = lab.place(ref, _container_name(lab, ref, body))
+    lab.agents.work(later, "run", place_, list(body["command"]), body.get("stdin", ""), body.get("timeout_s"))
+
+
+def wait_gone(lab: Lab, body: Body, later: Later) -> None:
+    """{"namespace", "name", "uid"} -> {} as soon as this pod is gone (one of the same name may be there by then)."""
+    key, uid = Key(body["namespace"], body["name"]), body["uid"]
+    lab.when(lambda cluster: key not in cluster.pods or cluster.pods[key].meta.uid != uid, lambda: later(True, {}))
 
 
 def observe(lab: Lab, body: Body, later: Later) -> None:

@@ -23,8 +23,8 @@ TABLES: dict[str, str] = {
     # Pods
     "Pod": "apiVersion kind metadata:ObjectMeta! spec:PodSpec! status:PodStatus",
     "PodTemplateSpec": "metadata:ObjectMeta spec:PodSpec!",
-    "PodSpec": """containers:[Container]! initContainers:list? ephemeralContainers:list? volumes:list
-        restartPolicy:Always|OnFailure|Never terminationGracePeriodSeconds:int activeDeadlineSeconds:int?
+    "PodSpec": """containers:[Container]! initContainers:[Container] ephemeralContainers:list? volumes:[Volume]
+        restartPolicy:Always|OnFailure|Never terminationGracePeriodSeconds:count activeDeadlineSeconds:int?
         dnsPolicy:ClusterFirst|ClusterFirstWithHostNet|Default|None?ClusterFirst dnsConfig:object? nodeSelector:labels
         serviceAccountName
         serviceAccount automountServiceAccountToken:bool nodeName hostNetwork:bool hostPID:bool hostIPC:bool hostUsers:bool
@@ -33,19 +33,39 @@ TABLES: dict[str, str] = {
         priorityClassName priority:int readinessGates:list? runtimeClassName enableServiceLinks:bool preemptionPolicy
         overhead:object topologySpreadConstraints:list? os:object schedulingGates:list? resourceClaims:list resources:object
         workloadRef:object         schedulingGroup:object""",
-    "Container": """name:label! image! command:[string] args:[string] workingDir ports:[ContainerPort] envFrom:list? env:[EnvVar]
-        resources:object resizePolicy:list restartPolicy restartPolicyRules:list volumeMounts:list volumeDevices:list
-        livenessProbe:object? readinessProbe:Probe startupProbe:object? lifecycle:object? terminationMessagePath
+    "Container": """name:label! image! command:[string] args:[string] workingDir ports:[ContainerPort] envFrom:[EnvFromSource]
+        env:[EnvVar] resources:object resizePolicy:list restartPolicy restartPolicyRules:list volumeMounts:[VolumeMount]
+        volumeDevices:list livenessProbe:Probe readinessProbe:Probe startupProbe:Probe lifecycle:Lifecycle terminationMessagePath
         terminationMessagePolicy imagePullPolicy:Always|IfNotPresent|Never securityContext:object stdin:bool
         stdinOnce:bool tty:bool""",
     "ContainerPort": f"containerPort:port! name:portName protocol:{_PROTOCOL} hostPort:int?0 hostIP?",
-    "EnvVar": "name! value valueFrom:object?",
+    "EnvVar": "name! value valueFrom:EnvVarSource",
+    "EnvVarSource": """fieldRef:ObjectFieldSelector configMapKeyRef:KeySelector secretKeyRef:KeySelector resourceFieldRef:object?
+        fileKeyRef:object?""",
+    "ObjectFieldSelector": "apiVersion fieldPath!",
+    "KeySelector": "name! key! optional:bool",
+    "EnvFromSource": "prefix configMapRef:ObjectSelector secretRef:ObjectSelector",
+    "ObjectSelector": "name! optional:bool",
+    "Lifecycle": "preStop:LifecycleHandler postStart:object? stopSignal?SIGTERM",
+    "LifecycleHandler": "exec:ExecAction httpGet:HTTPGetAction tcpSocket:object? sleep:SleepAction",
+    "SleepAction": "seconds:count!",
+    "VolumeMount": "name! mountPath! subPath readOnly:bool mountPropagation subPathExpr? recursiveReadOnly",
+    "Volume": """* name! emptyDir:any hostPath:HostPath configMap:ObjectVolume secret:ObjectVolume downwardAPI:FieldVolume
+        projected:ProjectedVolume""",
+    "HostPath": "path! type",
+    "ObjectVolume": "name secretName items:[KeyToPath] defaultMode:int optional:bool",
+    "KeyToPath": "key! path! mode:int",
+    "FieldVolume": "items:[FieldToPath] defaultMode:int",
+    "FieldToPath": "path! fieldRef:ObjectFieldSelector resourceFieldRef:object mode:int",
+    "ProjectedVolume": "sources:[ProjectedSource] defaultMode:int",
+    "ProjectedSource": "* configMap:ObjectVolume secret:ObjectVolume downwardAPI:FieldVolume",
     "Probe": """exec:ExecAction httpGet:HTTPGetAction tcpSocket:TCPSocketAction grpc:object? initialDelaySeconds:count
         periodSeconds:positive timeoutSeconds:positive successThreshold:positive failureThreshold:positive
-        terminationGracePeriodSeconds:int""",
+        terminationGracePeriodSeconds:positive""",
     "ExecAction": "command:[string]!",
-    "HTTPGetAction": "path port:portOrName! host? scheme:HTTP|HTTPS?HTTP httpHeaders:list?",
-    "TCPSocketAction": "port:portOrName! host?",
+    "HTTPGetAction": "path port:portOrName! host scheme:HTTP|HTTPS httpHeaders:[HTTPHeader]",
+    "HTTPHeader": "name! value",
+    "TCPSocketAction": "port:portOrName! host",
     "Toleration": "key operator:Exists|Equal|Lt|Gt value effect:NoSchedule|PreferNoSchedule|NoExecute tolerationSeconds:int",
     "PodStatus": """* phase:Pending|Running|Succeeded|Failed|Unknown podIP:ipOrEmpty podIPs:[PodIP] hostIP:ipOrEmpty
         conditions:[Condition]""",

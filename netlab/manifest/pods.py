@@ -1,33 +1,25 @@
 """Pods, pod templates and containers to the model.
 
-Decides which containers have a program of their own: one with `command`. `args` alone go to an entrypoint inside an
-image, which netlab does not have, so the built-in responder answers. The same holds for pods that a container runtime
-has really run (their status says so): what they ran lies in their images. Refuses to know where pods are placed and
-what they answer.
+Refuses to know where pods are placed and what they answer. A container is read in containers.py.
 """
 
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Literal
 
+from netlab.manifest.containers import number, read_container, read_volumes
 from netlab.manifest.meta import EMPTY, Json, items, labels, raw, read_meta
 from netlab.manifest.problems import Place, Report
 from netlab.model import (
     Address,
     Container,
-    ContainerPort,
     Labels,
     Pod,
     PodSpec,
     PodTemplate,
-    Protocol,
-    ReadinessProbe,
 )
 
 CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
-_WAS_RUN = (
-    "pods that a live cluster ran: commands and readiness probes are not run, the responder answers, readiness stays as given"
-)
-_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
 _PHASES: dict[str, Phase] = {
@@ -95,24 +87,35 @@ def read_pod_spec(spec: Json, place: Place, report: Report, was_run: bool = Fals
     at = (place, "containers")
     if spec.get("containers") == []:
         report.problem(at, "must not be empty")
-    containers: list[Container] = []
-    for index, entry in items(spec.get("containers")):
-        container = _container(entry, (at, index), report, was_run)
-        if container.name and any(container.name == other.name for other in containers):
-            report.problem(((at, index), "name"), f"two containers are called {container.name}")
-        containers.append(container)
+    taken: set[str] = set()
+    init = [] if was_run else [*items(spec.get("initContainers"))]
     return PodSpec(
-        containers=tuple(containers),
+        containers=_containers(items(spec.get("containers")), at, report, was_run, taken),
+        init=_containers(init, (place, "initContainers"), report, was_run, taken),
+        volumes=() if was_run else read_volumes(spec.get("volumes"), (place, "volumes"), report),
         node_name=spec.get("nodeName") or "",
         hostname=spec.get("hostname") or "",
         subdomain=spec.get("subdomain") or "",
         host_network=bool(spec.get("hostNetwork")),
         restart_policy=spec.get("restartPolicy") or "Always",
-        termination_grace_s=_number(spec, "terminationGracePeriodSeconds", 30),
+        termination_grace_s=number(spec, "terminationGracePeriodSeconds", 30),
         node_selector=labels(spec.get("nodeSelector")),
         tolerates_control_plane=any(_tolerates(entry) for _, entry in items(spec.get("tolerations"))),
         share_process_namespace=bool(spec.get("shareProcessNamespace")),
     )
+
+
+def _containers(
+    entries: Iterable[tuple[int, Any]], place: Place, report: Report, was_run: bool, taken: set[str]
+) -> tuple[Container, ...]:
+    containers: list[Container] = []
+    for index, entry in entries:
+        container = read_container(entry, (place, index), report, was_run)
+        if container.name and container.name in taken:
+            report.problem(((place, index), "name"), f"two containers are called {container.name}")
+        taken.add(container.name)
+        containers.append(container)
+    return tuple(containers)
 
 
 def _tolerates(toleration: Json) -> bool:
@@ -120,72 +123,6 @@ def _tolerates(toleration: Json) -> bool:
         return False
     key = toleration.get("key") or ""
     return key in CONTROL_PLANE or (not key and toleration.get("operator") == "Exists")
-
-
-def _number(data: Json, key: str, default: float) -> float:
-    value = data.get(key)
-    return float(default if value is None else value)
-
-
-def _container(data: Json, place: Place, report: Report, was_run: bool) -> Container:
-    command = tuple(word for _, word in items(data.get("command")))
-    args = tuple(word for _, word in items(data.get("args")))
-    if was_run and (command or data.get("readinessProbe")):
-        report.note(_WAS_RUN, (place, "command" if command else "readinessProbe"))
-    elif args and not command and not was_run:
-        report.note(
-            "args without command are for an image's entrypoint: not run, the built-in responder answers", (place, "args")
-        )
-    readiness = _readiness(data.get("readinessProbe"), (place, "readinessProbe"), report)
-    if data.get("image") == "":
-        report.problem((place, "image"), "must not be empty")
-    return Container(
-        name=data.get("name") or "",
-        image=data.get("image") or "",
-        command=command + args if command and not was_run else (),
-        ports=_ports(data.get("ports"), (place, "ports"), report),
-        env=tuple((entry["name"], entry.get("value") or "") for _, entry in items(data.get("env")) if _literal(entry)),
-        readiness=None if was_run else readiness,
-    )
-
-
-def _literal(variable: Json) -> bool:
-    return variable.get("name") is not None and variable.get("valueFrom") is None
-
-
-def _ports(entries: Any, place: Place, report: Report) -> tuple[ContainerPort, ...]:
-    ports: list[ContainerPort] = []
-    names: dict[str, int] = {}
-    for index, entry in items(entries):
-        name = entry.get("name") or ""
-        if name and name in names:
-            report.problem(((place, index), "name"), f"two ports of this container are called {name}")
-        names.setdefault(name, index)
-        if entry.get("containerPort"):
-            ports.append(ContainerPort(entry["containerPort"], name, Protocol(entry.get("protocol") or "TCP")))
-    return tuple(ports)
-
-
-def _readiness(data: Json | None, place: Place, report: Report) -> ReadinessProbe | None:
-    if data is None:
-        return None
-    given = [name for name in _HANDLERS if data.get(name) is not None]
-    if len(given) != 1:
-        report.problem(place, f"exactly one of {', '.join(_HANDLERS)} is wanted, not {' and '.join(given) or 'none'}")
-    http, tcp, program = (data.get(name) for name in ("httpGet", "tcpSocket", "exec"))
-    if not (http or tcp or program):
-        return None
-    return ReadinessProbe(
-        http_path=(http.get("path") or "/") if http else None,
-        port=(http or tcp or EMPTY).get("port"),
-        tcp=tcp is not None,
-        command=tuple(word for _, word in items((program or EMPTY).get("command"))),
-        initial_delay_s=_number(data, "initialDelaySeconds", 0),
-        period_s=_number(data, "periodSeconds", 10),
-        timeout_s=_number(data, "timeoutSeconds", 1),
-        success_threshold=data.get("successThreshold") or 1,
-        failure_threshold=data.get("failureThreshold") or 3,
-    )
 
 
 def template_labels(data: Json) -> Labels:

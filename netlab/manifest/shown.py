@@ -35,6 +35,9 @@ def to_json(obj: KubernetesObject, cluster: Cluster, started: float = 0.0, resou
     spec, status = given.get("spec") or EMPTY, given.get("status") or EMPTY
     match obj:
         case Pod():
+            if obj.grace_s is not None and obj.meta.deleted is not None:  # the API's time stamp is that of the end
+                meta["deletionTimestamp"] = timestamp(started + obj.meta.deleted + obj.grace_s)
+                meta["deletionGracePeriodSeconds"] = int(obj.grace_s)
             return {**head, "spec": shown_pod_spec(obj, spec), "status": pod_status(obj, status, cluster, started)}
         case Service():
             return {**head, "spec": service_spec(obj, spec), "status": service_status(obj, status)}

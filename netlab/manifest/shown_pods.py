@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from netlab.manifest.shown_time import timestamp
-from netlab.model import Address, Cluster, Container, Node, Pod, PodSpec
+from netlab.model import Address, Cluster, Container, ContainerStatus, Ended, EnvSource, Node, Pod, PodSpec
 
 _DONE = ("Succeeded", "Failed")
 
@@ -41,7 +41,7 @@ def _container(container: Container) -> dict[str, Any]:
             for port in container.ports
         ]
     if container.env:
-        shown["env"] = [{"name": name, "value": value} for name, value in container.env]
+        shown["env"] = [{"name": name, "value": value} for name, value in container.env if not isinstance(value, EnvSource)]
     return shown
 
 
@@ -69,7 +69,10 @@ def pod_status(pod: Pod, given: Mapping[str, Any], cluster: Cluster, started: fl
             status["hostIP"] = str(node.addresses[0])
             status["hostIPs"] = [{"ip": str(address)} for address in _host_ips(node)]
         status["startTime"] = since
-        status["containerStatuses"] = [_container_status(pod, container, since, given) for container in pod.spec.containers]
+        shown = _statuses(pod, since, given, started)
+        if pod.spec.init:
+            status["initContainerStatuses"] = shown[: len(pod.spec.init)]
+        status["containerStatuses"] = shown[len(pod.spec.init) :]
     if pod.addresses:
         status["podIP"] = str(pod.addresses[0])
         status["podIPs"] = [{"ip": str(address)} for address in pod.addresses]
@@ -84,7 +87,7 @@ def _conditions(pod: Pod, since: str) -> list[dict[str, Any]]:
     ready = pod.ready and not done
     states = {
         "PodReadyToStartContainers": bool(pod.addresses),
-        "Initialized": bool(pod.node),
+        "Initialized": bool(pod.node) and (not pod.spec.init or pod.phase != "Pending"),
         "Ready": ready,
         "ContainersReady": ready,
         "PodScheduled": bool(pod.node),
@@ -99,6 +102,8 @@ def _conditions(pod: Pod, since: str) -> list[dict[str, Any]]:
         }
         if not holds and name in ("Ready", "ContainersReady"):
             condition["reason"] = "PodCompleted" if done else "ContainersNotReady"
+        elif not holds and name == "Initialized" and pod.node:
+            condition["reason"] = "ContainersNotInitialized"
         elif not holds and name == "PodScheduled":
             condition["reason"] = "Unschedulable"
             condition["message"] = pod.message
@@ -106,7 +111,60 @@ def _conditions(pod: Pod, since: str) -> list[dict[str, Any]]:
     return conditions
 
 
-def _container_status(pod: Pod, container: Container, since: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _statuses(pod: Pod, since: str, given: Mapping[str, Any], started: float) -> list[dict[str, Any]]:
+    """initContainerStatuses and containerStatuses, one after the other."""
+    if pod.statuses:
+        both = zip(pod.all_containers, pod.statuses, strict=True)
+        return [_container_status(container, status, started) for container, status in both]
+    return [_given_status(pod, container, since, given) for container in pod.all_containers]
+
+
+def _container_status(container: Container, status: ContainerStatus, started: float) -> dict[str, Any]:
+    runs = status.state == "running"
+    succeeded = status.state == "ended" and status.last is not None and status.last.code == 0
+    shown: dict[str, Any] = {
+        "name": container.name,
+        "image": container.image,
+        "imageID": "",
+        "ready": status.ready or succeeded,
+        "restartCount": status.restarts,
+        "started": runs and status.started,
+        "state": _state(status, started),
+    }
+    if status.last is not None and status.state != "ended":
+        shown["lastState"] = {"terminated": _terminated(status.last, started)}
+    return shown
+
+
+def _state(status: ContainerStatus, started: float) -> dict[str, Any]:
+    match status.state:
+        case "running":
+            return {"running": {"startedAt": timestamp(started + status.started_at)}}
+        case "waiting":
+            return {"waiting": {"reason": status.reason, **({"message": status.message} if status.message else {})}}
+        case "ended" if status.last is not None:
+            return {"terminated": _terminated(status.last, started)}
+        case "ended":
+            return {"terminated": {"exitCode": 137, "reason": "Error"}}
+
+
+def _terminated(ended: Ended, started: float) -> dict[str, Any]:
+    return {
+        "exitCode": ended.code,
+        "reason": ended.reason,
+        "startedAt": timestamp(started + ended.started),
+        "finishedAt": timestamp(started + ended.at),
+    }
+
+
+def _given_status(pod: Pod, container: Container, since: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a pod that netlab did not start: what its phase says."""
+    states: dict[str, dict[str, Any]] = {
+        "Running": {"running": {"startedAt": since}},
+        "Pending": {"waiting": {"reason": "ContainerCreating"}},
+        "Succeeded": {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": since}},
+        "Failed": {"terminated": {"exitCode": 1, "reason": "Error", "startedAt": since}},
+    }
     shown: dict[str, Any] = {
         "name": container.name,
         "image": container.image,
@@ -114,21 +172,9 @@ def _container_status(pod: Pod, container: Container, since: str, given: Mapping
         "ready": pod.ready and pod.phase == "Running",
         "restartCount": pod.restarts,
         "started": pod.phase == "Running",
-        "state": _state(pod, since),
+        "state": states[pod.phase],
     }
     was_run = next((entry for entry in given.get("containerStatuses") or () if entry.get("name") == container.name), None)
     if was_run and was_run.get("containerID"):
         shown["containerID"] = was_run["containerID"]
     return shown
-
-
-def _state(pod: Pod, since: str) -> dict[str, Any]:
-    match pod.phase:
-        case "Running":
-            return {"running": {"startedAt": since}}
-        case "Pending":
-            return {"waiting": {"reason": "ContainerCreating"}}
-        case "Succeeded":
-            return {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": since}}
-        case "Failed":
-            return {"terminated": {"exitCode": 1, "reason": "Error", "startedAt": since}}

@@ -145,7 +145,7 @@ def _facts(document: Mapping[str, Any]) -> str:
 
 # ---------------------------------------------------------------- steps
 
-TONES = {"delivered": "good", "dropped": "bad", "rejected": "bad", "nat": "warn"}
+TONES = {"delivered": "good", "relayed": "good", "dropped": "bad", "rejected": "bad", "nat": "warn"}
 
 
 def _steps(document: Mapping[str, Any], layout: Layout) -> list[dict[str, Any]]:

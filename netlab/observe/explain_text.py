@@ -77,6 +77,9 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
     for netns, rows in document["conntrack"].items():
         for row in rows:
             yield f"  {paint('conntrack', 'bold')}  {netns}: {conntrack(row)}"
+    copies = [one["netns"] for one in document.get("flooded", ()) if one["event"] == "received"]
+    if copies:
+        yield f"  {paint('flooded', 'bold')}  copies went to {', '.join(dict.fromkeys(copies))}, which ignored them"
     for line in document["notes"]:
         yield f"  {paint('note', 'yellow')}     {line}"
     agreed = (
@@ -120,7 +123,7 @@ def _mark(stay: Sequence[Event], last: bool) -> tuple[str, str]:
     end = stay[-1]["event"]
     if end in ("dropped", "rejected"):
         return "✗", "red"
-    if end == "delivered":
+    if end in ("delivered", "relayed"):
         return "◆", "green"
     return ("○", "dim") if stay[0]["netns"].startswith("lan/") else ("●", "blue")
 
@@ -168,7 +171,7 @@ def _line(event: Event, paint: Paint, everything: bool) -> Iterator[str]:
             yield paint(event["text"], "yellow")
         case "route":
             yield event["text"]
-        case "delivered":
+        case "delivered" | "relayed":
             yield paint(event["text"], "green")
         case "dropped" | "rejected":
             yield paint(event["text"], "red", "bold")
@@ -229,7 +232,7 @@ def _note(event: Event) -> str:
     match event["event"]:
         case "rule":
             return _plain(f"{event['chain']}: {event['did']}") if event.get("decisive") else ""
-        case "nat" | "dropped" | "rejected" | "delivered" | "route":
+        case "nat" | "dropped" | "rejected" | "delivered" | "relayed" | "route":
             return _plain(event["text"])
         case _:
             return ""

@@ -4,6 +4,9 @@ Decides nothing but the encoding (IETF draft-ietf-opsawg-pcapng; pcap with nanos
 """
 
 import struct
+from collections.abc import Mapping
+
+from netlab.model import Address
 
 ETHERNET, LINUX_SLL2 = 1, 276
 OUTGOING = 4
@@ -15,6 +18,17 @@ def section(application: str, comment: str = "") -> bytes:
     """The block that starts a pcapng file."""
     options = (_option(_COMMENT, comment.encode()) if comment else b"") + _option(4, application.encode())
     return _block(0x0A0D0D0A, struct.pack("=IHHq", 0x1A2B3C4D, 1, 0, -1) + options + _option(_END))
+
+
+def names(known: Mapping[Address, str]) -> bytes:
+    """A name resolution block: Wireshark shows these names for the addresses. b"" where none is known."""
+    records = b"".join(_record(address, name) for address, name in known.items() if name)
+    return _block(4, records + struct.pack("=HH", 0, 0)) if records else b""
+
+
+def _record(address: Address, name: str) -> bytes:
+    body = address.packed + name.encode() + b"\0"
+    return struct.pack("=HH", 1 if address.version == 4 else 2, len(body)) + _padded(body)
 
 
 def interface(name: str, description: str = "", snap_bytes: int = 0) -> bytes:

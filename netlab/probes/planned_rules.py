@@ -43,7 +43,7 @@ from netlab.ruleset import (
     XorMark,
 )
 
-EFFECTS = (Drop, Reject, OrMark, Dnat, DnatRandom, Masquerade)
+EFFECTS = (Drop, Reject, OrMark, Dnat, DnatRandom, DnatLookup, Redirect, Masquerade)
 """Statements that both the offline trace and the kernel's tell of."""
 
 
@@ -147,6 +147,8 @@ class PlannedRules:
                     return len(targets)
                 case GotoRandom(chains):
                     return len(chains)
+                case DnatLookup(_, _, modulus):
+                    return modulus
                 case Goto(name) if name.startswith("endpoint-"):
                     return sum(isinstance(rule.matches[0], InSet) for rule in chain.rules if rule.matches)
                 case Jump(name) if name.startswith("KUBE-SEP-"):
@@ -199,8 +201,8 @@ def said(statement: Statement) -> str:
             return f"destination becomes {address}:{port}"
         case Redirect(port):
             return f"goes to port {port} of this machine: the proxy process"
-        case DnatLookup():
-            return "destination becomes one of the service's endpoints, at random"
+        case DnatLookup(_, _, modulus):
+            return "destination becomes the only endpoint" if modulus == 1 else f"destination becomes one of {modulus}, at random"
         case DnatRandom(targets):
             return f"destination becomes one of {len(targets)}, at random" if len(targets) > 1 else _only(targets[0])
         case GotoRandom(chains):

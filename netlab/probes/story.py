@@ -10,7 +10,7 @@ prerouting (or output) and what follows; translation shows in the packet before 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from netlab.ops import Veth
@@ -48,6 +48,8 @@ class Story:
     choice: dict[str, Any] | None
     where: str
     """In a sentence where it ended, and by what."""
+    flooded: list[Event] = field(default_factory=list)
+    """Copies that a switch sent to machines which ignored them; not part of the way."""
 
 
 def tell(seen: Witnessed, plan: Plan, sender: str, source_is_own: bool = True) -> Story:
@@ -68,7 +70,8 @@ def tell(seen: Witnessed, plan: Plan, sender: str, source_is_own: bool = True) -
     if seen.refused and culprit is None:
         hops[-1]["text"] = f"{sender} did not send it: {seen.refused}"
     where = "" if outcome == "delivered" else _where(hops, reply, outcome)
-    return Story(hops, reply, stays, outcome, culprit, known, teller.nat(stays), teller.choice(stays), where)
+    summaries = teller.nat(stays), teller.choice(stays)
+    return Story(hops, reply, stays, outcome, culprit, known, *summaries, where, [teller.sighting(one) for one in teller.flooded])
 
 
 def _outcome(seen: Witnessed, sender: str, source_is_own: bool) -> str:
@@ -111,6 +114,7 @@ def _place(event: Event) -> str:
 class _Teller:
     def __init__(self, seen: Witnessed, planned: PlannedRules, plan: Plan, sender: str) -> None:
         self._seen, self._planned, self._sender = seen, planned, sender
+        self.flooded: list[Sighting] = []
         self._peers: dict[tuple[str, str], tuple[str, str]] = {}
         for op in plan.ops.values():
             if isinstance(op, Veth):
@@ -167,6 +171,7 @@ class _Teller:
                 sent = self._peers.get((one.netns, one.device))
                 behind = [at for at in range(number) if mine[at].leaving and (mine[at].netns, mine[at].device) == sent]
                 ignored |= set(behind[-1:])
+        self.flooded += [mine[number] for number in sorted(ignored)]
         return [one for number, one in enumerate(mine) if number not in ignored]
 
     def _goes_on(self, stay: Stay, one: Sighting) -> bool:
@@ -199,7 +204,7 @@ class _Teller:
 
     def events(self, stay: Stay, back: bool) -> list[Event]:
         """The stay's events in order."""
-        out: list[Event] = [self._sighting(one) for one in stay.arrivals if one.device != "lo"]
+        out: list[Event] = [self.sighting(one) for one in stay.arrivals if one.device != "lo"]
         looped = [one for one in stay.arrivals if one.device == "lo"]
         stamp = stamp_of(stay)
         before = [rule for rule in stay.rules if rule.hook in BEFORE_ROUTING]
@@ -213,12 +218,12 @@ class _Teller:
         out += self._rules([rule for rule in stay.rules if rule.hook not in BEFORE_ROUTING], stamp)
         if entered is not None and left is not None and (entered.src, entered.sport) != (left.src, left.sport):
             out.append(self._nat(stay, stamp, replace_destination(entered, left), left, "source", back))
-        out += [self._sighting(one) for one in [*(d for d in stay.departures), *looped]]
+        out += [self.sighting(one) for one in [*(d for d in stay.departures), *looped]]
         if stay.accepted is not None:
             out.append(self._accepted(stay, out[-1]["at"] if out else stamp, back))
         return out
 
-    def _sighting(self, one: Sighting) -> Event:
+    def sighting(self, one: Sighting) -> Event:
         word = "leaves" if one.leaving else "enters"
         return event_of(
             one.at, one.netns, one.device, "out" if one.leaving else "in", one.packet, "sent" if one.leaving else "received",

@@ -1,0 +1,77 @@
+"""What the programs of pods printed: the verb `logs`, all at once or waiting for more."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from netlab.errors import ApiError, InputError
+from netlab.images import runs_program
+from netlab.lab.holder import Lab
+from netlab.lab.verbs import container_of
+from netlab.model import Container, Key, Ref
+from netlab.targets import netns_of, resolve_sender
+
+Later = Callable[[bool, Any], None]
+LOOK_S = 0.05
+"""How often a file is looked at for which somebody waits."""
+
+
+def logs(lab: Lab, body: Mapping[str, Any], later: Later) -> None:
+    """{"pod", "namespace", "container", "previous", "offset", "wait_s"} -> {"text", "offset", "ended", "note"}
+
+    With `wait_s` the answer waits until there is something behind `offset`, the container has ended, or so many seconds are over.
+    """
+    ref = resolve_sender(lab.cluster, body["pod"], body.get("namespace", "default"))
+    if ref.kind != "pod":
+        later(True, _daemon_log(lab, netns_of(lab.cluster, ref), body.get("container")))
+        return
+    container = container_of(lab, ref, body.get("container"))
+    if not runs_program(container):
+        later(True, {"text": "", "offset": 0, "ended": True,
+                     "note": f"{ref} is answered for by the built-in responder, which prints nothing"})  # fmt: skip
+        return
+    path = lab.processes.log_path(ref, container.name, bool(body.get("previous")))
+    if body.get("previous") and not path.exists():
+        raise ApiError(400, "BadRequest", f'previous terminated container "{container.name}" in pod "{ref.name}" not found')
+    waited = _Waiting(lab, ref, container, path, int(body.get("offset", 0)), later)
+    waited.look(lab.loop.now() + float(body.get("wait_s", 0)))
+
+
+def _daemon_log(lab: Lab, netns: str, name: str | None) -> dict[str, Any]:
+    """What a daemon of a machine printed; without a name its first one."""
+    names = lab.daemons.names(netns)
+    if not names or (name is not None and name not in names):
+        there = f"it has {', '.join(names)}" if names else "only pods and machines with daemons have logs"
+        raise InputError(f"{netns}: no daemon {name or 'runs there'}; {there}")
+    path = lab.daemons.log_path(netns, name or names[0])
+    text = path.read_text(errors="replace") if path.exists() else ""
+    return {"text": text, "offset": 0, "ended": True, "note": ""}
+
+
+class _Waiting:
+    """One reader of one file."""
+
+    def __init__(self, lab: Lab, ref: Ref, container: Container, path: Path, offset: int, later: Later) -> None:
+        self._lab, self._ref, self._container, self._path, self._offset, self._later = lab, ref, container, path, offset, later
+
+    def look(self, deadline: float) -> None:
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size < self._offset:  # the container was started again, and began a new file
+            self._offset = 0
+        ended = self._ended()
+        if size <= self._offset and not ended and self._lab.loop.now() < deadline:
+            self._lab.loop.after(LOOK_S, lambda: self.look(deadline))
+            return
+        data = b""
+        if size > self._offset:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        text = data.decode(errors="replace")
+        self._later(True, {"text": text, "offset": self._offset + len(data), "ended": ended, "note": ""})
+
+    def _ended(self) -> bool:
+        pod = self._lab.cluster.pods.get(Key(self._ref.namespace, self._ref.name))
+        if pod is None:
+            return True
+        return any(one.name == self._container.name and one.state == "ended" for one in pod.statuses)

@@ -1,0 +1,98 @@
+"""Explanations where rules are flat maps, where a proxy process takes the packet, and of packets that no rule ends."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import netlab
+from netlab.client import Lab
+from netlab.errors import MachineError
+
+MANIFESTS = ["manifests/kubia.yaml", "manifests/no-endpoints.yaml"]
+
+
+@contextlib.contextmanager
+def running(topology: str = "topologies/two-node.yaml", proxy: str | None = "nftables") -> Iterator[Lab]:
+    try:
+        with netlab.up(topology, MANIFESTS, proxy=proxy) as lab:
+            yield lab
+    except MachineError as error:
+        pytest.skip(f"this machine cannot run a lab: {error}")
+
+
+def agreed(found: dict[str, Any], outcome: str) -> None:
+    assert (found["verdict"], found["outcome"], found["disagreements"]) == ("pass", outcome, []), found["why"]
+
+
+def decisive(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in found["hops"] if one["event"] == "rule" and one["decisive"]]
+
+
+@pytest.mark.parametrize(("sender", "to"), [("pod/client", "svc/kubia"), ("host/client", "192.168.0.170:30123")])
+def test_a_rule_of_flat_maps_is_there_for_the_service_that_was_asked(sender: str, to: str) -> None:
+    with running("topologies/flat-maps.yaml", None) as lab:
+        found = lab.explain(sender, to)
+        agreed(found, "delivered")
+        assert found["choice"]["backends"] == 3 and found["choice"]["odds"] == "1/3"
+        assert found["choice"]["owner"] == "svc/default/kubia"
+        (rule,) = [one for one in decisive(found) if one["did"] == "destination becomes one of 3, at random"]
+        assert rule["owner"] == "svc/default/kubia" and "numgen random mod 3" in rule["rule"]
+        plain = lab.explain("pod/client", f"pod/{found['choice']['chosen'].rpartition('/')[2]}:8080")
+        agreed(plain, "delivered")
+        assert plain["choice"] is None and not decisive(plain)
+
+
+def test_in_userspace_the_story_goes_on_through_the_proxy_process() -> None:
+    with running(proxy="userspace") as lab:
+        first, second = lab.explain("pod/client", "svc/kubia"), lab.explain("pod/client", "svc/kubia")
+        for found in (first, second):
+            agreed(found, "delivered")
+            assert found["hops"][-1]["event"] == "relayed" and found["hops"][-1]["owner"] == "svc/default/kubia"
+            assert found["arrived_at"].startswith("pod/default/kubia-") and found["arrived_at"] in found["hops"][-1]["text"]
+            assert (found["choice"]["how"], found["choice"]["odds"]) == ("in turn", "1/3")
+        assert first["arrived_at"] != second["arrived_at"], "endpoints take turns"
+        nobody = lab.explain("host/client", "192.168.0.170:30009")
+        agreed(nobody, "rejected")
+        assert "has no endpoints" in nobody["remedies"][0] and nobody["arrived_at"] is None
+        agreed(lab.explain("node/node-170", "svc/kubia"), "delivered")
+        agreed(lab.explain("pod/client", "10.96.0.10:53", protocol="udp"), "delivered")
+        plain = lab.explain("pod/client", f"{lab.get('pods', first['arrived_at'].rpartition('/')[2])[0]['status']['podIP']}:8080")
+        assert plain["hops"][-1]["event"] == "delivered" and "relayed" not in plain
+
+
+def test_packets_that_no_rule_ends_say_where_and_why() -> None:
+    with running() as lab:
+        found = lab.explain("pod/client", "192.168.0.250:80")
+        agreed(found, "dropped")
+        assert "found nobody who has 192.168.0.250" in found["why"][0]
+        neighbour = [line for line in found["hops"][-1]["evidence"] if "neighbour table" in line]
+        assert neighbour and any(word in neighbour[0] for word in ("INCOMPLETE", "FAILED"))
+
+        lab.exec("node/node-170", ["ip", "route", "replace", "blackhole", "10.244.1.0/24"], check=True)
+        target = next(pod for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-171")
+        found = lab.explain("pod/client", f"pod/{target['metadata']['name']}:8080")
+        assert (found["verdict"], found["outcome"]) == ("fail", "dropped")
+        assert "blackhole 10.244.1.0/24" in found["why"][0] and "netlab verify --repair" in found["remedies"][-1]
+        lab.verify(repair=True)
+        agreed(lab.explain("pod/client", f"pod/{target['metadata']['name']}:8080"), "delivered")
+
+        lab.exec("pod/client", ["ip", "route", "del", "default"], check=True)
+        found = lab.explain("pod/client", "svc/kubia")
+        assert (found["verdict"], found["outcome"]) == ("fail", "rejected")
+        assert "Network is unreachable" in found["why"][0] and "netlab verify --repair" in found["remedies"][-1]
+        lab.verify(repair=True)
+
+        lab.fault("link-down", "node/node-171")
+        found = lab.explain("pod/client", f"pod/{target['metadata']['name']}:8080")
+        assert found["outcome"] == "dropped" and "netlab fault link-up" in found["remedies"][0]
+
+
+def test_copies_that_a_switch_floods_are_told_apart_from_the_way() -> None:
+    with running() as lab:
+        found = lab.explain("pod/client", "203.0.113.9:80")  # to the router, of whom the switch has never heard
+        assert found["outcome"] == "dropped" and found["hops"][-1]["netns"] == "router/router"
+        ignored = {one["netns"] for one in found["flooded"] if one["event"] == "received"}
+        assert ignored == {"node/node-171", "host/client"}
+        assert not ignored & {one["netns"] for one in found["hops"]}
