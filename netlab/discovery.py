@@ -9,7 +9,7 @@ Names themselves are DNS' business: netlab/dns.py. Where a lab has no DNS, the h
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from netlab import dns
+from netlab import dns, ingresses
 from netlab.memory import kept_for_each, last_kept
 from netlab.model import Address, Cluster, Key, Pod, Service
 from netlab.ops import File
@@ -28,13 +28,22 @@ _NSSWITCH = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetwo
 
 
 def plan(cluster: Cluster) -> tuple[File, ...]:
-    """The files of every pod that is placed: `pod/NS/NAME/hosts` and so on."""
+    """The files of every pod that is placed: `pod/NS/NAME/hosts` and so on; for outside hosts the names of Ingresses."""
     servers = name_servers(cluster)
     spaces = {key.namespace for key in cluster.pods}
     services = {namespace: "" if servers else _service_lines(cluster, namespace) for namespace in spaces}
     resolvers = {namespace: _resolv_conf(servers, namespace) for namespace in spaces}
     placed = (pod for pod in cluster.pods.values() if pod.node in cluster.nodes and pod.addresses)
-    return tuple(chain.from_iterable(_files(placed, (services, resolvers))))
+    return tuple(chain(_ingress_hosts(cluster), *_files(placed, (services, resolvers))))
+
+
+def _ingress_hosts(cluster: Cluster) -> Iterator[File]:
+    hosts = "".join(f"{address}\t{name}\n" for name, address in ingresses.served_hosts(cluster).items())
+    if hosts:
+        text = _HOSTS.replace(
+            "Kubernetes-managed hosts file.", "The hosts of the lab's Ingresses, as a user would write them here."
+        )
+        yield from (File(f"host/{host.name}/hosts", text + hosts) for host in cluster.topology.hosts)
 
 
 @kept_for_each

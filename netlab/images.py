@@ -3,10 +3,18 @@
 Refuses to know what a stand-in answers, and in which pod it runs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from netlab.model import Container
 
+ProxyName = Literal["haproxy", "nginx", "traefik"]
+_INGRESS: Mapping[str, ProxyName] = {
+    "haproxy-ingress": "haproxy",
+    "nginx-ingress-controller": "nginx",
+    "nginx-ingress": "nginx",
+    "traefik": "traefik",
+}
 _DNS = ("k8s-dns-kube-dns", "k8s-dns-dnsmasq", "kube-dns", "kubedns")
 
 
@@ -20,9 +28,20 @@ def is_dns(base: str) -> bool:
     return "coredns" in base.split("-") or base.startswith(_DNS)
 
 
+def ingress_controller(image: str) -> ProxyName | None:
+    """Which Ingress controller the image is, if any: by its base name, whatever registry and tag stand around it."""
+    path = image.partition("@")[0]
+    base = path.rpartition("/")[2].partition(":")[0]
+    if base == "controller" and "ingress-nginx/" in path:
+        return "nginx"
+    if base == "kubernetes-ingress":
+        return "haproxy" if "haproxy" in path else "nginx"
+    return _INGRESS.get(base)
+
+
 def runs_program(container: Container) -> bool:
     """Whether the container's command is run; otherwise a stand-in answers."""
-    return bool(container.command) and not is_dns(persona(container.image))
+    return bool(container.command) and not is_dns(persona(container.image)) and not ingress_controller(container.image)
 
 
 def probed_ports(container: Container) -> Iterator[int]:

@@ -118,6 +118,14 @@ class LoadBalancerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class IngressConfig:
+    """cluster.ingress. `upstream`: a request goes straight to a pod (endpoints), or to the Service's cluster IP."""
+
+    proxy: Literal["haproxy", "nginx", "traefik"] = "haproxy"
+    upstream: Literal["endpoints", "service"] = "endpoints"
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterConfig:
     """cluster: of a topology. CIDRs hold one network per family, the first is the primary family."""
 
@@ -133,6 +141,8 @@ class ClusterConfig:
     """crashLoopBackOff: how long the second restart of a container waits, and the most that any of them does."""
     dns: bool = False
     """Whether the cluster has its own DNS (Service kube-dns and the pods behind it): a topology file says yes unless told."""
+    ingress: "IngressConfig | None" = None
+    """The Ingress controller that runs on every node, None for none but what manifests bring."""
     cidrs_given: bool = False
     """True when the topology file said the CIDRs itself, so that a dump must not override them."""
 

@@ -7,6 +7,7 @@ named by what lives in them: `node/node-170`, `pod/default/client`, `host/client
 from dataclasses import dataclass
 from typing import Literal
 
+from netlab.ingresses import Table
 from netlab.model import Address, Network, Protocol, Ref
 from netlab.ruleset import Ruleset as RulesetValue
 
@@ -321,6 +322,21 @@ class Relay:
         return ("relay", self.netns)
 
 
+@dataclass(frozen=True, slots=True)
+class IngressProxy:
+    """A controller pod's proxy: a real program in its namespace that carries out the table."""
+
+    netns: str
+    pod: str
+    proxy: Literal["haproxy", "nginx", "traefik"]
+    table: Table
+    ipv6: bool = False
+
+    @property
+    def identity(self) -> Identity:
+        return ("ingress", self.pod)
+
+
 Op = (
     Netns
     | Bridge
@@ -339,11 +355,11 @@ Op = (
     | File
     | Relay
     | Daemon
+    | IngressProxy
 )
 
 ORDER: tuple[type, ...] = (
     Netns, File, Sysctl, Bridge, Veth, Vxlan, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay, Ruleset,
-    Announcement,
-    Listener, Process,
+    Announcement, Listener, Process, IngressProxy,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

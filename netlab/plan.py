@@ -6,13 +6,13 @@ addresses, routes and neighbours with it). Refuses to know: how an op is carried
 Pure and deterministic: no clock, no randomness, no environment.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import unified_diff
 from itertools import chain
 from typing import assert_never
 
-from netlab import discovery, fabric, programs, proxy, routing, variables, volumes
+from netlab import discovery, fabric, ingress, programs, proxy, routing, variables, volumes
 from netlab.model import NOTHING, Cluster, Container, Pod
 from netlab.ops import (
     ORDER,
@@ -23,6 +23,7 @@ from netlab.ops import (
     File,
     Forwarding,
     Identity,
+    IngressProxy,
     Learned,
     Listener,
     Neighbour,
@@ -90,6 +91,7 @@ def build(cluster: Cluster) -> Plan:
             volumes.plan(cluster),
             rules,
             programs.plan(cluster, environment),
+            ingress.plan(cluster),
         ),
     )
 
@@ -200,7 +202,7 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
                 vanishes = op.netns in dead
             case Sysctl() | Learned():
                 vanishes = True
-            case Netns() | Listener() | Process() | File() | Relay() | Daemon() | Announcement():
+            case Netns() | Listener() | Process() | File() | Relay() | Daemon() | IngressProxy() | Announcement():
                 # A listening socket and a process keep their namespace alive: they are ended one by one.
                 vanishes = False
             case _:
@@ -258,6 +260,8 @@ def _lines(op: Op) -> list[str]:
             return [f"{op.value.dialect} rules:", *(f"  {line}" if line else "" for line in _rules(op).splitlines())]
         case Relay():
             return [line(op), *(f"  {_relayed(port)}" for port in op.ports)]
+        case IngressProxy():
+            return [line(op), *(f"  {one}" for one in _routes(op))]
         case File():
             return [f"{op.path.rpartition('/')[2]}:", *(f"  {line}" for line in op.text.splitlines())]
         case Daemon():
@@ -316,6 +320,8 @@ def line(op: Op) -> str:
             return f"file {path}"
         case Relay():
             return f"proxy process for {len(op.ports)} Service ports, UDP clients forgotten after {op.udp_idle_s:g} s"
+        case IngressProxy():
+            return f"{op.proxy} for {len(op.table.routes)} HTTP routes of {op.pod}"
         case _:
             assert_never(op)
 
@@ -327,6 +333,18 @@ def _health(op: Listener, where: str) -> str:
     if health.service is None:
         return f"health check {op.port}/tcp{where} of the proxy: {'well' if health.eligible else 'the node is going'}"
     return f"health check {op.port}/tcp{where} of {op.pod}: {health.local_endpoints} local endpoints"
+
+
+def _routes(op: IngressProxy) -> Iterator[str]:
+    """The routes of an Ingress controller, and where they lead."""
+    found = {
+        one.name: ", ".join(f"{address}:{port}" for address, port in one.endpoints) or "nobody (503)"
+        for one in op.table.upstreams
+    }
+    for route in op.table.routes:
+        yield f"{'exact' if route.exact else 'prefix'} {route.host or '*'}{route.path or '/'} to {found[route.upstream]}"
+    yield f"anything else {'to ' + found[op.table.default] if op.table.default else '404'}"
+    yield from (f"certificate {one.name} for {', '.join(one.hosts)}" for one in op.table.certificates)
 
 
 def _relayed(port: RelayPort) -> str:

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 from itertools import chain
 
 from netlab import dns
-from netlab.images import is_dns, persona, probed_ports, runs_program
+from netlab.images import ingress_controller, is_dns, persona, probed_ports, runs_program
 from netlab.memory import kept_for_each
 from netlab.model import Cluster, Container, ContainerPort, ContainerStatus, Pod, Protocol
 from netlab.ops import Listener, Op, Process
@@ -42,6 +42,8 @@ def _pod(pod: Pod, environment: Environment) -> Iterator[Op]:
     everywhere = (IPv4Address(0), IPv6Address(0)) if any(address.version == 6 for address in pod.addresses) else ()
     taken: set[tuple[Protocol, int]] = set()
     for container, status in pod.running():
+        if ingress_controller(container.image):
+            continue  # a real proxy stands in for it: netlab.ingress
         if is_dns(persona(container.image)):
             yield from _dns(netns, pod, container, everywhere)
             continue

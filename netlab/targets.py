@@ -16,6 +16,7 @@ from typing import NoReturn, TypeVar
 
 from netlab import overlay
 from netlab.errors import InputError
+from netlab.ingresses import served_hosts
 from netlab.model import Address, Cluster, Key, Pod, Protocol, Ref, Service, ServicePort
 
 Found = TypeVar("Found")
@@ -256,6 +257,11 @@ def resolve_destination(
         case UrlTarget(inner, path, host):
             if isinstance(inner, AddressTarget):
                 found = _destination(inner.address, inner.port, Protocol.TCP, text)
+            elif (served := served_hosts(cluster).get(inner.name.lower())) is not None and (
+                space,
+                inner.name,
+            ) not in cluster.services:
+                found = _destination(served, _port_number(inner.port, text), Protocol.TCP, text)
             else:
                 found = _service_destination(cluster, _by_name(cluster, inner.name, space, text), inner.port, Protocol.TCP, text)
             return Destination(found.address, found.port, found.protocol, found.label, host, path)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from ipaddress import ip_address
 from itertools import permutations
 from typing import Any
 
@@ -192,6 +193,16 @@ def test_packets_are_those_that_scapy_builds(protocol: Protocol) -> None:
     flow = replace(made.flow(cluster, "10.96.0.10", 0 if protocol is Protocol.ICMP else 53, 23456), protocol=protocol)
     wanted = packets.scapy_packet(0x4E4C, protocol, flow.source, flow.destination, flow.port, 7, 23456)  # type: ignore[arg-type]  # IPv4
     assert plain.packet(0x4E4C, flow, 7) == bytes(wanted)
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP, Protocol.ICMP])
+def test_packets_of_ipv6_are_those_of_the_templates(protocol: Protocol) -> None:
+    cluster, _ = made.made()
+    source, target = ip_address("fd00:10::2"), ip_address("fd00:20::3")
+    given = replace(made.flow(cluster, "10.96.0.10", 0 if protocol is Protocol.ICMP else 53, 23456), protocol=protocol)
+    flow = replace(given, source=source, destination=target)
+    wanted = packets.packet(0x4E4C, protocol, source, target, flow.port, 7, 23456)
+    assert plain.packet(0x4E4C, flow, 7) == wanted
 
 
 @pytest.mark.parametrize(

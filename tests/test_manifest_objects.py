@@ -143,7 +143,7 @@ MISTAKES = [
     ),
     (
         "a misspelled group",
-        "apiVersion: networking.k8.io/v1\nkind: Ingress\nmetadata: {name: a}\n",
+        "apiVersion: networking.k8.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\n",
         ["did you mean networking.k8s.io/v1?"],
     ),
     ("a topology among the manifests", "apiVersion: netlab/v1\nkind: Topology\n", ["first argument of `netlab up`"]),
@@ -474,7 +474,6 @@ WARNINGS = [
     ),
     ("custom", "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {x: 1}\n", "Service: accepted"),
     ("policy", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\n", "not enforced yet"),
-    ("ingress", "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: a}\n", "not served yet"),
     ("stateful set", "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: a}\n", "not run yet"),
     ("cron job", "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\n", "not run yet"),
 ]

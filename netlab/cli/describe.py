@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from netlab.cli.tables import NONE, Json, few, host, meta, name_of, pairs, roles, selector, since, spec, status
+from netlab.cli.tables import NONE, Json, balanced_at, few, host, meta, name_of, pairs, roles, selector, since, spec, status
 
 Lines = Iterator[str]
 
@@ -23,6 +23,8 @@ class Related:
     slices: Sequence[Json] = ()
     pods: Sequence[Json] = ()
     replicasets: Sequence[Json] = ()
+    services: Sequence[Json] = ()
+    problems: Sequence[str] = ()
 
 
 def text(item: Json, related: Related) -> str:
@@ -484,6 +486,73 @@ def namespace(item: Json, related: Related) -> Lines:
     yield "No LimitRange resource."
 
 
+def ingress(item: Json, related: Related) -> Lines:
+    what = spec(item)
+    yield f"Name:\t{name_of(item)}"
+    yield from labelled("Labels:", meta(item).get("labels"))
+    yield f"Namespace:\t{meta(item).get('namespace', '')}"
+    yield f"Address:\t{balanced_at(item, wide=True)}"
+    yield f"Ingress Class:\t{what.get('ingressClassName') or NONE}"
+    default = what.get("defaultBackend")
+    shown = f"{backend_word(default)} ({backend_ends(default, related)})" if default else "<default>"
+    yield f"Default backend:\t{shown}"
+    if what.get("tls"):
+        yield "TLS:"
+    for tls in what.get("tls") or ():
+        hosts = ",".join(tls.get("hosts") or ()) or NONE
+        yield f"  {tls.get('secretName') or 'SNI routes'} terminates {hosts}"
+    yield "Rules:"
+    yield "  Host\tPath\tBackends"
+    yield "  ----\t----\t--------"
+    for rule in what.get("rules") or ():
+        yield f"  {rule.get('host') or '*'}\t"
+        for path in (rule.get("http") or {}).get("paths") or ():
+            backend = path.get("backend") or {}
+            yield f"  \t{path.get('path') or '/'}\t{backend_word(backend)} ({backend_ends(backend, related)})"
+    if not what.get("rules"):
+        yield f"  *\t*\t{shown}"
+    notes = {key: value for key, value in (meta(item).get("annotations") or {}).items() if key != LAST_APPLIED}
+    yield from labelled("Annotations:", notes, ": ")
+    if related.problems:
+        yield "Events:"
+        yield "  Type\tReason\tFrom\tMessage"
+        yield "  ----\t------\t----\t-------"
+        yield from (f"  Warning\tRoute\tingress-controller\t{one.partition(': ')[2]}" for one in related.problems)
+    else:
+        yield f"Events:\t{NONE}"
+
+
+def backend_word(backend: Json) -> str:
+    """`web:80`, as kubectl names a backend."""
+    if resource := backend.get("resource"):
+        return f"APIGroup: {resource.get('apiGroup', '')}, Kind: {resource.get('kind')}, Name: {resource.get('name')}"
+    port = (backend.get("service") or {}).get("port") or {}
+    return f"{(backend.get('service') or {}).get('name')}:{port.get('name') or port.get('number')}"
+
+
+def backend_ends(backend: Json, related: Related) -> str:
+    """The ready endpoints of a backend's Service, three at most."""
+    given = backend.get("service") or {}
+    name, wanted = given.get("name"), given.get("port") or {}
+    service = next((one for one in related.services if name_of(one) == name), None)
+    if service is None:
+        return f'<error: services "{name}" not found>' if name else NONE
+    port = next((p for p in spec(service).get("ports") or () if wanted in ({"number": p["port"]}, {"name": p.get("name")})), None)
+    if port is None:
+        return NONE
+    found = [
+        f"[{address}]:{one.get('port')}" if ":" in address else f"{address}:{one.get('port')}"
+        for part in related.slices
+        if (meta(part).get("labels") or {}).get("kubernetes.io/service-name") == name
+        for one in part.get("ports") or ()
+        if (one.get("name") or "") == (port.get("name") or "")
+        for end in part.get("endpoints") or ()
+        if (end.get("conditions") or {}).get("ready") is not False
+        for address in end.get("addresses") or ()
+    ]
+    return few(found) if found else ""
+
+
 def other(item: Json, related: Related) -> Lines:
     """A kind without a description of its own: its head, then its fields as YAML."""
     import yaml
@@ -505,4 +574,5 @@ KINDS: dict[str, Callable[[Json, Related], Lines]] = {
     "Endpoints": endpoints,
     "EndpointSlice": endpointslice,
     "Namespace": namespace,
+    "Ingress": ingress,
 }

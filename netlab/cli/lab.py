@@ -66,6 +66,7 @@ def up(
         f"{output.number_of(lab.started['nodes'], 'node')}, {output.number_of(lab.started['pods'], 'pod')}, "
         f"proxy {lab.started['proxy']}; `netlab down` takes it down"
     )
+    output.warn(lab.started.get("problems") or [])
     if lab.started["ready"] < lab.started["pods"]:
         tell_waiting(lab.get("pods", namespace=None))
 

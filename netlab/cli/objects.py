@@ -33,6 +33,7 @@ def apply(files: FilesOption = None, lab: LabOption = None) -> None:
     for done in output.attach(lab).apply(documents):
         kind, name = done["kind"], done["name"]
         print(f"{identity(kind, versions.get((kind, name), ''))}/{name} {done['action']}")
+        output.warn([line for line in done.get("warning", "").splitlines() if line])
 
 
 def delete(
@@ -198,6 +199,10 @@ def related(running: "Lab", item: Json) -> Any:
             return Related(now, pods=owned(running.get("pods", None, where), item))
         case "Deployment":
             return Related(now, replicasets=owned(running.get("replicasets", None, where), item))
+        case "Ingress":
+            problems = running.verb("problems", ingress=name, namespace=where)
+            services, slices = running.get("services", None, where), running.get("endpointslices", None, where)
+            return Related(now, slices=slices, services=services, problems=problems)
         case _:
             return Related(now)
 

@@ -221,10 +221,7 @@ def external(item: Json, kind: str, wide: bool) -> str:
         return str(spec(item).get("externalName") or NONE)
     if kind != "LoadBalancer":
         return ",".join(given) or NONE
-    balanced = [one.get("ip") or one.get("hostname", "") for one in (status(item).get("loadBalancer") or {}).get("ingress") or ()]
-    shown = ",".join(sorted(set(balanced)))
-    if len(shown) > 16 and not wide:
-        shown = shown[:13] + "..."
+    shown = balanced_at(item, wide)
     return ",".join([*([shown] if shown else []), *given]) or "<pending>"
 
 
@@ -331,6 +328,30 @@ def data_cells(item: Json, now: datetime, wide: bool) -> Cells:
     return [name_of(item), str(len(item.get("data") or {}) + len(item.get("binaryData") or {})), age_of(item, now)]
 
 
+def ingress_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    hosts = [rule.get("host") or "*" for rule in spec(item).get("rules") or ()]
+    shown = ",".join(hosts[:3]) + (f" + {len(hosts) - 3} more..." if len(hosts) > 3 else "") or "*"
+    ports = "80, 443" if spec(item).get("tls") else "80"
+    name = spec(item).get("ingressClassName") or NONE
+    return [name_of(item), name, shown, balanced_at(item, wide), ports, age_of(item, now)]
+
+
+def balanced_at(item: Json, wide: bool = False) -> str:
+    """The addresses in a status' loadBalancer, as kubectl shortens them."""
+    given = (status(item).get("loadBalancer") or {}).get("ingress") or ()
+    shown = ",".join(sorted({one.get("ip") or one.get("hostname", "") for one in given}))
+    return shown[:13] + "..." if len(shown) > 16 and not wide else shown
+
+
+def class_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    return [name_of(item), str(spec(item).get("controller") or ""), NONE, age_of(item, now)]
+
+
+def secret_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    data = {**(item.get("data") or {}), **(item.get("stringData") or {})}
+    return [name_of(item), str(item.get("type") or "Opaque"), str(len(data)), age_of(item, now)]
+
+
 def host_cells(item: Json, now: datetime, wide: bool) -> Cells:
     addresses = (one.get("address", "") if isinstance(one, Mapping) else str(one) for one in status(item).get("addresses") or ())
     routes = (f"{to} via {gateway}" for to, gateway in (spec(item).get("routes") or {}).items())
@@ -359,6 +380,9 @@ KINDS: dict[str, Columns] = {
     ),
     "Namespace": Columns(("NAME", "STATUS", "AGE"), (), namespace_cells),
     "NetworkPolicy": Columns(("NAME", "POD-SELECTOR", "AGE"), (), policy_cells),
+    "Ingress": Columns(("NAME", "CLASS", "HOSTS", "ADDRESS", "PORTS", "AGE"), (), ingress_cells),
+    "IngressClass": Columns(("NAME", "CONTROLLER", "PARAMETERS", "AGE"), (), class_cells),
+    "Secret": Columns(("NAME", "TYPE", "DATA", "AGE"), (), secret_cells),
     "ConfigMap": Columns(("NAME", "DATA", "AGE"), (), data_cells),
     "Host": Columns(("NAME", "ADDRESSES", "ROUTES"), (), host_cells),
 }

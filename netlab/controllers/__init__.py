@@ -8,7 +8,7 @@ ApiError (404 and the like).
 from collections.abc import Iterable
 from dataclasses import replace
 
-from netlab.controllers import addons, nodes, removal
+from netlab.controllers import addons, ingress_addon, nodes, removal
 from netlab.controllers.lifecycle import next_due
 from netlab.controllers.objects import Action, action, find, kind_of, not_found, objects_of
 from netlab.controllers.putting import ALWAYS, namespace, put_all
@@ -34,7 +34,7 @@ def initial(topology: Topology, objects: Iterable[KubernetesObject] = ()) -> Clu
     cluster = Cluster(topology, nodes=known, others=others, serial=len(known))
     settled = settle(put_all(cluster, (obj for obj in given if not isinstance(obj, Node))))
     # Last, so that names and addresses of what was given are the same with and without.
-    missing = addons.missing(settled)
+    missing = (*addons.missing(settled), *ingress_addon.missing(settled))
     return settle(put_all(settled, missing)) if missing else settled
 
 

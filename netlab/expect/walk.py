@@ -11,6 +11,7 @@ from netlab.expect.deciding import decide
 from netlab.expect.health import checks_health
 from netlab.expect.places import Arrived, Hop, Lab, Lost, is_bgp, next_place, next_places
 from netlab.expect.policy import Decision, Packet, local_addresses
+from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT, flavour_of
 from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
 
 DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
@@ -254,9 +255,15 @@ def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | Non
     running = [p for p in pods if p.phase == "Running" and (p.serving or not p.terminating)]
     containers = [(pod, container) for pod in running for container in pod.spec.containers]
     wanted = (packet.port, packet.protocol)
-    if any((port.port, port.protocol) == wanted for _, c in containers if not c.command for port in c.ports):
+    proxies = any(flavour_of(container) is not None for _, container in containers)
+    if proxies and packet.protocol is Protocol.TCP and packet.port in (HTTP_PORT, ADMIN_PORT):
         return DELIVERED, ""
-    own = next((pod for pod, container in containers if container.command), None)
+    if proxies and packet.protocol is Protocol.TCP and packet.port == HTTPS_PORT:
+        return None, "an Ingress controller listens there as soon as it has a certificate"
+    others = [c for _, c in containers if not c.command and flavour_of(c) is None]
+    if any((port.port, port.protocol) == wanted for c in others for port in c.ports):
+        return DELIVERED, ""
+    own = next((pod for pod, container in containers if container.command and flavour_of(container) is None), None)
     if own is not None:
         return None, f"{own.ref} runs a command of its own; whether it listens is not known"
     return REJECTED, "nobody listens there"

@@ -65,8 +65,9 @@ class Told(NamedTuple):
 class Trace:
     """Listens to one namespace and has packets traced there that one of `matches` describes. Use: start, send, read, close."""
 
-    def __init__(self, fd: int, run: int, matches: Sequence[str], late_matches: Sequence[str] = ()) -> None:
+    def __init__(self, fd: int, run: int, matches: Sequence[str], late_matches: Sequence[str] = (), family: str = "ip") -> None:
         """Raises KernelError, MachineError. When this returns, every packet that matches is told."""
+        self._family = family
         with entered(fd):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nl.NETLINK_NETFILTER)
             try:
@@ -77,7 +78,7 @@ class Trace:
             except BaseException:
                 self._socket.close()
                 raise
-        error, _ = self._rules.run(table_text(run, matches, late_matches))
+        error, _ = self._rules.run(table_text(run, matches, late_matches, family))
         if error:
             self.close()
             raise KernelError(f"the kernel takes no tracing rule: {' '.join(error.split())[:300]}")
@@ -100,7 +101,7 @@ class Trace:
 
     def chain_text(self, table: str, chain: str) -> list[str]:
         """The rules of a chain in nft's words, in order; [] where it cannot be listed."""
-        error, output = self._rules.run(f"list chain ip {table} {chain}")
+        error, output = self._rules.run(f"list chain {self._family} {table} {chain}")
         rows = [line.strip() for line in output.splitlines() if line.startswith("\t\t")]
         return [] if error else [row for row in rows if not row.startswith(("type ", "comment "))]
 
@@ -111,12 +112,12 @@ class Trace:
             self._rules.close()
 
 
-def table_text(run: int, matches: Sequence[str], late_matches: Sequence[str] = ()) -> str:
+def table_text(run: int, matches: Sequence[str], late_matches: Sequence[str] = (), family: str = "ip") -> str:
     """The tracing table: packets that come in and packets that are made here, before any other rule sees them.
 
     `late_matches` ask conntrack, which has nothing to say before its own hook (-200).
     """
-    out = [f"table ip {TABLE}-{run} {{ flags owner;"]
+    out = [f"table {family} {TABLE}-{run} {{ flags owner;"]
     for hook in ("prerouting", "output"):
         for name, priority, rules in ((hook, -350, matches), (f"{hook}-late", -199, late_matches)):
             if rules:
@@ -157,10 +158,10 @@ def handles(sock: nl.Socket, table: str, chain: str, family: str = "ip") -> list
     return found
 
 
-def base_chains(sock: nl.Socket) -> dict[tuple[str, str], tuple[str, int]]:
-    """(table, chain) -> (hook, priority) of every IPv4 base chain in the namespace; `sock` as for `handles`."""
+def base_chains(sock: nl.Socket, family: str = "ip") -> dict[tuple[str, str], tuple[str, int]]:
+    """(table, chain) -> (hook, priority) of every base chain of the family in the namespace; `sock` as for `handles`."""
     found = {}
-    for kind, row in sock.dump(nl.Message(_GETCHAIN, 0, struct.pack("=BBH", _FAMILIES["ip"], 0, 0))):
+    for kind, row in sock.dump(nl.Message(_GETCHAIN, 0, struct.pack("=BBH", _FAMILIES[family], 0, 0))):
         attributes = nl.attributes(row, 4)
         hook = nl.attributes(attributes.get(4, b""))
         if kind == _NEWCHAIN and 1 in hook:

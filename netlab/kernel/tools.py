@@ -27,6 +27,8 @@ PACKAGES = {
     "tcpdump": "tcpdump",
     "curl": "curl",
     "newuidmap": "uidmap",
+    "haproxy": "haproxy",
+    "nginx": "nginx-light",
     "bird": "bird2",
 }
 """Program -> the Debian and Ubuntu package that has it; everything named ip*tables* is in iptables."""
@@ -39,6 +41,8 @@ _USES = {
     "conntrack": "looking around with `netlab exec`",
     "ipset": "the ipvs mode",
     "curl": "the examples",
+    "haproxy": "`cluster: {ingress: haproxy}`, the default Ingress controller",
+    "nginx": "`cluster: {ingress: nginx}`",
     "bird": "`routing: bgp`",
     "newuidmap": "more than one user inside a lab that an ordinary user runs",
 }

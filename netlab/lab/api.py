@@ -197,6 +197,8 @@ NOW: dict[str, Now] = {
     "fault": verbs.fault,
     "endpoints": verbs.endpoints,
     "processes": verbs.processes,
+    "problems": verbs.problems,
+    "ingresses": lambda lab, body: lab.ingresses.state(),
     "daemons": lambda lab, body: lab.daemons.rows(),
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,

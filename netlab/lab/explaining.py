@@ -69,7 +69,7 @@ def document(
     taken = explaining_relays.taken_by(plan, told)
     if taken is not None:
         traced = explaining_relays.first_half(traced, told, taken)
-    planned = PlannedRules(plan)
+    planned = PlannedRules(plan, question.flow.destination.version)
     agreed = agreement.compare(traced, told, seen, planned)
     observation = observed(told, seen, names)
     exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in expect(cluster, question.flow).backends}
@@ -90,9 +90,7 @@ def document(
             why.append(f"the offline trace: {agreed.path.why}")
     advice = list(remedies(cluster, question.flow, death)) if death is not None else []
     if told.outcome != "delivered" and agreed.differences and not any("netlab verify" in line for line in advice):
-        advice.append(
-            "the kernel did otherwise than planned: `netlab verify` says what differs, `netlab verify --repair` mends it"
-        )
+        advice.append(UNPLANNED)
     asked = Namer(names_of(cluster))
     for event in (*told.hops, *told.reply):
         asked.name(event)

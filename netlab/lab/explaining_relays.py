@@ -6,6 +6,7 @@ after it: which endpoint answers is the next in turn. Each half is judged by wha
 
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 from netlab.model import Cluster, OutcomeKind, Protocol
@@ -23,10 +24,11 @@ def taken_by(plan: Plan, told: Story) -> RelayPort | None:
     end = told.hops[-1]
     if end["event"] != "delivered" or end["packet"]["proto"] != "TCP":
         return None
+    version = ip_address(end["packet"]["dst"]).version
     for op in plan.ops.values():
         if isinstance(op, Relay) and op.netns == end["netns"]:
             for port in op.ports:
-                if port.protocol is Protocol.TCP and port.port == end["packet"]["dport"]:
+                if (port.protocol, port.port, port.version) == (Protocol.TCP, end["packet"]["dport"], version):
                     return port
     return None
 

@@ -30,8 +30,10 @@ from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
 from netlab.lab import daemons as programs
 from netlab.lab import directory as directories
+from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
@@ -174,6 +176,7 @@ class Lab:
         self.daemons = programs.Daemons(loop, self.files, self.netns_path, self.log)
         self.speaking = Speaking(loop, self.netns_path, self.log)
         self.relays = Relays(loop, self.netns_path, self.log)
+        self.ingresses = Ingresses(loop, self.files, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process)
         self.sandboxes = Sandboxes(loop, self.files, self.proc_pid, self._remove_directory)
         self._until: list[tuple[Callable[[Cluster], bool], Callable[[], None]]] = []
@@ -196,6 +199,7 @@ class Lab:
             "nodes": len(self.cluster.nodes),
             "pods": len(pods),
             "ready": sum(pod.ready for pod in pods),
+            **({"problems": problems} if (problems := routing_http.problems_of(self.cluster)) else {}),
         }
 
     @property
@@ -214,6 +218,7 @@ class Lab:
         new = plan.build(cluster)
         self.journal.changed(self.cluster, cluster)
         difference = plan.diff(self.plan, new)
+        ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
@@ -277,6 +282,7 @@ class Lab:
         self._load(difference)
         self.relays.trim(relays)
         self.speaking.announce([op for op in added if isinstance(op, ops.Announcement)])
+        self.ingresses.configure(op for op in added if isinstance(op, ops.IngressProxy))
         self._forget_stale_flows()
         self._start_processes(op for op in added if isinstance(op, ops.Process))
         for op in removed:
@@ -285,6 +291,7 @@ class Lab:
             elif isinstance(op, ops.Daemon):
                 self.daemons.stop(op)
         self._withdraw([op for op in removed if isinstance(op, ops.Announcement)])
+        self.ingresses.close(op for op in removed if isinstance(op, ops.IngressProxy))
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
@@ -397,7 +404,9 @@ class Lab:
         """Where a program for this pod (in this container, or in none), node or host runs."""
         netns = netns_of(self.cluster, target)
         if target.kind != "pod":  # iptables-legacy's lock is the machine's otherwise, and only root may open it
-            return Place(self.netns_path(netns), "", target.name, (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),))
+            own = self.files / str(target)
+            lock = (("XTABLES_LOCKFILE", str(self.files / "xtables.lock")),)
+            return Place(self.netns_path(netns), str(own) if (own / "hosts").exists() else "", target.name, lock)
         pod = self.cluster.pods[Key(target.namespace, target.name)]
         etc = self.files / str(target)
         environment = discovery.environment(self.cluster, pod)
@@ -439,6 +448,15 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    return not isinstance(
-        op, ops.Ruleset | ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.Learned | ops.Announcement
+    others = (
+        ops.Ruleset
+        | ops.Listener
+        | ops.Process
+        | ops.File
+        | ops.Relay
+        | ops.Daemon
+        | ops.Learned
+        | ops.IngressProxy
+        | ops.Announcement
     )
+    return not isinstance(op, others)

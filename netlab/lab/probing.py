@@ -15,6 +15,7 @@ from netlab.dns import is_server
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
+from netlab.lab import routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
@@ -245,7 +246,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         ]
     if not verdict.why and seen.evidence and not seen.delivered:
         document["why"] = list(seen.evidence)
-    return document
+    at = (question.destination.address, question.destination.port)
+    return routing_http.told(lab.cluster, document, question.destination, at, responses, names)
 
 
 def expectation(expected: Outcome, names: Names) -> dict[str, Any]:

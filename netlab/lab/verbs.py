@@ -8,12 +8,13 @@ from netlab import controllers, manifest, plan
 from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError
 from netlab.images import runs_program
+from netlab.lab import routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
-from netlab.ops import Announcement, Daemon, Listener, Process, Relay, Ruleset, Veth
+from netlab.ops import Announcement, Daemon, IngressProxy, Listener, Process, Relay, Ruleset, Veth
 from netlab.targets import netns_of, resolve_sender
 
 Body = Mapping[str, Any]
@@ -27,7 +28,11 @@ def apply(lab: Lab, body: Body) -> list[dict[str, str]]:
     before = lab.now
     after = controllers.apply(before, objects)
     lab.change(after)
-    return [{"kind": kind_of(obj), **_named(obj), "action": controllers.action(before, obj)} for obj in objects]
+    done = [{"kind": kind_of(obj), **_named(obj), "action": controllers.action(before, obj)} for obj in objects]
+    for one in done:
+        if one["kind"] == "Ingress":
+            one["warning"] = "\n".join(routing_http.problems_of(lab.cluster, Key(one["namespace"], one["name"])))
+    return done
 
 
 def kind_of(obj: Any) -> str:
@@ -89,10 +94,15 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
     return sorted(found)
 
 
+def problems(lab: Lab, body: Body) -> list[str]:
+    """{"ingress", "namespace"} -> what of this Ingress will not work, one sentence each."""
+    return routing_http.problems_of(lab.cluster, Key(body.get("namespace", "default"), body["ingress"]))
+
+
 def processes(lab: Lab, body: Body) -> dict[str, Any]:
     """The lab's processes by name, with their pids in the lab's pid namespace."""
     return {
-        "agents": {**lab.agents.pids(), **lab.relays.pids(), **lab.speaking.pids()},
+        "agents": {**lab.agents.pids(), **lab.relays.pids(), **lab.ingresses.pids(), **lab.speaking.pids()},
         "daemons": lab.daemons.pids(),
         "containers": lab.processes.pids(),
     }
@@ -179,7 +189,7 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
     def found(ok: bool, answer: Any) -> None:
         if not ok:
             return later(False, answer)
-        drift = answer + _listener_drift(lab) + lab.relays.drift() + lab.speaking.drift()
+        drift = answer + _listener_drift(lab) + lab.relays.drift() + lab.ingresses.drift() + lab.speaking.drift()
         sentences = [sentence for sentence, _ in drift]
         if body.get("repair") and drift:
             repair(lab, [identity for _, identity in drift if identity is not None])
@@ -203,11 +213,6 @@ def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
     wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    lab.kernel.repair(
-        [op for op in wanted if not isinstance(op, Ruleset | Listener | Process | Relay | Daemon | Announcement)], extra
-    )
-    lab.apply(
-        plan.Diff(
-            (), tuple(op for op in wanted if isinstance(op, Ruleset | Listener | Process | Relay | Daemon | Announcement)), ()
-        )
-    )
+    others = Ruleset | Listener | Process | Relay | Daemon | IngressProxy | Announcement
+    lab.kernel.repair([op for op in wanted if not isinstance(op, others)], extra)
+    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, others)), ()))

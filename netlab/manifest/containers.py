@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any, Literal
 
+from netlab.images import ingress_controller
 from netlab.manifest.formats import ip
 from netlab.manifest.meta import EMPTY, Json, items
 from netlab.manifest.problems import Place, Report
@@ -33,6 +34,9 @@ def read_container(data: Json, place: Place, report: Report, was_run: bool) -> C
     probed = next((key for key in _PROBES if data.get(key)), "")
     if was_run and (command or probed):
         report.note(_WAS_RUN, (place, "command" if command else probed))
+    elif flavour := ingress_controller(data.get("image") or ""):
+        proxy = "the lab's own Ingress controller (`cluster: {ingress: ...}`, haproxy)" if flavour == "traefik" else flavour
+        report.note(f"the image {flavour} is an Ingress controller: {proxy} of this machine stands in for it", (place, "image"))
     elif args and not command and not was_run:
         report.note(
             "args without command are for an image's entrypoint: not run, the built-in responder answers", (place, "args")

@@ -117,6 +117,20 @@ TABLES: dict[str, str] = {
     "EndpointSubset": "addresses:[EndpointAddress] notReadyAddresses:[EndpointAddress] ports:[EndpointsPort]",
     "EndpointAddress": "ip:endpointIP! hostname nodeName targetRef:ObjectReference",
     "EndpointsPort": f"name protocol:{_PROTOCOL} port:port! appProtocol",
+    # HTTP routes
+    "Ingress": "apiVersion kind metadata:ObjectMeta! spec:IngressSpec status:object",
+    "IngressSpec": """ingressClassName defaultBackend:IngressBackend backend:IngressBackend rules:[IngressRule]
+        tls:[IngressTLS]""",
+    "IngressBackend": "service:IngressService resource:IngressResource serviceName servicePort:portOrName",
+    "IngressService": "name! port:IngressPort!",
+    "IngressPort": "name:portName number:port",
+    "IngressResource": "apiGroup kind! name!",
+    "IngressRule": "host http:IngressHTTP",
+    "IngressHTTP": "paths:[IngressPath]!",
+    "IngressPath": "path pathType:Exact|Prefix|ImplementationSpecific backend:IngressBackend!",
+    "IngressTLS": "hosts:[string] secretName",
+    "IngressClass": "apiVersion kind metadata:ObjectMeta! spec:IngressClassSpec",
+    "IngressClassSpec": "controller parameters:object?",
     # Everything else: only its metadata is read
     "Other": "* apiVersion kind metadata:ObjectMeta!",
 }

@@ -5,6 +5,7 @@ A format is a function from a value to an error message, '' when the value is ri
 
 import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -328,6 +329,21 @@ def count_or_names(value: Any) -> str:
     return count(value) and f"must be a number or a list of names, not {json_type(value)}"
 
 
+def ingress(value: Any) -> str:
+    """`haproxy`, or `{proxy: haproxy, upstream: service}`."""
+    given = value if isinstance(value, dict) else {"proxy": value}
+    for key, one in given.items():
+        if key not in _INGRESS:
+            return f"unknown field {key}; known are {', '.join(_INGRESS)}"
+        if one not in _INGRESS[key]:
+            meant = get_close_matches(str(one), _INGRESS[key], n=1)
+            return f'"{one}" is not one of {", ".join(_INGRESS[key])}' + (f"; did you mean {meant[0]}?" if meant else "")
+    return ""
+
+
+_INGRESS: Mapping[str, tuple[str, ...]] = {"proxy": ("haproxy", "nginx", "traefik"), "upstream": ("endpoints", "service")}
+
+
 def count_or_most(value: Any) -> str:
     """`3`, or `{max: 3}`."""
     if isinstance(value, dict):
@@ -412,6 +428,19 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "topologyPath": (string, _STRING),
     "names": (names, _STRINGS),
     "countOrNames": (count_or_names, {"type": ["integer", "string", "array"]}),
+    "ingress": (
+        ingress,
+        {
+            "anyOf": [
+                {"enum": list(_INGRESS["proxy"])},
+                {
+                    "type": "object",
+                    "properties": {key: {"enum": list(words)} for key, words in _INGRESS.items()},
+                    "additionalProperties": False,
+                },
+            ]
+        },
+    ),
     "countOrMost": (count_or_most, {"anyOf": [_COUNT, {"type": "object", "properties": {"max": _COUNT}, "required": ["max"]}]}),
     "nullable": (nullable, {"type": ["string", "null"]}),
     "rate": (rate, {"type": "string", "pattern": "^[0-9.]+ *[kKmMgG]?[bB][iI][tT]$"}),

@@ -14,6 +14,7 @@ from netlab.manifest import fields, kinds
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import LIMIT_DEPTH, LIMIT_NODES, Document, read_documents
 from netlab.manifest.formats import json_type
+from netlab.manifest.ingresses import read_class, read_ingress
 from netlab.manifest.meta import EMPTY, Json, raw, read_meta
 from netlab.manifest.nodes import read_node
 from netlab.manifest.pods import read_pod
@@ -26,7 +27,6 @@ from netlab.model import EndpointSlice, Key, KubernetesObject, Node, Other, Pod,
 
 _LATER = {
     "NetworkPolicy": "not enforced yet: all traffic is allowed",
-    "Ingress": "not served yet: its routes do nothing",
     "StatefulSet": "not run yet: it makes no pods",
     "Job": "not run yet: it makes no pods",
     "CronJob": "not run yet: it makes no pods",
@@ -159,13 +159,15 @@ def _read(data: Any, place: Place, report: Report) -> KubernetesObject | None:
 
 
 _WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet")
-_READ = (*_WORKLOADS, "Pod", "Node", "Service", "EndpointSlice", "Endpoints")
+_READ = (*_WORKLOADS, "Pod", "Node", "Service", "EndpointSlice", "Endpoints", "Ingress", "IngressClass")
 _READERS: Mapping[str, Callable[[Json, Json, Place, Report], KubernetesObject]] = {
     "Pod": read_pod,
     "Node": read_node,
     "Service": read_service,
     "EndpointSlice": read_slice,
     "Endpoints": read_endpoints,
+    "Ingress": read_ingress,
+    "IngressClass": read_class,
 }
 
 
@@ -242,7 +244,7 @@ def _read_other(kind: str, data: Json, manifest: Json, place: Place, report: Rep
     namespaced = bool((data.get("metadata") or EMPTY).get("namespace")) if custom or info is None else info.namespaced
     if kind in _LATER and not custom:
         report.note(f"{kind}: {_LATER[kind]}", (place, "kind"))
-    elif kind != "Namespace" or custom:
+    elif (kind != "Namespace" and data.get("type") != "kubernetes.io/tls") or custom:
         report.note(f"{kind}: accepted; it has no effect on the network here", (place, "kind"))
     return Other(kind, version, read_meta(data, place, report, kind, namespaced), manifest)
 

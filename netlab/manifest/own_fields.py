@@ -11,7 +11,7 @@ TABLES: dict[str, str] = {
     "Topology": """apiVersion kind name:label description cluster:ClusterConfig networks:{Lan} nodes:{NodeSpec} hosts:{HostSpec}
         links:{LinkSpec}""",
     "ClusterConfig": """podCIDR:networks serviceCIDR:networks proxy:ProxyConfig fabric:bridge|routed routing:static|vxlan|bgp
-        neighbours:permanent|learned loadBalancer:LoadBalancer dns:bool""",
+        neighbours:permanent|learned loadBalancer:LoadBalancer dns:bool ingress:ingress""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
         nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool""",

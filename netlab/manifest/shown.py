@@ -8,6 +8,7 @@ Decides what is shown. The manifest is copied only where something is laid over 
 from collections.abc import Mapping
 from typing import Any
 
+from netlab import ingresses
 from netlab.manifest.meta import EMPTY
 from netlab.manifest.shown_pods import pod_status, shown_pod_spec
 from netlab.manifest.shown_services import endpoints_json, service_spec, service_status, slice_json
@@ -53,6 +54,9 @@ def to_json(obj: KubernetesObject, cluster: Cluster, started: float = 0.0, resou
             rest = {key: value for key, value in given.items() if key not in head}
             if obj.kind == "Namespace":
                 rest = {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}, **rest}
+            if obj.kind == "Ingress":
+                served = [{"ip": str(address)} for address in ingresses.addresses(cluster, ingresses.read(obj))]
+                rest["status"] = {"loadBalancer": {"ingress": served} if served else {}}
             return {**head, **rest}
 
 

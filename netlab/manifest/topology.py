@@ -23,6 +23,7 @@ from netlab.model import (
     Address,
     ClusterConfig,
     HostSpec,
+    IngressConfig,
     Labels,
     Lan,
     LinkSpec,
@@ -135,6 +136,7 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         load_balancer=_load_balancer(data),
         # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
         dns=bool(data["dns"]) if data.get("dns") is not None else not given,
+        ingress=_ingress(data.get("ingress")),
         cidrs_given=bool(given),
     )
 
@@ -154,6 +156,12 @@ def _range(text: str) -> tuple[Address, Address]:
         return ip_address(first.strip()), ip_address(last.strip())
     network = ip_network(text.strip())
     return network.network_address, network.broadcast_address
+
+
+def _ingress(given: Any) -> IngressConfig | None:
+    if given is None:
+        return None
+    return IngressConfig(**given) if isinstance(given, dict) else IngressConfig(given)
 
 
 def _default_cidrs(key: str, plain: tuple[Network, ...], versions: Sequence[int]) -> tuple[Network, ...]:

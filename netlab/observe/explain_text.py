@@ -96,8 +96,8 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
 def conntrack(row: Mapping[str, Any]) -> str:
     """One conntrack entry on one line."""
     status = " ".join(word for word in row["status"] if word.endswith("NAT") or word in ("ASSURED", "SEEN_REPLY"))
-    there = f"{row['src']}:{row['sport']} -> {row['dst']}:{row['dport']}"
-    back = f"{row['reply_src']}:{row['reply_sport']} -> {row['reply_dst']}:{row['reply_dport']}"
+    there = f"{end(row['src'], row['sport'])} -> {end(row['dst'], row['dport'])}"
+    back = f"{end(row['reply_src'], row['reply_sport'])} -> {end(row['reply_dst'], row['reply_dport'])}"
     state = f" {row['state']}" if row["state"] else ""
     return f"{row['protocol']}{state} {there}, answered {back}{'  ' + status if status else ''}"
 
@@ -198,10 +198,13 @@ def grouped(events: Sequence[Event]) -> list[list[Event]]:
 
 
 def shown(packet: Mapping[str, Any]) -> str:
-    def end(address: str, port: int) -> str:
-        return f"{address}:{port}" if port else address
-
     return f"{end(packet['src'], packet['sport'])} -> {end(packet['dst'], packet['dport'])} {packet['proto']}"
+
+
+def end(address: str, port: int) -> str:
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 # ---------------------------------------------------------------- Mermaid

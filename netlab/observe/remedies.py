@@ -6,7 +6,7 @@ Decides what is worth saying, most likely first. Refuses to know rules: where th
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from netlab.endpoints import ServiceEndpoint, endpoints_of
+from netlab.endpoints import ServiceEndpoint, endpoints_of, family_of
 from netlab.model import Address, Cluster, Flow, Protocol, Service, ServicePort
 
 
@@ -71,7 +71,7 @@ def services_at(cluster: Cluster, flow: Flow) -> Iterator[tuple[Service, Service
 
 def _service(cluster: Cluster, flow: Flow, death: Death, service: Service, port: ServicePort, how: str) -> Iterator[str]:
     name = str(service.ref)
-    known = endpoints_of(cluster, service, port)
+    known = endpoints_of(cluster, service, port, family_of(flow.destination))
     usable = [one for one in known if one.ready] or [one for one in known if one.serving and one.terminating]
     if not usable:
         yield from _no_endpoints(cluster, service, port, known)

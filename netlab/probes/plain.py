@@ -4,16 +4,15 @@ Decides bytes. SCTP, whose checksum is a CRC-32c, is left to scapy.
 """
 
 import struct
-from ipaddress import IPv4Address
 
 from netlab.model import Flow, Protocol
 from netlab.probes import packets
 
 
 def packet(run: int, flow: Flow, index: int) -> bytes:
-    """The flow's packet from its IP header on; IPv4 only."""
+    """The flow's packet from its IP header on."""
     source, destination = flow.source, flow.destination
-    assert isinstance(source, IPv4Address) and isinstance(destination, IPv4Address)
+    version = source.version
     match flow.protocol:
         case Protocol.TCP:
             options = struct.pack("!BBH", 2, 4, 1460)
@@ -23,13 +22,16 @@ def packet(run: int, flow: Flow, index: int) -> bytes:
             data = packets.payload(run, index)
             body, at = struct.pack("!HHHH", flow.source_port, flow.port, 8 + len(data), 0) + data, 6
         case Protocol.ICMP:
-            body, at = struct.pack("!BBHHH", 8, 0, 0, flow.source_port, index) + packets.payload(run, index), 2
+            kind = 8 if version == 4 else 128
+            body, at = struct.pack("!BBHHH", kind, 0, 0, flow.source_port, index) + packets.payload(run, index), 2
         case Protocol.SCTP:
             return packets.template(run, flow.protocol, source, destination, flow.port).fill(index, flow.source_port)
-    number = packets.NUMBERS[flow.protocol]
-    pseudo = b"" if flow.protocol is Protocol.ICMP else source.packed + destination.packed + struct.pack("!HH", number, len(body))
+    number = packets.number_of(flow.protocol, version)
+    pseudo = b"" if number == 1 else source.packed + destination.packed + struct.pack("!II", len(body), number)
     total = checksum(pseudo + body) or (0xFFFF if flow.protocol is Protocol.UDP else 0)
     body = body[:at] + struct.pack("!H", total) + body[at + 2 :]
+    if version == 6:
+        return struct.pack("!IHBB", 0x60000000, len(body), number, 64) + source.packed + destination.packed + body
     ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), index + 1, 0x4000, 64, number, 0) + source.packed + destination.packed
     return ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:] + body
 

@@ -21,6 +21,7 @@ from netlab.ruleset import (
     DnatLookup,
     DnatRandom,
     Drop,
+    Family,
     Field,
     Goto,
     GotoRandom,
@@ -62,9 +63,10 @@ class Known:
 
 
 class PlannedRules:
-    """The IPv4 rules of every namespace of a plan."""
+    """The rules of every namespace of a plan for one IP version."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, version: int = 4) -> None:
+        self._family: Family = "ip" if version == 4 else "ip6"
         self._tables: dict[tuple[str, str], Table] = {}
         self._chains: dict[tuple[str, str, str], Chain] = {}
         self._dialects: dict[tuple[str, str], str] = {}
@@ -76,7 +78,7 @@ class PlannedRules:
                     self._rulesets[op.netns] = op
                 for table in op.value.tables:
                     self._dialects[op.netns, table.name] = op.value.dialect
-                    if table.family == "ip":
+                    if table.family == self._family:
                         self._tables[op.netns, table.name] = table
                         self._chains.update({(op.netns, table.name, chain.name): chain for chain in table.chains})
 
@@ -106,7 +108,7 @@ class PlannedRules:
 
     def _planned_lines(self, netns: str, table: str, chain: str) -> list[str]:
         if netns not in self._lines:
-            self._lines[netns] = iptables.lines(self._rulesets[netns].value)
+            self._lines[netns] = iptables.lines(self._rulesets[netns].value, self._family)
         return [line for line in self._lines[netns].get(table, ()) if line.startswith(f"-A {chain} ")]
 
     def _known(self, met: RuleMet, chain: Chain, index: int) -> Known:

@@ -25,6 +25,7 @@ from netlab.probes.story_parts import (
     as_json,
     best_route,
     decisive,
+    end_of,
     event_of,
     past,
     replace_destination,
@@ -54,7 +55,7 @@ class Story:
 
 def tell(seen: Witnessed, plan: Plan, sender: str, source_is_own: bool = True) -> Story:
     """The story of a packet that `sender` (a namespace) sent."""
-    planned = PlannedRules(plan)
+    planned = PlannedRules(plan, seen.flow.destination.version)
     teller = _Teller(seen, planned, plan, sender)
     stays = teller.stays(("request",))
     back = teller.stays(("reply", "refusal", "icmp-error"))
@@ -278,8 +279,8 @@ class _Teller:
 
     def _nat(self, stay: Stay, stamp: int, was: Shown, now: Shown, half: str, back: bool) -> Event:
         """`half`: destination or source. Of an answer, conntrack puts back what it had rewritten."""
-        old, new = (f"{was.dst}:{was.dport}", f"{now.dst}:{now.dport}") if half == "destination" else (
-            f"{was.src}:{was.sport}", f"{now.src}:{now.sport}")  # fmt: skip
+        old, new = (end_of(was.dst, was.dport), end_of(now.dst, now.dport)) if half == "destination" else (
+            end_of(was.src, was.sport), end_of(now.src, now.sport))  # fmt: skip
         word = "puts back" if back else "rewrites"
         evidence = ["the packet before and after"]
         if self._seen.conntrack.get(stay.netns):
@@ -363,7 +364,8 @@ class _Teller:
         found = next((one for one in self._seen.neighbours.get(last.netns, ()) if one["dst"] == hop), None)
         states = found["state"] if found is not None else []
         if {"FAILED", "INCOMPLETE"} & set(states):
-            why = f"{last.netns} found nobody who has {hop} behind {row.get('dev')}: no answer to its ARP request"
+            asked = "neighbour solicitation" if ":" in hop else "ARP request"
+            why = f"{last.netns} found nobody who has {hop} behind {row.get('dev')}: no answer to its {asked}"
             return why, [f"neighbour table of {last.netns}: {hop} is {' '.join(states)}"]
         return f"{last.netns} took it in and did not pass it on: it has no rule that says so, nor is it its own address", []
 

@@ -71,12 +71,20 @@ def replace_destination(was: Shown, now: Shown) -> Shown:
     return was._replace(dst=now.dst, dport=now.dport)
 
 
+def end_of(address: str, port: int) -> str:
+    """`10.0.0.1:80`, `[fd00::1]:80`; an address alone where the protocol has no ports."""
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def best_route(rows: Iterable[Mapping[str, Any]], destination: str) -> Mapping[str, Any] | None:
     """The route that the kernel takes: the longest prefix, then the lowest metric."""
     goal = ip_address(destination)
     fitting: list[tuple[int, int, int, Mapping[str, Any]]] = []
     for row in rows:
-        network = ip_network("0.0.0.0/0" if row["dst"] == "default" else row["dst"])
+        everywhere = "::/0" if ":" in str(row.get("gateway", "" if goal.version == 4 else ":")) else "0.0.0.0/0"
+        network = ip_network(everywhere if row["dst"] == "default" else row["dst"])
         if network.version == goal.version and goal in network:
             fitting.append((-network.prefixlen, int(row.get("metric", 0)), len(fitting), row))
     return min(fitting)[3] if fitting else None

@@ -29,23 +29,24 @@ class Told(Interface):
     def device(self, index: int) -> str: ...
 
 
-def matches(protocol: Protocol, run: int) -> tuple[list[str], list[str]]:
+def matches(protocol: Protocol, run: int, version: int = 4) -> tuple[list[str], list[str]]:
     """nft matches of the packet and its answers: by the token, at the same offsets as probes/filters; late ones ask conntrack."""
     text = filters.run_text(run)
+    token = f"{filters.MAGIC} @th,{{}},32 {text}"
+    inside = (8 + (20 if version == 4 else 40)) * 8  # an ICMP error quotes the packet behind its own eight bytes
+    echo = "icmp" if version == 4 else "ipv6-icmp"
     match protocol:
         case Protocol.TCP:
             own = [f"meta l4proto tcp @th,32,16 {run}", f"meta l4proto tcp @th,64,16 {run}"]
-            quoted = f"@th,256,16 {run}"
+            quoted = f"@th,{inside + 32},16 {run}"
         case Protocol.SCTP:
             own = [f"meta l4proto sctp @th,128,16 {run}", f"meta l4proto sctp @th,32,16 {run}"]
-            quoted = f"@th,352,16 {run}"
-        case Protocol.UDP:
-            own = [f"meta l4proto udp @th,64,32 {filters.MAGIC} @th,96,32 {text}"]
-            quoted = f"@th,288,32 {filters.MAGIC} @th,320,32 {text}"
-        case Protocol.ICMP:
-            own = [f"meta l4proto icmp @th,64,32 {filters.MAGIC} @th,96,32 {text}"]
-            quoted = f"@th,288,32 {filters.MAGIC} @th,320,32 {text}"
-    errors = f"icmp type {{ destination-unreachable, redirect, time-exceeded }} {quoted}"
+            quoted = f"@th,{inside + 128},16 {run}"
+        case Protocol.UDP | Protocol.ICMP:
+            own = [f"meta l4proto {'udp' if protocol is Protocol.UDP else echo} @th,64,32 {token.format(96)}"]
+            quoted = f"@th,{inside + 64},32 {token.format(inside + 96)}"
+    kinds = "icmp type { destination-unreachable, redirect, time-exceeded }"
+    errors = f"{kinds if version == 4 else 'icmpv6 type { destination-unreachable, time-exceeded }'} {quoted}"
     late = ["meta l4proto udp ct direction reply"] if protocol is Protocol.UDP else []
     return [*own, errors], late
 
@@ -53,8 +54,9 @@ def matches(protocol: Protocol, run: int) -> tuple[list[str], list[str]]:
 class Telling:
     """Turns one namespace's trace messages into rules: passes told apart, handles looked up, texts read."""
 
-    def __init__(self, place: Told, seen: Seen) -> None:
+    def __init__(self, place: Told, seen: Seen, version: int = 4) -> None:
         self._place, self._seen = place, seen
+        self._family, self._program = ("ip", "iptables") if version == 4 else ("ip6", "ip6tables")
         self._texts: dict[tuple[str, str], list[str]] = {}
         self._handles: dict[tuple[str, str], list[int]] = {}
         self._saved: dict[str, list[str]] | None = None
@@ -63,7 +65,7 @@ class Telling:
         with entered(self._place.fd):
             sock = nl.Socket(nl.NETLINK_NETFILTER)
         with sock:
-            bases = nft_trace.base_chains(sock)
+            bases = nft_trace.base_chains(sock, self._family)
             found: list[RuleMet] = []
             passes: dict[int, tuple[int, Any, str, str, str]] = {}
             for told in self._place.told:
@@ -88,7 +90,7 @@ class Telling:
         """Position in its chain, the chain's length, and text."""
         key = told.table, told.chain
         if key not in self._handles:
-            self._handles[key] = nft_trace.handles(sock, *key)
+            self._handles[key] = nft_trace.handles(sock, *key, self._family)
             self._texts[key] = self._text(*key)
         known, texts = self._handles[key], self._texts[key]
         position = known.index(told.handle) if told.handle in known else -1
@@ -101,7 +103,7 @@ class Telling:
         if self._saved is None:
             self._saved = {}
             current = ""
-            for line in rule_listing.save(self._place.fd, "iptables", "nft").splitlines():
+            for line in rule_listing.save(self._place.fd, self._program, "nft").splitlines():
                 if line.startswith("*"):
                     current = line[1:]
                 elif line.startswith("-A "):

@@ -18,21 +18,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
-from ipaddress import IPv4Address
 from typing import Any
 
-from netlab.errors import InputError, KernelError, NetlabError
+from netlab.errors import KernelError, NetlabError
 from netlab.kernel import libnftables, listing, nft_trace, observe, packet_sockets, rule_listing
 from netlab.kernel import netlink as nl
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING, Delivered, Frame, Tap
 from netlab.model import Protocol
 from netlab.probes import filters, packets, plain, telling
-from netlab.probes.packets import NUMBERS, Kind, Seen
+from netlab.probes.packets import Kind, Seen, number_of
 from netlab.probes.witnessed import Errand, RuleMet, Shown, Sighting, Witnessed
 
 PARTS = {Kind.REQUEST: "request", Kind.REPLY: "reply", Kind.REFUSAL: "refusal", Kind.ICMP_ERROR: "icmp-error"}
-PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP"}
+PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", packets.ICMPV6: "ICMP"}
+ERRORS = {1: (3, 5, 11), packets.ICMPV6: (1, 3)}
 FOREIGN = 3
 INDEX = 7
 AFTER_DROP_S = 0.02
@@ -56,10 +56,7 @@ class _Place:
 
 
 def follow(errand: Errand) -> Witnessed:
-    """Send the packet and say what was seen of it. Raises InputError for what cannot be sent, KernelError."""
-    flow = errand.flow
-    if not isinstance(flow.source, IPv4Address) or not isinstance(flow.destination, IPv4Address):
-        raise InputError(f"explain {flow.source} to {flow.destination}: IPv6 packets are not built yet")
+    """Send the packet and say what was seen of it. Raises KernelError."""
     with ExitStack() as stack:
         return _Following(errand, random.randrange(1, 0xFFFF)).go(stack)
 
@@ -74,6 +71,11 @@ class _Following:
     blind: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     requests: set[Shown] = field(default_factory=set)
+
+    @property
+    def family(self) -> str:
+        """The packet's, as nftables calls it."""
+        return "ip" if self.errand.flow.destination.version == 4 else "ip6"
 
     def go(self, stack: ExitStack) -> Witnessed:
         errand = self.errand
@@ -120,7 +122,8 @@ class _Following:
         try:
             with entered(place.fd):
                 place.tap = packet_sockets.tap(program)
-                place.accepted = [packet_sockets.delivered(NUMBERS[protocol], program) for protocol in sorted(wanted)]
+                ip = self.errand.flow.destination.version
+                place.accepted = [packet_sockets.delivered(number_of(one, ip), program, ip) for one in sorted(wanted)]
                 with nl.Socket() as sock:
                     place.links = {link.ifindex: link for link in listing.links(sock)}
         except (OSError, NetlabError) as error:
@@ -130,17 +133,19 @@ class _Following:
         """Have the kernel tell of the packet wherever there are rules."""
         found: list[str] = []
         untold: list[str] = []
+        version = self.errand.flow.destination.version
+        asked = telling.matches(self.errand.flow.protocol, self.run, version)
         for place in self.places.values():
-            legacy = rule_listing.legacy_tables(place.fd, "ip")
+            legacy = rule_listing.legacy_tables(place.fd, self.family)
             if legacy:
                 untold.append(place.name)
-            if not rule_listing.nft_tables(place.fd):
+            if not any(family == self.family for family, _ in rule_listing.nft_tables(place.fd)):
                 continue
             if not libnftables.available():
                 self.notes.append("libnftables.so.1 is missing, so the kernel's trace cannot be asked: apt install libnftables1")
                 break
             try:
-                place.trace = nft_trace.Trace(place.fd, self.run, *telling.matches(self.errand.flow.protocol, self.run))
+                place.trace = nft_trace.Trace(place.fd, self.run, *asked, self.family)
                 found.append(place.name)
             except NetlabError as error:
                 self.blind.append(f"{place.name}: {error}")
@@ -156,9 +161,12 @@ class _Following:
         packet = plain.packet(self.run, flow, INDEX)
         self.requests.add(Shown(str(flow.source), str(flow.destination), flow.source_port, flow.port, str(flow.protocol)))
         with entered(sender.fd):
-            injector = stack.enter_context(packet_sockets.injector())
+            version = flow.destination.version
+            injector = stack.enter_context(packet_sockets.injector(version))
             if flow.protocol is Protocol.UDP:  # else the sender's kernel answers the answer with an ICMP error
-                holding = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                holding = stack.enter_context(
+                    socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+                )
                 with suppress(OSError):
                     holding.bind((str(flow.source), flow.source_port))
         try:
@@ -218,9 +226,13 @@ class _Following:
             if seen.kind is Kind.REQUEST:
                 self.requests.add(shown)
             return PARTS[seen.kind], shown
-        if len(data) >= 28 and data[9] == 1 and data[(data[0] & 15) * 4] in (3, 5, 11) and len(data) <= 40:
+        ip = packets.header(data) if len(data) >= 28 and data[0] >> 4 in (4, 6) else None
+        if ip is None or len(data) < ip.length + 8:
+            return None
+        error = ip.protocol in (1, packets.ICMPV6) and data[ip.length] in ERRORS[ip.protocol]
+        if error and len(data) <= ip.length + 20:
             return PARTS[Kind.ICMP_ERROR], _plain_shown(data)  # the trace shows too little of it for the token; it is our own
-        if len(data) >= 28 and data[9] == 17:
+        if ip.protocol == 17:
             shown = _plain_shown(data)
             back = Shown(shown.dst, shown.src, shown.dport, shown.sport, shown.proto)
             if back in self.requests:
@@ -255,7 +267,7 @@ class _Following:
         found: list[RuleMet] = []
         for place in self.places.values():
             if place.trace is not None and place.told:
-                found += telling.Telling(place, self._seen).rules()
+                found += telling.Telling(place, self._seen, self.errand.flow.destination.version).rules()
         return tuple(found)
 
     def _tables(self, met: set[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -269,7 +281,7 @@ class _Following:
             try:
                 routes[name] = tuple(observe.read(fd, "routes"))
                 neighbours[name] = tuple(observe.read(fd, "neighbours"))
-                if self.places[name].trace is None and not rule_listing.legacy_tables(fd, "ip"):
+                if self.places[name].trace is None and not rule_listing.legacy_tables(fd, self.family):
                     continue
                 rows = observe.read(fd, "conntrack")
             except (OSError, NetlabError) as error:
@@ -309,20 +321,22 @@ def _rank(one: Sighting) -> int:
 
 def _shown(seen: Seen, data: bytes) -> Shown:
     return Shown(
-        str(IPv4Address(seen.source)), str(IPv4Address(seen.destination)), seen.source_port, seen.destination_port,
-        PROTOCOLS.get(data[9], str(data[9])),
+        str(packets.address(seen.source)), str(packets.address(seen.destination)), seen.source_port, seen.destination_port,
+        PROTOCOLS.get(packets.header(data).protocol, ""),
     )  # fmt: skip
 
 
 def _plain_shown(data: bytes) -> Shown:
-    start = (data[0] & 15) * 4
-    ports = (0, 0) if data[9] == 1 else (int.from_bytes(data[start : start + 2]), int.from_bytes(data[start + 2 : start + 4]))
-    addresses = str(IPv4Address(data[12:16])), str(IPv4Address(data[16:20]))
-    return Shown(*addresses, *ports, PROTOCOLS.get(data[9], str(data[9])))
+    ip = packets.header(data)
+    ports = (0, 0)
+    if ip.protocol not in (1, packets.ICMPV6):
+        ports = int.from_bytes(data[ip.length : ip.length + 2]), int.from_bytes(data[ip.length + 2 : ip.length + 4])
+    addresses = str(packets.address(ip.source)), str(packets.address(ip.destination))
+    return Shown(*addresses, *ports, PROTOCOLS.get(ip.protocol, str(ip.protocol)))
 
 
 def _original(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
-    if row["protocol"] == "icmp":
+    if row["protocol"] in ("icmp", "icmpv6"):
         return row["src"], row["dst"], 0, 0
     return row["src"], row["dst"], row["sport"], row["dport"]
 

@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from typing import Protocol as Interface
 from typing import assert_never
 
+from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT
 from netlab.model import Address, Network, Protocol
 from netlab.ops import (
     Announcement,
@@ -20,6 +21,7 @@ from netlab.ops import (
     File,
     Forwarding,
     Identity,
+    IngressProxy,
     Learned,
     Listener,
     Neighbour,
@@ -248,6 +250,9 @@ class World:
                 self._at(op.netns).runs_programs = True
             case Relay():
                 self._at(op.netns).relays.update({port.key: port for port in op.ports})
+            case IngressProxy():
+                ports = (HTTP_PORT, ADMIN_PORT, *((HTTPS_PORT,) if op.table.certificates else ()))
+                self._at(op.netns).listeners |= {(Protocol.TCP, port, None) for port in ports}
             case Vxlan():
                 place = self._at(op.netns)
                 place.devices[op.device] = Device((op.netns, op.device), op.mac)

@@ -96,3 +96,37 @@ def test_copies_that_a_switch_floods_are_told_apart_from_the_way() -> None:
         ignored = {one["netns"] for one in found["flooded"] if one["event"] == "received"}
         assert ignored == {"node/node-171", "host/client"}
         assert not ignored & {one["netns"] for one in found["hops"]}
+
+
+SIX = (
+    ("pod/client", "svc/six", "tcp", "delivered", "dnat"),
+    ("host/client", "svc/six", "tcp", "delivered", "dnat snat"),
+    ("node/node-a", "svc/six", "tcp", "delivered", "dnat snat"),
+    ("host/client", "[fd00:192:168::10]:30080", "tcp", "delivered", "dnat snat"),
+    ("pod/client", "[fd00:192:168::11]:30053", "udp", "delivered", "dnat snat"),
+    ("pod/client", "svc/empty", "tcp", "rejected", ""),
+    ("pod/client", "[fd00:192:168::99]:80", "tcp", "dropped", ""),
+    ("pod/client", "pod/web", "icmp", "delivered", ""),
+    ("pod/client", "pod/web", "nothing", "rejected", ""),
+)
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_ipv6_is_told_as_well(mode: str) -> None:
+    try:
+        lab = netlab.up("topologies/dual-stack.yaml", ["manifests/dual-stack.yaml"], proxy=mode)
+    except MachineError as error:
+        pytest.skip(f"this machine cannot run a lab: {error}")
+    with lab:
+        web = next(pod for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-b" and pod["metadata"]["name"] != "client")
+        address = next(one["ip"] for one in web["status"]["podIPs"] if ":" in one["ip"])
+        for sender, to, protocol, outcome, kinds in SIX:
+            to = to if to != "pod/web" else f"[{address}]:9" if protocol == "nothing" else address
+            found = lab.explain(sender, to, protocol=None if protocol == "nothing" else protocol)
+            agreed(found, outcome)
+            assert ":" in found["packet"]["dst"] and found["traced"], found["packet"]
+            assert " ".join((found["nat"] or {"kinds": ()})["kinds"]) == kinds, (sender, to)
+            if kinds:
+                assert found["choice"]["odds"] == "1/2" and any(one["owner"] for one in decisive(found)), (sender, to)
+            if outcome != "delivered":
+                assert found["why"], (sender, to)
