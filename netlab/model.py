@@ -148,6 +148,29 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NatForward:
+    """What comes to `port` of the router from outside goes to `address`:`target_port` of the network behind it."""
+
+    port: int
+    protocol: Protocol
+    address: Address
+    target_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """networks.NAME.nat: the router stands before the network as a virtual-machine host does before its guests.
+
+    What leaves the network gets the router's address; what comes from elsewhere gets in by `forwards` only, or (`routed`) also
+    when it is sent to an address of the network itself. hide_clients: what gets in has the router's address there as source.
+    """
+
+    forwards: tuple[NatForward, ...] = ()
+    routed: bool = False
+    hide_clients: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Lan:
     """networks.NAME: one layer-2 network. `router` is its router's address, None when it has none.
 
@@ -159,6 +182,7 @@ class Lan:
     router: Address | None = None
     second_cidr: Network | None = None
     second_router: Address | None = None
+    nat: Nat | None = None
 
     @property
     def cidrs(self) -> tuple[Network, ...]:

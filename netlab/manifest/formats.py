@@ -267,6 +267,24 @@ def pool(value: Any) -> str:
     return ""
 
 
+def forward(value: Any) -> str:
+    """Where a router's port leads: ADDRESS or ADDRESS:PORT, IPv6 as [ADDRESS]:PORT."""
+    if error := string(value):
+        return error
+    address, number = split_forward(value)
+    if error := ip(address):
+        return f"{error}; an address is wanted, or ADDRESS:PORT"
+    return "" if number is None or 1 <= number <= 65535 else f"{number} is no port number"
+
+
+def split_forward(value: str) -> tuple[str, int | None]:
+    """Address and port (None: not given) of what `forward` accepts."""
+    bare, colon, number = value.rpartition(":")
+    if colon and number.isdecimal() and (bare.count(":") == 0 or bare.endswith("]")):
+        return bare.strip("[]"), int(number)
+    return value.strip("[]"), None
+
+
 def router(value: Any) -> str:
     """An address, one a family as a list, or the word none."""
     if value == "none":
@@ -421,6 +439,7 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "networks": (networks, {"type": ["string", "array"], "items": {"type": "string"}}),
     "duration": (duration, _NUMBER_OR_STRING),
     "router": (router, _STRINGS),
+    "forward": (forward, _STRING),
     "pool": (pool, _STRINGS),
     "addresses": (addresses, _STRINGS),
     "nodePortAddresses": (node_port_addresses, _STRINGS),

@@ -16,7 +16,8 @@ TABLES: dict[str, str] = {
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
         nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool""",
     "LoadBalancer": "pool:pool! announce:l2|bgp",
-    "Lan": "cidr:networks! router:router",
+    "Lan": "cidr:networks! router:router nat:Nat",
+    "Nat": "forwards:{forward} routed:bool hideClients:bool",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
     "HostSpec": "addresses:addresses routes:{ip}",
     "LinkSpec": "rate:rate delay:duration jitter:duration loss:percent",

@@ -14,7 +14,7 @@ from netlab.errors import InputError
 from netlab.manifest import own_fields
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import Document, read_documents
-from netlab.manifest.formats import bits, json_type, seconds, share
+from netlab.manifest.formats import bits, json_type, seconds, share, split_forward
 from netlab.manifest.meta import Json, labels
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
 from netlab.manifest.source import Source
@@ -28,8 +28,11 @@ from netlab.model import (
     Lan,
     LinkSpec,
     LoadBalancerConfig,
+    Nat,
+    NatForward,
     Network,
     NodeSpec,
+    Protocol,
     ProxyConfig,
     Topology,
 )
@@ -208,7 +211,20 @@ def _lan(name: str, entry: Json) -> Lan:
     # An address of a family that the network has not is the first one's: the check names it.
     stray = [address for version, address in known.items() if version not in {cidr.version for cidr in cidrs}]
     routers = [known.get(cidr.version, stray.pop() if stray else None) for cidr in cidrs]
-    return Lan(name, cidrs[0], routers[0], *((cidrs[1], routers[1]) if len(cidrs) > 1 else ()))
+    nat = None if entry.get("nat") is None else _nat(entry["nat"])
+    second_cidr, second_router = (cidrs[1], routers[1]) if len(cidrs) > 1 else (None, None)
+    return Lan(name, cidrs[0], routers[0], second_cidr, second_router, nat)
+
+
+def _nat(data: Json) -> Nat:
+    forwards = []
+    for key, target in (data.get("forwards") or {}).items():
+        number, _, protocol = str(key).partition("/")
+        if not number.isdecimal() or (protocol or "tcp").upper() not in ("TCP", "UDP"):
+            continue  # check_topology names it
+        address, port = split_forward(target)
+        forwards.append(NatForward(int(number), Protocol((protocol or "tcp").upper()), ip_address(address), port or int(number)))
+    return Nat(tuple(forwards), bool(data.get("routed")), bool(data.get("hideClients")))
 
 
 def _without_router(data: Json, lan: Lan) -> bool:

@@ -27,7 +27,7 @@ def not_built(data: Json, place: Place, report: Report) -> None:
 
 def check_topology(topology: Topology, place: Place, report: Report) -> None:
     """Reports everything that is wrong with a complete topology."""
-    for check in (_names, _networks, _addresses, _pod_cidrs, _routes, _links, _load_balancer):
+    for check in (_names, _networks, _addresses, _pod_cidrs, _routes, _links, _load_balancer, _nats):
         check(topology, place, report)
 
 
@@ -177,6 +177,23 @@ def _load_balancer(topology: Topology, place: Place, report: Report) -> None:
             if taken := next((address for address in lan.routers if address in config), None):
                 return report.problem((at, "pool"), f"{taken} is also the router of {lan.name}")
     return None
+
+
+def _nats(topology: Topology, place: Place, report: Report) -> None:
+    for lan in topology.networks:
+        if lan.nat is None:
+            continue
+        at = (((place, "networks"), lan.name), "nat")
+        if not lan.routers:
+            report.problem(at, f"{lan.name} has no router that could translate (`router: none`)")
+        written_forwards = written((at, "forwards"))
+        for key in written_forwards if isinstance(written_forwards, dict) else ():
+            number, _, protocol = str(key).partition("/")
+            if not number.isdecimal() or not 1 <= int(number) <= 65535 or (protocol or "tcp").upper() not in ("TCP", "UDP"):
+                report.problem(((at, "forwards"), key), f"{key} is no port: 8080, 8080/tcp or 53/udp is wanted", key=True)
+        for forward in lan.nat.forwards:
+            if forward.address not in lan:
+                report.problem((at, "forwards"), f"{forward.address} does not lie in {lan.name}")
 
 
 def _links(topology: Topology, place: Place, report: Report) -> None:

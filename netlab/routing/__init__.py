@@ -6,9 +6,9 @@ from pkgutil import iter_modules
 from netlab.errors import InputError
 from netlab.model import Cluster
 from netlab.ops import Op
-from netlab.routing import announcing
+from netlab.routing import announcing, nat
 
-_SHARED = frozenset({"announcing"})
+_SHARED = frozenset({"announcing", "nat"})
 
 
 def routings() -> tuple[str, ...]:
@@ -22,4 +22,4 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     if name not in routings():
         raise InputError(f"unknown routing {name!r}; there is {', '.join(routings())}")
     ops: tuple[Op, ...] = import_module(f"{__name__}.{name}").plan(cluster)
-    return (*ops, *announcing.plan(cluster))
+    return (*ops, *announcing.plan(cluster), *nat.plan(cluster))
