@@ -11,6 +11,7 @@ import pickle
 import select
 import signal
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -482,22 +483,40 @@ class Lab:
 
     def down(self, timeout_s: float = 10.0) -> None:
         """End the lab; returns when its process and its socket are gone. A lab that has gone already is no error."""
+        end(self.directory, self._keep, timeout_s)
+
+
+def end(directory: Path, keep: socket.socket | None = None, timeout_s: float = 10.0) -> None:
+    """End the lab that has this directory, whatever version it is of. `keep`: the socket that holds it up.
+
+    Its process is known by the API's socket, never by a number alone, which might be another process' by now or in another pid
+    namespace. Where the kernel does not show us the process (we are in a container, or in a pod), the lab's lock tells its end.
+    Raises: KernelError when it does not end.
+    """
+    from netlab import wire
+
+    pid = 0
+    with contextlib.suppress(OSError), wire.connected(directory, ANSWER_S) as sock:
+        pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    holder = -1
+    if pid:
         with contextlib.suppress(ProcessLookupError):
-            holder = os.pidfd_open(self.pid)
-            try:
-                with contextlib.suppress(LabGone, ApiError):
-                    self.request("POST", "/netlab/v1/down", {}, timeout_s=ANSWER_S)
-                if self._keep is not None:
-                    self._keep.close()
-                if not select.select([holder], [], [], ANSWER_S)[0]:  # stuck: the kernel frees everything all the same
-                    signal.pidfd_send_signal(holder, signal.SIGKILL)
-                if not select.select([holder], [], [], timeout_s)[0]:
-                    raise KernelError(
-                        f"lab {self.name} (pid {self.pid}) did not end within {timeout_s} s; `kill -9 {self.pid}` ends it"
-                    )
-            finally:
-                os.close(holder)
-        directories.sweep(self.directory.parent)
+            holder = os.pidfd_open(pid)
+    try:
+        with contextlib.suppress(OSError):  # it does not answer any more
+            wire.exchange(directory, "POST", "/netlab/v1/down", "{}", {"Content-Type": "application/json"}, ANSWER_S)
+        if keep is not None:
+            keep.close()
+        if holder >= 0 and not select.select([holder], [], [], ANSWER_S)[0]:  # stuck: the kernel frees everything all the same
+            signal.pidfd_send_signal(holder, signal.SIGKILL)
+        if not directories.wait_gone(directory, timeout_s):
+            raise KernelError(f"lab {directory.name} (pid {pid or 'unknown'}) did not end within {timeout_s:g} s")
+        if holder >= 0 and not select.select([holder], [], [], timeout_s)[0]:
+            raise KernelError(f"lab {directory.name} (pid {pid}) did not end within {timeout_s:g} s; `kill -9 {pid}` ends it")
+    finally:
+        if holder >= 0:
+            os.close(holder)
+    directories.sweep(directory.parent)
 
 
 def _path(kind: str, name: str | None, namespace: str | None) -> str:

@@ -79,6 +79,10 @@ class Meta:
 # ---------------------------------------------------------------- topology (netlab/v1)
 
 
+Scheduler = Literal["rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq"]
+"""How IPVS chooses a real server: ipvsadm(8)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """How the Service proxy of every node works (cluster.proxy). Names are kube-proxy's.
@@ -86,6 +90,8 @@ class ProxyConfig:
     node_port_addresses: None = the mode's own default (iptables: every local address; nftables: the primary address).
     conntrack_tcp_be_liberal: with it kube-proxy leaves out the `ctstate INVALID -j DROP` rule; on by default, because static
     routes through one node make replies take another way, and conntrack there then calls the third packet invalid.
+    scheduler, strict_arp, sync_period_s: of mode ipvs; how virtual servers choose, whether nodes answer ARP only for addresses of
+    the asked interface, and how often what someone else changed is mended (0: never).
     """
 
     mode: str = "iptables"
@@ -98,6 +104,9 @@ class ProxyConfig:
     node_port_addresses: tuple[Network, ...] | Literal["primary"] | None = None
     localhost_node_ports: bool = True
     conntrack_tcp_be_liberal: bool = True
+    scheduler: Scheduler = "rr"
+    strict_arp: bool = False
+    sync_period_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

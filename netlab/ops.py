@@ -62,6 +62,21 @@ class Veth:
 
 
 @dataclass(frozen=True, slots=True)
+class Dummy:
+    """A device that only holds addresses, and stays down as kube-proxy leaves it: their local routes need no more.
+
+    Of kind dummy; where the kernel has none, a bridge without ports, which is as good a place for addresses.
+    """
+
+    netns: str
+    device: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
 class Vxlan:
     """A VXLAN device, up, that learns nothing and floods nothing: which machine a frame goes to, Forwarding says.
 
@@ -189,6 +204,37 @@ class Sysctl:
     @property
     def identity(self) -> Identity:
         return ("sysctl", self.netns, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    """Where a virtual server may send a connection."""
+
+    address: Address
+    port: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualServer:
+    """One address and port at which IPVS takes connections and forwards them by NAT.
+
+    persistence_s: how long a client keeps its real server; None: it does not. Real servers in a stable order, none twice. One
+    that leaves the op is not taken from its connections: its weight becomes 0, and it goes when they have ended (kernel/ipvs.py).
+    """
+
+    netns: str
+    address: Address
+    protocol: Protocol
+    port: int
+    scheduler: str
+    real_servers: tuple[RealServer, ...] = ()
+    persistence_s: int | None = None
+    owner: Ref | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return ("virtual-server", self.netns, self.protocol, str(self.address), str(self.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +388,7 @@ Op = (
     | Bridge
     | Veth
     | Vxlan
+    | Dummy
     | DeviceAddress
     | Route
     | Neighbour
@@ -349,6 +396,7 @@ Op = (
     | Learned
     | Announcement
     | Sysctl
+    | VirtualServer
     | Ruleset
     | Listener
     | Process
@@ -359,7 +407,7 @@ Op = (
 )
 
 ORDER: tuple[type, ...] = (
-    Netns, File, Sysctl, Bridge, Veth, Vxlan, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay, Ruleset,
-    Announcement, Listener, Process, IngressProxy,
+    Netns, File, Sysctl, Bridge, Veth, Vxlan, Dummy, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay,
+    VirtualServer, Ruleset, Announcement, Listener, Process, IngressProxy,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

@@ -13,13 +13,14 @@ from itertools import chain
 from typing import assert_never
 
 from netlab import discovery, fabric, ingress, programs, proxy, routing, variables, volumes
-from netlab.model import NOTHING, Cluster, Container, Pod
+from netlab.model import NOTHING, Address, Cluster, Container, Pod
 from netlab.ops import (
     ORDER,
     Announcement,
     Bridge,
     Daemon,
     DeviceAddress,
+    Dummy,
     File,
     Forwarding,
     Identity,
@@ -36,8 +37,11 @@ from netlab.ops import (
     Ruleset,
     Sysctl,
     Veth,
+    VirtualServer,
     Vxlan,
 )
+from netlab.ruleset import Family
+from netlab.ruleset import Ruleset as Rules
 
 Device = tuple[str, str]
 """A namespace and a device in it."""
@@ -164,7 +168,7 @@ def _ends(op: Op) -> tuple[Device, ...]:
     match op:
         case Veth():
             return (op.netns, op.device), (op.peer_netns, op.peer_device)
-        case Bridge() | Vxlan():
+        case Bridge() | Vxlan() | Dummy():
             return ((op.netns, op.device),)
         case _:
             return ()
@@ -177,7 +181,7 @@ def _remade(changed: Iterable[tuple[Op, Op]]) -> frozenset[Device]:
         if isinstance(was, Veth) and isinstance(op, Veth):
             if replace(was, up=op.up, peer_up=op.peer_up) != op:
                 found.update((*_ends(was), *_ends(op)))
-        elif isinstance(was, Bridge | Veth | Vxlan):
+        elif isinstance(was, Bridge | Veth | Vxlan | Dummy):
             found.update((*_ends(was), *_ends(op)))
     return frozenset(found)
 
@@ -198,7 +202,17 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
         match op:
             case Veth():
                 vanishes = op.netns in dead or op.peer_netns in dead
-            case Bridge() | Vxlan() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Ruleset():
+            case (
+                Bridge()
+                | Vxlan()
+                | Dummy()
+                | DeviceAddress()
+                | Route()
+                | Neighbour()
+                | Forwarding()
+                | VirtualServer()
+                | Ruleset()
+            ):
                 vanishes = op.netns in dead
             case Sysctl() | Learned():
                 vanishes = True
@@ -260,6 +274,8 @@ def _lines(op: Op) -> list[str]:
             return [f"{op.value.dialect} rules:", *(f"  {line}" if line else "" for line in _rules(op).splitlines())]
         case Relay():
             return [line(op), *(f"  {_relayed(port)}" for port in op.ports)]
+        case VirtualServer():
+            return [line(op), *(f"  -> {_socket(one.address, one.port)} weight {one.weight}" for one in op.real_servers)]
         case IngressProxy():
             return [line(op), *(f"  {one}" for one in _routes(op))]
         case File():
@@ -272,9 +288,15 @@ def _lines(op: Op) -> list[str]:
 
 
 def _rules(op: Ruleset) -> str:
-    from netlab.rendering import iptables, nftables
+    from netlab.rendering import ipset, iptables, nftables
 
-    return iptables.text(op.value, None) if op.value.dialect == "iptables" else nftables.text(op.value, None)
+    if op.value.dialect == "nftables":
+        return nftables.text(op.value, None)
+    return ipset.text(op.value.ipsets) + "".join(iptables.text(op.value, None, family) for family in _families(op.value))
+
+
+def _families(rules: Rules) -> tuple[Family, ...]:
+    return tuple(dict.fromkeys(table.family for table in rules.tables))
 
 
 def line(op: Op) -> str:
@@ -289,6 +311,8 @@ def line(op: Op) -> str:
         case Vxlan():
             carried = f"id {op.vni} local {op.local} dstport {op.port} nolearning"
             return f"vxlan {op.device} address {op.mac} {carried} mtu {op.mtu_bytes}"
+        case Dummy():
+            return f"dummy {op.device}"
         case DeviceAddress():
             flags = "" if op.prefix_route else " noprefixroute"
             return f"address {op.address}/{op.prefixlen} dev {op.device}{flags}"
@@ -307,6 +331,8 @@ def line(op: Op) -> str:
             return f"daemon {op.name}: {' '.join(op.command)}"
         case Sysctl():
             return f"sysctl {op.key} = {op.value}{' (where the kernel has it)' if op.optional else ''}"
+        case VirtualServer():
+            return f"virtual server {_socket(op.address, op.port)}/{op.protocol.lower()} {_choice(op)}"
         case Ruleset():
             return f"{op.value.dialect} rules"
         case Listener():
@@ -333,6 +359,17 @@ def _health(op: Listener, where: str) -> str:
     if health.service is None:
         return f"health check {op.port}/tcp{where} of the proxy: {'well' if health.eligible else 'the node is going'}"
     return f"health check {op.port}/tcp{where} of {op.pod}: {health.local_endpoints} local endpoints"
+
+
+def _socket(address: Address, port: int) -> str:
+    return f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
+
+
+def _choice(op: VirtualServer) -> str:
+    """As ipvsadm(8) writes it."""
+    sticky = f" persistent {op.persistence_s}" if op.persistence_s is not None else ""
+    owner = f"  # {op.owner}" if op.owner is not None else ""
+    return f"{op.scheduler}{sticky}{owner}"
 
 
 def _routes(op: IngressProxy) -> Iterator[str]:

@@ -64,7 +64,12 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class SourceLocal:
-    """The source address is one of this namespace's own (addrtype --src-type LOCAL; fib saddr type local)."""
+    """The source address is one of this namespace's own (addrtype --src-type LOCAL; fib saddr type local).
+
+    `negate` (iptables only): is none of them.
+    """
+
+    negate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +142,20 @@ Key = tuple[Address | Network | Protocol | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class InSet:
-    """The packet's `fields`, joined, are an element of the named set (`negate`: are not)."""
+    """The packet's `fields`, joined, are an element of the named set (`negate`: are not). Of iptables the set is an IpSet."""
 
     set_name: str
     fields: tuple[Field, ...]
     negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OfVirtualServer:
+    """iptables -m ipvs --vaddr --vproto --vport: IPVS sent the packet on, for this virtual server."""
+
+    address: Address
+    protocol: Protocol
+    port: int
 
 
 Match = (
@@ -158,6 +172,7 @@ Match = (
     | Probability
     | RecentlySeen
     | InSet
+    | OfVirtualServer
 )
 
 # ---------------------------------------------------------------- statements
@@ -241,7 +256,9 @@ class GotoRandom:
 
 @dataclass(frozen=True, slots=True)
 class Masquerade:
-    """Rewrite the source to the address of the outgoing interface, with a fully random port."""
+    """Rewrite the source to the address of the outgoing interface, with a fully random port unless told."""
+
+    random_fully: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +354,23 @@ class SetDef:
     interval: bool = False
 
 
+IpSetType = Literal["hash:ip", "hash:ip,port", "hash:ip,port,ip", "hash:ip,port,net", "bitmap:port"]
+
+
+@dataclass(frozen=True, slots=True)
+class IpSet:
+    """A set of ipset(8), which rules of every iptables table of its family may ask by name.
+
+    An element has the parts that `type` says, a protocol before each port but those of bitmap:port: (address, protocol, port,
+    network). In a stable order, none twice.
+    """
+
+    family: Family
+    name: str
+    type: IpSetType
+    elements: tuple[Key, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class MapDef:
     """A verdict map: its key's fields, and (key, verdict) pairs in a stable order, no key twice.
@@ -387,9 +421,10 @@ class Table:
 class Ruleset:
     """All rules that netlab owns in one network namespace. Replaced as a whole, or by the difference, atomically.
 
-    `backend` is iptables' (nft or legacy) and is ignored by nftables.
+    `backend` is iptables' (nft or legacy) and is ignored by nftables, which has no `ipsets` either: those are iptables'.
     """
 
     dialect: Literal["iptables", "nftables"]
     tables: tuple[Table, ...]
     backend: Literal["nft", "legacy"] = "nft"
+    ipsets: tuple[IpSet, ...] = ()

@@ -38,6 +38,7 @@ from netlab.ruleset import (
     MarkSet,
     Masquerade,
     Match,
+    OfVirtualServer,
     OrMark,
     Probability,
     RecentlySeen,
@@ -261,6 +262,8 @@ def _holds(table: Table, match: Match, one: Packet) -> bool:
             values = _values(one, fields)
             held = values in found.elements or (found.interval and any(_covered(values, key) for key in found.elements))
             return (held or set_name in known) != negate
+        case OfVirtualServer():
+            raise AssertionError("this walk knows no IPVS: netlab/trace does")
         case _:
             assert_never(match)
 

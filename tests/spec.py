@@ -49,7 +49,9 @@ Raw = Mapping[str, Any]
 Origin = Literal["pod", "node", "external"]
 
 HERE = Path(__file__).parent / "spec_cases"
-MODES = ("iptables", "nftables")
+CHAINS = ("iptables", "nftables")
+"""The modes that every kernel has. Live, ipvs is asked by tests/live/test_ipvs.py, where the kernel has it."""
+MODES = (*CHAINS, "ipvs")
 MAPS = "nftables-maps"
 """Mode nftables with the flat layout: it must answer whatever nftables does."""
 NODE = "node-a"
@@ -124,13 +126,14 @@ def load_verdicts() -> tuple[Case, ...]:
     found = []
     for setting in document["settings"]:
         for row in setting["rows"]:
-            for index, (name, verdict) in enumerate(zip(document["services"], row["verdicts"], strict=True)):
+            both = zip(document["services"], row["verdicts"], row.get("ipvs", row["verdicts"]), strict=True)
+            for index, (name, verdict, ipvs) in enumerate(both):
                 case_id = f"{setting['name']}/{row['from']}/{row['to']}/{name}"
-                found.append(_verdict_case(case_id, document["services"], setting["config"], row, index, verdict))
+                found.append(_verdict_case(case_id, document["services"], setting["config"], row, index, verdict, ipvs))
     return tuple(found)
 
 
-def _verdict_case(case_id: str, names: list[str], config: Raw, row: Raw, index: int, verdict: str) -> Case:
+def _verdict_case(case_id: str, names: list[str], config: Raw, row: Raw, index: int, verdict: str, ipvs: str) -> Case:
     services, endpoints = [], []
     for number, name in enumerate(names):
         service = {
@@ -147,8 +150,13 @@ def _verdict_case(case_id: str, names: list[str], config: Raw, row: Raw, index: 
         services.append(service)
         for node, subnet in (("node-a", 1), ("node-b", 2)):
             endpoints.append({"service": name, "ip": f"10.244.{subnet}.{5 + number}", "node": node})
-    scope, masquerade = verdict.split()
     local = [f"10.244.1.{5 + index}:8080"]
+
+    def said(word: str) -> Raw:
+        scope, masquerade = word.split()
+        endpoints = local if scope == "L" else [*local, f"10.244.2.{5 + index}:8080"]
+        return {"result": "endpoints", "endpoints": endpoints, "masq": masquerade == "m"}
+
     step = {
         "packet": {
             "from": {"pod": "pod-on-node"}.get(row["from"], row["from"]),
@@ -159,11 +167,8 @@ def _verdict_case(case_id: str, names: list[str], config: Raw, row: Raw, index: 
             "port": 30080 + index if row["to"] == "nodePort" else 80,
             "proto": "TCP",
         },
-        "expect": {
-            "result": "endpoints",
-            "endpoints": local if scope == "L" else [*local, f"10.244.2.{5 + index}:8080"],
-            "masq": masquerade == "m",
-        },
+        "expect": said(verdict),
+        "expect_ipvs": said(ipvs),
     }
     return Case(case_id, f"{row['from']} to {row['to']} of {names[index]}", tuple(services), tuple(endpoints), config, (step,))
 

@@ -113,11 +113,21 @@ def test_node_port_addresses(text: str, wanted: object) -> None:
     assert read(f"cluster: {{proxy: {{nodePortAddresses: {text}}}}}").cluster.proxy.node_port_addresses == wanted
 
 
+def test_settings_of_ipvs() -> None:
+    proxy = read("cluster: {proxy: {mode: ipvs, scheduler: wlc, strictARP: true, syncPeriod: 1m}}").cluster.proxy
+    assert (proxy.mode, proxy.scheduler, proxy.strict_arp, proxy.sync_period_s) == ("ipvs", "wlc", True, 60)
+    plain = read("cluster: {proxy: {mode: ipvs}}").cluster.proxy
+    assert (plain.scheduler, plain.strict_arp, plain.sync_period_s) == ("rr", False, 30)
+
+
 LAN = "networks: {lan: {cidr: 192.168.0.0/24}}\n"
 MISTAKES = [
     ("unknown key", "nodse: 3", "t.yaml:1:1: nodse: unknown field; did you mean nodes?"),
     ("unknown mode", "cluster: {proxy: {mode: iptable}}", 'cluster.proxy.mode: "iptable" is not one of iptables, nftables'),
-    ("mode of a later version", "cluster: {proxy: {mode: ipvs}}", "t.yaml:1:25: cluster.proxy.mode: ipvs is not built yet"),
+    ("unknown scheduler", "cluster: {proxy: {scheduler: wr}}", "did you mean wrr?"),
+    ("scheduler of no kube-proxy", "cluster: {proxy: {scheduler: round}}", "is not one of rr, wrr, lc, wlc, sh, dh, sed, nq"),
+    ("syncPeriod without a unit", "cluster: {proxy: {syncPeriod: soon}}", "cluster.proxy.syncPeriod"),
+    ("strictArp", "cluster: {proxy: {strictArp: true}}", "did you mean strictARP?"),
     ("routing of a later version", "cluster: {routing: rip}", "static, vxlan"),
     ("unknown fabric", "cluster: {fabric: bridged}", "did you mean bridge?"),
     ("detectLocal in small letters", "cluster: {proxy: {detectLocal: clustercidr}}", "did you mean ClusterCIDR?"),

@@ -288,5 +288,5 @@ def test_plan_covers_every_node_in_the_mode_asked_for() -> None:
         assert [op.identity for op in ops] == [("ruleset", f"node/{name}", mode) for name in given.nodes]
         one_by_one = tuple(op for node in given.nodes.values() for op in MODES[mode].plan(given, node))
         assert tuple(op for op in proxy.plan(given) if not isinstance(op, Listener)) == one_by_one
-    with pytest.raises(InputError, match=r"ipvs.*iptables, nftables"):
-        proxy.plan(everything(mode="ipvs"))
+    with pytest.raises(InputError, match=r"ebpf.*iptables, ipvs, nftables"):
+        proxy.plan(everything(mode="ebpf"))

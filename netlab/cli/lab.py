@@ -134,7 +134,7 @@ def down(
       netlab down --all
     """
     from netlab import client
-    from netlab.client import Lab
+    from netlab.lab import directory
 
     if everything and names:
         raise InputError("--all and names exclude each other")
@@ -142,12 +142,12 @@ def down(
     missing = []
     for name in wanted:
         try:
-            one = Lab.attach(name or None)
+            path = directory.find(directory.base(os.environ), name or os.environ.get("NETLAB_LAB"))
         except LabGone as error:
             missing.append(str(error))
             continue
-        one.down()
-        output.message(f"{one.name} is down")
+        client.end(path)  # of whatever version it is
+        output.message(f"{path.name} is down")
     if missing:
         raise LabGone("\n".join(missing))
 

@@ -55,6 +55,7 @@ def run(
     files = files_of(scenarios)
     from netlab import client
     from netlab.cli import comparing
+    from netlab.kernel import tools
     from netlab.proxy import modes
     from netlab.scenario import reports, runner, side_by_side
     from netlab.scenario.exhibits import Exhibits
@@ -67,7 +68,12 @@ def run(
     for path in filter(None, (junit, html)):
         write(path, "")  # a place that cannot be written to is said before anything is built
     kept = Exhibits(html is not None, Path(pcap) if pcap else None, pcap_all)
-    options = runner.Options(proxy, modes(), keep, out, paused if pause else None, kept)
+    every = modes()
+    if proxy == "all" or any("all" in scenario.proxy for _, scenario in runner.read_all(files)):
+        every, left_out = tools.runnable(every)
+        for sentence in left_out:
+            output.message(sentence)
+    options = runner.Options(proxy, every, keep, out, paused if pause else None, kept)
     runs = runner.run_all(files, untethered if keep else client.up, options)
     compared = side_by_side.compared(runs)
     if junit:

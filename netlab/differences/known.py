@@ -40,6 +40,12 @@ def node_port_elsewhere(cluster: Cluster, flow: Flow) -> bool:
     return bool(own) and flow.destination != own[0] and _is_node_port(cluster, flow)
 
 
+def own_packet_to_node_port(cluster: Cluster, flow: Flow) -> bool:
+    """Row 14: a node sends to the number of a NodePort at an address of its own, where it may not be served."""
+    own = flow.destination.is_loopback or _node_with(cluster, flow.destination) is not None
+    return own and _sent_by_node(cluster, flow) and _is_node_port(cluster, flow)
+
+
 def node_port_on_localhost(cluster: Cluster, flow: Flow) -> bool:
     """Row 15: a NodePort at 127.0.0.0/8, or anything else that goes there from elsewhere (kubernetes/kubernetes#90259)."""
     return flow.destination.is_loopback and (_is_node_port(cluster, flow) or not flow.source.is_loopback)
@@ -104,26 +110,85 @@ def relayed(cluster: Cluster, flow: Flow) -> bool:
     )
 
 
+def own_packet_outside_ranges(cluster: Cluster, flow: Flow) -> bool:
+    """Row 18: the node itself sends to a load balancer's address with source ranges that leave the source out."""
+    return _sent_by_node(cluster, flow) and any(
+        flow.destination in load_balancer_ips(service, family_of(flow.destination)) and service.source_ranges
+        for service, _ in _ports(cluster, flow)
+    )
+
+
+def undeclared_external(cluster: Cluster, flow: Flow) -> bool:
+    """Row 20, of externalIPs and load balancers' addresses: in mode ipvs they are addresses of every node, too."""
+    family = family_of(flow.destination)
+    owners = [s for s in _proxied(cluster) if flow.destination in (*external_ips(s, family), *load_balancer_ips(s, family))]
+    return bool(owners) and not any((p.port, p.protocol) == (flow.port, flow.protocol) for one in owners for p in one.ports)
+
+
+def local_policy_from_inside(cluster: Cluster, flow: Flow) -> bool:
+    """Row 25: a pod, or the node itself, asks a Service with externalTrafficPolicy Local from outside its clusterIP."""
+    inside = _sent_by_node(cluster, flow) or flow.sender.kind == "pod"
+    return inside and any(s.external_traffic_policy == "Local" for s, _ in _asked_externally(cluster, flow))
+
+
+def local_policy_without_endpoint(cluster: Cluster, flow: Flow) -> bool:
+    """Row 28: a Local policy, and a node that has no endpoint of the Service."""
+    asked = [(s, p) for s, p in _asked_externally(cluster, flow) if s.external_traffic_policy == "Local"]
+    asked += [
+        (s, p) for s, p in _ports(cluster, flow) if flow.destination in s.cluster_ips and s.internal_traffic_policy == "Local"
+    ]
+    return any(
+        {one.node for one in endpoints_of(cluster, service, port, family_of(flow.destination)) if one.ready or one.serving}
+        < set(cluster.nodes)
+        for service, port in asked
+    )
+
+
+def sent_from_localhost(cluster: Cluster, flow: Flow) -> bool:
+    """Row 35: what has 127.0.0.0/8 as source passes ipvs' rules unmarked, and may not leave the node so."""
+    return flow.source.is_loopback and not flow.destination.is_loopback
+
+
+def undetected(cluster: Cluster, flow: Flow) -> bool:
+    """Row 36: nothing tells pods from others, and a node sends from the very address that it asks."""
+    return cluster.topology.cluster.proxy.detect_local == "none" and flow.source == flow.destination
+
+
 NFTABLES = frozenset({"nftables"})
+IPVS = frozenset({"ipvs"})
+NFTABLES_AND_IPVS = frozenset({"nftables", "ipvs"})
 USERSPACE = frozenset({"userspace"})
 IPTABLES = frozenset({"iptables"})
 
 KNOWN: tuple[Difference, ...] = (
     Difference(0, "userspace ends connections at a proxy on the node: pods see the node's address, endpoints take turns, and "
                "policies, source ranges, hints and terminating endpoints are not known to it", USERSPACE, relayed),
-    Difference(14, "nftables serves NodePorts at the node's primary address only, unless told otherwise; iptables at all",
+    Difference(14, "nftables serves NodePorts at the node's primary address only, unless told otherwise; others at all",
                NFTABLES, node_port_elsewhere),
-    Difference(15, "iptables serves NodePorts at localhost and guards it; nftables neither", NFTABLES, node_port_on_localhost),
-    Difference(19, "of a Service without endpoints, nftables drops what the source ranges block; iptables rejects it",
-               NFTABLES, blocked_without_endpoints),
-    Difference(20, "nftables rejects undeclared ports of a clusterIP; iptables has no rule, the routes decide",
-               NFTABLES, undeclared_port),
-    Difference(21, "nftables drops unallocated addresses of the service CIDR; iptables has no rule, the routes decide",
+    Difference(14, "ipvs masquerades what a node sends to a NodePort's number at an address of its own, served there or not",
+               IPVS, own_packet_to_node_port),
+    Difference(15, "iptables serves NodePorts at localhost and guards it; nftables and ipvs neither",
+               NFTABLES_AND_IPVS, node_port_on_localhost),
+    Difference(18, "ipvs asks source ranges of what comes in; what the node itself sends from another address passes",
+               IPVS, own_packet_outside_ranges),
+    Difference(19, "of a Service without endpoints, nftables and ipvs drop what the source ranges block; iptables rejects it",
+               NFTABLES_AND_IPVS, blocked_without_endpoints),
+    Difference(20, "nftables and ipvs reject undeclared ports of a clusterIP; iptables has no rule, the routes decide",
+               NFTABLES_AND_IPVS, undeclared_port),
+    Difference(20, "ipvs rejects undeclared ports of externalIPs and load balancers' addresses, which every node has as its own",
+               IPVS, undeclared_external),
+    Difference(21, "nftables drops unallocated addresses of the service CIDR; iptables and ipvs have no rule, the routes decide",
                NFTABLES, unallocated),
+    Difference(25, "ipvs has no short cut past externalTrafficPolicy Local: pods and the node get its own endpoints, source kept",
+               IPVS, local_policy_from_inside),
     Difference(27, "what a node itself sends to an external address without endpoints meets no rule in iptables",
                IPTABLES, own_packet_without_endpoints),
-    Difference(37, "nftables masquerades hairpin connections of the node's own endpoints only, iptables all",
-               NFTABLES, hairpin_elsewhere),
+    Difference(28, "a Local policy without an endpoint on the node: ipvs takes all endpoints, or rejects; others drop",
+               IPVS, local_policy_without_endpoint),
+    Difference(35, "ipvs masquerades nothing that a node sends from 127.0.0.0/8", IPVS, sent_from_localhost),
+    Difference(36, "without a detector ipvs masquerades what a node sends from a Service's own address", IPVS, undetected),
+    Difference(37, "nftables and ipvs masquerade hairpin connections of the node's own endpoints only, iptables all",
+               NFTABLES_AND_IPVS, hairpin_elsewhere),
     Difference(38, "iptables drops what conntrack calls invalid, unless nf_conntrack_tcp_be_liberal is on",
                IPTABLES, half_seen),
 )  # fmt: skip
@@ -150,6 +215,15 @@ def _asked(cluster: Cluster, service: Service, port: ServicePort, flow: Flow) ->
     addresses = (*service.cluster_ips, *external_ips(service, family), *load_balancer_ips(service, family))
     by_address = flow.destination in addresses and port.port == flow.port
     return by_address or (port.node_port == flow.port and _node_with(cluster, flow.destination) is not None)
+
+
+def _asked_externally(cluster: Cluster, flow: Flow) -> Iterator[tuple[Service, ServicePort]]:
+    """The Service ports that the flow asks at an external address or as a NodePort."""
+    for service in _proxied(cluster):
+        for port in service.ports:
+            mine = port.protocol == flow.protocol and _asked(cluster, service, port, flow)
+            if mine and flow.destination not in service.cluster_ips:
+                yield service, port
 
 
 def _has_endpoints(cluster: Cluster, service: Service, port: ServicePort, flow: Flow) -> bool:

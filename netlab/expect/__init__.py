@@ -5,7 +5,7 @@ becomes of a flow in the whole lab, the way there and the answer's way back incl
 and imports no planner and no tracer: what those get wrong must show against it.
 
 How `expect` thinks. Places (pods, nodes, hosts, the router) forward to each other along the topology (places.py). At each node
-the packet meets the Service proxy once (policy.py; userspace.py for the old mode of that name); a Service sends it to one of
+the packet meets the Service proxy once (policy.py, or ipvs.py and userspace.py for these modes); a Service sends it to one of
 several backends, so the walk branches (walk.py). A branch ends at an address that answers, refuses, or does not exist. An
 answer must then find its way back, and must pass every node that rewrote the packet, or the client does not recognise it: with
 the source kept, the answer of a pod on another node takes its own way.
@@ -33,7 +33,7 @@ def expect_at(cluster: Cluster, node_name: str, flow: Flow, origin: Origin) -> O
     device = {"pod": device_of_pods(cluster), "node": "", "external": "eth0"}[origin]
     packet = Packet(flow.source, flow.destination, flow.port, flow.protocol)
     decision = decide(cluster, cluster.nodes[node_name], packet, device)
-    spread: Literal["random", "turns"] = "turns" if decision.relayed else "random"
+    spread = "turns" if decision.relayed else decision.spread
     return Outcome(decision.kind, decision.backends, decision.affinity, decision.why, spread)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netlab import ipam, overlay
+from netlab.expect import ipvs
 from netlab.expect.policy import bridge_addresses, is_local
 from netlab.model import Address, Cluster, Key, Node, OutcomeKind, Pod, Ref
 
@@ -25,7 +26,10 @@ MOST_CARRIERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """The cluster with what the walk looks up. `owners`: who has an address on a LAN or, outside of all LANs, at all."""
+    """The cluster with what the walk looks up. `owners`: who has an address on a LAN or, outside of all LANs, at all.
+
+    virtual: by node, the addresses that it has for the sake of mode ipvs.
+    """
 
     cluster: Cluster
     owners: dict[Address, Ref]
@@ -33,6 +37,7 @@ class Lab:
     attachments: dict[Ref, tuple[ipam.Attachment, ...]]
     balanced: dict[Address, tuple[str, ...]]
     """Load balancers' addresses out of the pool: the nodes that announce each."""
+    virtual: dict[str, frozenset[Address]]
 
     def node(self, place: Ref) -> Node:
         return self.cluster.nodes[place.name]
@@ -87,7 +92,9 @@ def lab_of(cluster: Cluster) -> Lab:
         for one in service.load_balancer
         if pool is not None and one.ip is not None and one.ip in pool
     }
-    return Lab(cluster, owners, pods, attachments, balanced)
+    served = topology.cluster.proxy.mode == "ipvs"
+    virtual = {name: ipvs.service_addresses(cluster, node) for name, node in cluster.nodes.items()} if served else {}
+    return Lab(cluster, owners, pods, attachments, balanced, virtual)
 
 
 def place_of(lab: Lab, sender: Ref) -> Ref:
@@ -139,7 +146,7 @@ def next_place(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arriv
 
 def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
     node = lab.node(place)
-    if is_local(lab.cluster, node, destination):
+    if is_local(lab.cluster, node, destination) or destination in lab.virtual.get(place.name, ()):
         return Arrived()
     pod = lab.pods.get(destination)
     if pod is not None and pod.node == node.meta.name and not _is_down(lab, str(place), _device_of(lab, pod)):

@@ -45,7 +45,9 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`routed`: taken at a hook that a packet only meets once a route was found for it."""
+    """`routed`: taken at a hook that a packet only meets once a route was found for it. `virtual`: IPVS sends it on.
+    `marked`: not handled, but masqueraded all the same.
+    """
 
     kind: OutcomeKind
     backends: tuple[Backend, ...] = ()
@@ -53,6 +55,9 @@ class Decision:
     why: str = ""
     routed: bool = True
     relayed: bool = False
+    spread: Literal["random", "turns", "any"] = "random"
+    virtual: bool = False
+    marked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ def _decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decisi
     nftables = _nftables(cluster)
     endpoints = endpoints_of(cluster, frontend.service, frontend.port, family_of(packet.destination))
     anywhere = any(endpoint.ready or _last_resort(endpoint) for endpoint in endpoints)
-    if frontend.kind == "load balancer" and not _in_ranges(frontend.service, node, packet.source) and (nftables or anywhere):
+    if frontend.kind == "load balancer" and not in_ranges(frontend.service, node, packet.source) and (nftables or anywhere):
         why = f"{frontend.name}: {packet.source} is in none of its loadBalancerSourceRanges"
         return Decision(DROPPED, why=why, routed=not nftables)
     if not anywhere:
@@ -104,10 +109,10 @@ def _internal(
 ) -> Decision:
     """Traffic to the clusterIP."""
     here_only = frontend.service.internal_traffic_policy == "Local"
-    chosen = _local(node, endpoints) if here_only else _usable(node, endpoints)
+    chosen = local_endpoints(node, endpoints) if here_only else usable(node, endpoints)
     if not chosen:
         return Decision(DROPPED, why=f"{frontend.name}: internalTrafficPolicy Local, and no endpoint on {node.meta.name}")
-    masquerade = cluster.topology.cluster.proxy.masquerade_all or _from_pod(cluster, node, packet.source, device) is False
+    masquerade = cluster.topology.cluster.proxy.masquerade_all or from_pod(cluster, node, packet.source, device) is False
     return _delivered(cluster, node, packet, device, frontend, chosen, masquerade)
 
 
@@ -115,18 +120,18 @@ def _external(
     cluster: Cluster, node: Node, packet: Packet, device: str, frontend: Frontend, endpoints: tuple[ServiceEndpoint, ...]
 ) -> Decision:
     """Traffic to a NodePort, an externalIP or a load balancer's address."""
-    here = _local(node, endpoints)
+    here = local_endpoints(node, endpoints)
     none_here = Decision(DROPPED, why=f"{frontend.name}: externalTrafficPolicy Local, and no endpoint on {node.meta.name}")
-    local_policy = _external_local(frontend.service)
+    local_policy = external_local(frontend.service)
     if frontend.unlisted:
         unlisted = Decision(NOT_HANDLED, why=f"{packet.destination} is not among the nodePortAddresses")
         return none_here if local_policy and not here else unlisted
     if not local_policy:
-        return _delivered(cluster, node, packet, device, frontend, _usable(node, endpoints), True)
-    if _from_pod(cluster, node, packet.source, device):
-        return _delivered(cluster, node, packet, device, frontend, _usable(node, endpoints), False)
+        return _delivered(cluster, node, packet, device, frontend, usable(node, endpoints), True)
+    if from_pod(cluster, node, packet.source, device):
+        return _delivered(cluster, node, packet, device, frontend, usable(node, endpoints), False)
     if device == "" or is_local(cluster, node, packet.source):
-        return _delivered(cluster, node, packet, device, frontend, _usable(node, endpoints), True)
+        return _delivered(cluster, node, packet, device, frontend, usable(node, endpoints), True)
     return _delivered(cluster, node, packet, device, frontend, here, False) if here else none_here
 
 
@@ -165,7 +170,7 @@ def _unclaimed(cluster: Cluster, node: Node, packet: Packet) -> Decision:
 def _frontend(cluster: Cluster, node: Node, packet: Packet) -> Frontend | None:
     """The frontend that the packet is for: Service addresses before NodePorts, and of several the first by Service name."""
     proxied = [service for service in cluster.services.values() if is_proxied(service)]
-    named = [frontend for service in proxied for frontend in _by_address(service, packet)]
+    named = [frontend for service in proxied for frontend in by_address(service, packet)]
     if not named and is_local(cluster, node, packet.destination):
         served = _serves_node_ports(cluster, node, packet.destination)
         if served or not _nftables(cluster):
@@ -173,7 +178,7 @@ def _frontend(cluster: Cluster, node: Node, packet: Packet) -> Frontend | None:
     return min(named, key=lambda frontend: frontend.service.meta.key, default=None)
 
 
-def _by_address(service: Service, packet: Packet) -> Iterator[Frontend]:
+def by_address(service: Service, packet: Packet) -> Iterator[Frontend]:
     family = family_of(packet.destination)
     own = cluster_ip(service, family)
     for port in service.ports:
@@ -193,7 +198,7 @@ def _by_node_port(service: Service, packet: Packet, unlisted: bool) -> Iterator[
                 yield Frontend("node port", service, port, unlisted)
 
 
-def _usable(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[ServiceEndpoint, ...]:
+def usable(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[ServiceEndpoint, ...]:
     """Policy Cluster: the ready endpoints that topology hints leave; where none is ready, those that serve to the last."""
     ready = tuple(endpoint for endpoint in endpoints if endpoint.ready)
     if not ready:
@@ -207,7 +212,7 @@ def _usable(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[Service
     return ready
 
 
-def _local(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[ServiceEndpoint, ...]:
+def local_endpoints(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[ServiceEndpoint, ...]:
     """Policy Local: this node's ready endpoints; where none is ready, its own that serve to the last. Hints do not count."""
     own = tuple(endpoint for endpoint in endpoints if endpoint.node == node.meta.name)
     ready = tuple(endpoint for endpoint in own if endpoint.ready)
@@ -218,13 +223,13 @@ def _last_resort(endpoint: ServiceEndpoint) -> bool:
     return endpoint.serving and endpoint.terminating
 
 
-def _external_local(service: Service) -> bool:
+def external_local(service: Service) -> bool:
     """externalTrafficPolicy Local, which counts only for a Service that can be reached from outside."""
     reachable = service.type in (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER) or bool(service.external_ips)
     return reachable and service.external_traffic_policy == "Local"
 
 
-def _in_ranges(service: Service, node: Node, source: Address) -> bool:
+def in_ranges(service: Service, node: Node, source: Address) -> bool:
     ranges = [network for network in service.source_ranges if network.version == source.version]
     if not ranges or any(network.prefixlen == 0 for network in ranges):
         return True
@@ -236,7 +241,7 @@ def _in_ranges(service: Service, node: Node, source: Address) -> bool:
     return node_allowed and source in load_balancer_ips(service, family_of(source))
 
 
-def _from_pod(cluster: Cluster, node: Node, source: Address, device: str) -> bool | None:
+def from_pod(cluster: Cluster, node: Node, source: Address, device: str) -> bool | None:
     """Whether the proxy takes the packet for pod traffic; None when it has no means to tell (no detector)."""
     config = cluster.topology.cluster
     match config.proxy.detect_local:

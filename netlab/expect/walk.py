@@ -39,6 +39,7 @@ class Trail:
     masqueraded: bool = False
     sources: tuple[Address, ...] = ()
     affinity: bool = False
+    spread: Literal["random", "turns", "any"] = "random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ def _to(lab: Lab, place: Ref, packet: Packet, trail: Trail, hop: Hop | Lost | Ar
 
 def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) -> Iterator[End]:
     node = lab.node(place)
-    if device != "" and packet.source in local_addresses(lab.cluster, node):
+    own = (*local_addresses(lab.cluster, node), *lab.virtual.get(place.name, ()))
+    if device != "" and packet.source in own:
         yield _lost(trail, packet, DROPPED, f"{place} discards a packet that comes with its own address as source")
         return
     decision = decide(lab.cluster, node, packet, device)
@@ -133,11 +135,17 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
         case OutcomeKind.DELIVERED:
             for backend in decision.backends:
                 rewritten, further = _rewrite(lab, place, packet, backend, trail)
-                further = replace(further, affinity=trail.affinity or decision.affinity)
+                further = replace(further, affinity=trail.affinity or decision.affinity, spread=decision.spread)
+                route = next_place(lab, place, backend.address)
+                if decision.virtual and isinstance(route, Lost) and route.fate is REJECTED:
+                    yield _lost(further, rewritten, DROPPED, f"IPVS finds that {route.why}")
+                    continue
                 yield from _forward(lab, place, rewritten, further, through=device != "")
         case OutcomeKind.NOT_HANDLED if device != "" and _would_circle(lab, packet):
             yield _lost(trail, packet, DROPPED, f"{decision.why}; {place} drops it, because the router would send it back")
         case OutcomeKind.NOT_HANDLED:
+            if decision.marked:
+                trail = replace(trail, masqueraded=True, sources=local_addresses(lab.cluster, node))
             yield from _forward(lab, place, packet, trail, decision.why, through=device != "")
         case refusal:
             route = next_place(lab, place, packet.destination)
@@ -222,7 +230,9 @@ def _rewrite(lab: Lab, place: Ref, packet: Packet, backend: Backend, trail: Trai
 def _lost(trail: Trail, packet: Packet, fate: OutcomeKind, why: str) -> End:
     """Nothing arrives. Behind a Service, the backend that was chosen in vain is named."""
     backend = _backend(trail, packet, fate) if trail.rewrites else None
-    return End(fate, backend, why if backend is None else f"{packet.destination}:{packet.port}: {why}", trail.affinity)
+    return End(
+        fate, backend, why if backend is None else f"{packet.destination}:{packet.port}: {why}", trail.affinity, trail.spread
+    )
 
 
 def _backend(trail: Trail, packet: Packet, fate: OutcomeKind | None) -> Backend:
@@ -236,7 +246,7 @@ def _arrived(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> End:
         if problem:
             fate, why = DROPPED, problem
     label = f"{packet.destination}:{packet.port}: {why}" if why else ""
-    return End(fate, _backend(trail, packet, fate), label, trail.affinity)
+    return End(fate, _backend(trail, packet, fate), label, trail.affinity, trail.spread)
 
 
 def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[OutcomeKind | None, str]:

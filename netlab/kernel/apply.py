@@ -23,6 +23,7 @@ from netlab.ops import (
     ORDER,
     Bridge,
     DeviceAddress,
+    Dummy,
     Forwarding,
     Identity,
     Neighbour,
@@ -102,8 +103,11 @@ class Kernel:
         for op in added:
             if isinstance(op, Vxlan):
                 links.vxlan(op)
+        for op in added:
+            if isinstance(op, Dummy):  # last: without an address of its own a device borrows the first one's
+                links.dummy(op)
         session.flush()
-        self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth | Vxlan))
+        self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth | Vxlan | Dummy))
         raise_all(self._set(later))
         self._configure(session, links, added, repairing)
         links.wait_until_up()
@@ -190,7 +194,7 @@ class Kernel:
             match op:
                 case DeviceAddress() | Route() | Neighbour() | Forwarding() if op.netns not in dead and op.netns in self.fds:
                     _delete(session, op)
-                case Bridge() | Veth() | Vxlan():
+                case Bridge() | Veth() | Vxlan() | Dummy():
                     ends |= _living_end(op, dead)
                 case _:
                     pass
@@ -271,7 +275,7 @@ def _in_order(ops: Iterable[_OnDevice]) -> list[_OnDevice]:
     return sorted(ops, key=rank)
 
 
-def _living_end(op: Bridge | Veth | Vxlan, dead: set[str]) -> set[tuple[str, str]]:
+def _living_end(op: Bridge | Veth | Vxlan | Dummy, dead: set[str]) -> set[tuple[str, str]]:
     if op.netns not in dead:
         return {(op.netns, op.device)}
     if isinstance(op, Veth) and op.peer_netns not in dead:
@@ -285,7 +289,7 @@ def _lives_in(op: Op, names: set[str]) -> bool:
             return name in names
         case Veth():
             return op.netns in names or op.peer_netns in names
-        case Bridge() | Vxlan() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Sysctl():
+        case Bridge() | Vxlan() | Dummy() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Sysctl():
             return op.netns in names
         case _:
             return False

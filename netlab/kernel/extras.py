@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 
 from netlab.errors import KernelError
+from netlab.kernel import ipvs
 from netlab.kernel import netlink as nl
 from netlab.kernel.namespaces import entered
 from netlab.kernel.session import GONE, Session
+from netlab.model import Protocol
 from netlab.ops import Identity, Netns
 
 _NFNL_BATCH_BEGIN, _NFNL_BATCH_END, _NFT_DELTABLE = 0x10, 0x11, (10 << 8) | 2
@@ -23,6 +25,9 @@ def remove(session: Session, extra: Sequence[Identity]) -> None:
         match identity:
             case ("table", netns, family, name):
                 _delete_table(session, netns, family, name)
+            case ("virtual-server", netns, protocol, address, port) if netns in session.fds:
+                with ipvs.Table(session.fds[netns]) as table:
+                    table.delete([(Protocol(protocol), ip_address(address), int(port))])
             case (_, netns, *_) if netns in session.fds:
                 message = _message(session, identity)
                 if message is not None:

@@ -10,14 +10,19 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 
-from netlab.errors import MachineError
+from netlab.errors import MachineError, NetlabError
+from netlab.kernel import ipvs, sysctls
 from netlab.kernel import namespaces as ns
 from netlab.kernel import netlink as nl
 from netlab.kernel.libnftables import Nftables, available
-from netlab.kernel.tools import path_of
+from netlab.kernel.tools import NEEDED_BY, path_of
+from netlab.model import Protocol
+from netlab.ops import VirtualServer
 
 _NFT = """table ip netlab-doctor {
   map nodeports {
@@ -56,15 +61,26 @@ COMMIT
 -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE --random-fully
 COMMIT
 """
+_MATCH_SET = """*filter
+-A OUTPUT -m set --match-set TRY dst,dst -j RETURN
+-A OUTPUT -m ipvs --vaddr 198.51.100.1 --vproto 6 --vport 80 -j DROP
+COMMIT
+"""
 _REDIRECT = "*nat\n-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 61000\nCOMMIT\n"
 
 
-def main() -> None:
-    """Try everything, most basic first; end early where nothing more can be tried."""
+def main(scheduler: str = "") -> None:
+    """Try everything, most basic first; end early where nothing more can be tried. With a scheduler: only what ipvs needs."""
     error = _enter()
     if error:
         kind = "namespaces" if os.geteuid() == 0 else "user namespaces"
         return _say(kind, False, True, remedy=error)
+    if scheduler:
+        for name, _, found, remedy, probe in _PROBES:
+            if name in NEEDED_BY["ipvs"]:
+                error = _tried(probe if probe is not _ip_vs else lambda: _ip_vs(scheduler))
+                _say(name, not error, True, "" if error else found, f"{remedy} ({error})" if error else remedy)
+        return None
     _say("namespaces", True, True, "user, network and mount namespaces can be made")
     with nl.Socket() as sock:
         sock.run([nl.set_link(1, up=True)])
@@ -142,11 +158,33 @@ def _ipset() -> str:
     return refused[0].text if refused else ""
 
 
-def _ip_vs() -> str:
-    genl_id_ctrl, getfamily = 0x10, b"\3\1\0\0"
-    with nl.Socket(nl.NETLINK_GENERIC) as sock:
-        refused = sock.run([nl.Message(genl_id_ctrl, 0, getfamily + nl.attr_text(2, "IPVS"))])
-    return refused[0].text if refused else ""
+def _ip_vs(scheduler: str = "rr") -> str:
+    """A virtual server can be made, with this scheduler, and told to work together with conntrack."""
+    server = VirtualServer("", IPv4Address("198.51.100.0"), Protocol.TCP, 20000, scheduler)
+    fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with ipvs.Table(fd) as table:
+            table.make([server])
+            table.delete([ipvs.service_of(server)])
+    except (OSError, NetlabError) as error:
+        own_root = os.geteuid() == 0 and "not permitted" in str(error)
+        return f"{' '.join(str(error).split())}{': this kernel lets only the root of the machine do it' if own_root else ''}"
+    finally:
+        os.close(fd)
+    if sysctls.read("net/ipv4/vs/conntrack") is None:
+        return "net.ipv4.vs.conntrack is not there for ordinary users on this kernel: run as root"
+    return ""
+
+
+def _set_match() -> str:
+    """A rule can ask a set, and for a virtual server."""
+    program = path_of("ipset")
+    if program is None:
+        return "ipset is missing: apt install ipset"
+    done = subprocess.run([program, "create", "TRY", "hash:ip,port"], capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode:
+        return " ".join(done.stderr.split())[:200]
+    return _iptables("nft", _MATCH_SET)()
 
 
 def _nftables() -> str:
@@ -202,10 +240,11 @@ _PROBES: tuple[_Probe, ...] = (
     ("IPv6", False, "can be used in labs", "boot without ipv6.disable=1", _ipv6),
     ("SCTP", False, "SCTP sockets work", f"as root: modprobe sctp; {_FULL_KERNEL}", _sctp),
     ("ipset (kernel)", False, "the kernel side of ipset answers", "as root: modprobe ip_set", _ipset),
-    ("IPVS", False, "the ipvs mode can run", f"as root: modprobe ip_vs; {_FULL_KERNEL}", _ip_vs),
+    ("IPVS", False, "virtual servers can be made", "as root: modprobe ip_vs, where the kernel has it", _ip_vs),
+    ("rules that ask sets", False, "-m set and -m ipvs load", "as root: modprobe xt_set xt_ipvs", _set_match),
     ("br_netfilter", False, "loaded; labs switch it off for their bridges", "as root: modprobe br_netfilter", _br_netfilter),
 )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:2])

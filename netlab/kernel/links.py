@@ -4,6 +4,7 @@ Two steps, with a flush between: `bridge` and `veth` queue the making of links, 
 far end up, its master, other names, changes of links that were there). `revived`: namespaces in which a device comes up again.
 """
 
+import errno
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from netlab.kernel import listing
 from netlab.kernel import netlink as nl
 from netlab.kernel.listing import Link
 from netlab.kernel.session import GONE, Session
-from netlab.ops import Bridge, Identity, Op, Veth, Vxlan
+from netlab.ops import Bridge, Dummy, Identity, Op, Veth, Vxlan
 
 _OPERSTATE_UP = 6
 _COMES_UP_S = 30.0
@@ -76,6 +77,27 @@ class Links:
             self._session.queue(op.netns, nl.set_link(index, mtu_bytes=op.mtu_bytes), op)
         else:
             self._set(op.netns, listed, _End(op.mac, op.mtu_bytes, "", True), op)
+
+    def dummy(self, op: Dummy) -> None:
+        """A device for addresses, left down: of kind dummy or, where the kernel has none, a bridge without ports."""
+        table = self._session.table(op.netns)
+        listed = table.listed.get(op.device)
+        if listed is not None and listed.kind not in ("dummy", "bridge"):
+            self._delete(op.netns, op.device, op)
+            self._session.flush()
+            listed = None
+        if listed is not None or op.device in table.indices:
+            return
+        index = table.reserve(op.device)
+        self._session.flush()
+        sock = self._session.socket(op.netns)
+        for kind in ("dummy", "bridge"):
+            refused = sock.run([nl.new_link(op.device, kind, index)])
+            if not refused:
+                return
+            if refused[0].errno not in (errno.EOPNOTSUPP, errno.ENODEV):
+                break
+        raise KernelError(f"{op.netns}: the device {op.device} cannot be made: {refused[0].text}")
 
     def vxlan(self, op: Vxlan) -> None:
         """One that differs in more than MAC, MTU and being up is made anew: the kernel changes nothing else of it."""

@@ -274,9 +274,9 @@ def vxlan(index: int, name: str, mac: str, mtu_bytes: int, vni: int, local: Addr
     return Message(RTM_NEWLINK, _NEW, IFINFO.pack(0, 0, index, IFF_UP, IFF_UP) + names + _linkinfo("vxlan", data))
 
 
-def new_link(name: str, kind: str) -> Message:
-    """Any other kind of link, with its defaults (used to ask the kernel whether it has the kind)."""
-    return Message(RTM_NEWLINK, _NEW, IFINFO.pack(0, 0, 0, 0, 0) + attr_text(IFLA_IFNAME, name) + _linkinfo(kind))
+def new_link(name: str, kind: str, index: int = 0) -> Message:
+    """Any other kind of link, with its defaults and down (also used to ask the kernel whether it has the kind)."""
+    return Message(RTM_NEWLINK, _NEW, IFINFO.pack(0, 0, index, 0, 0) + attr_text(IFLA_IFNAME, name) + _linkinfo(kind))
 
 
 def set_link(

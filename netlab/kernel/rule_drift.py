@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 
 from netlab.errors import NetlabError
-from netlab.kernel import nft_trace
+from netlab.kernel import ipsets, nft_trace
 from netlab.kernel import rule_listing as listing
 from netlab.kernel.namespaces import new_netns
 from netlab.kernel.rule_listing import Blocks
@@ -43,6 +43,8 @@ def drift(namespaces: Mapping[str, tuple[int, Sequence[Ruleset]]]) -> list[Drift
 def _of_ruleset(fd: int, op: Ruleset) -> Iterator[Drift]:
     try:
         differences = _iptables(fd, op.value) if op.value.dialect == "iptables" else _nftables(fd, op.value)
+        if op.value.ipsets:
+            differences += ipsets.differences(fd, op.value.ipsets)
     except NetlabError as error:
         yield f"the {op.value.dialect} rules cannot be read: {error}", op.identity
         return

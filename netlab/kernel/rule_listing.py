@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from netlab.errors import KernelError
+from netlab.kernel import ipsets, ipvs_drift
 from netlab.kernel import netlink as nl
 from netlab.kernel.libnftables import Nftables, available
 from netlab.kernel.namespaces import entered
@@ -37,6 +38,9 @@ def text(fd: int) -> str:
             parts.append(save(fd, program, "nft"))
         if legacy_tables(fd, family):
             parts.append(save(fd, program, "legacy"))
+    virtual_servers = ipvs_drift.text(fd)
+    if virtual_servers:
+        parts += [ipsets.save(fd), virtual_servers]
     return "".join(parts)
 
 

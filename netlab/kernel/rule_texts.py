@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from netlab.errors import KernelError
-from netlab.rendering import iptables, nftables
+from netlab.rendering import ipset, iptables, nftables
 from netlab.ruleset import Family, Ruleset
 
 Netns = int | str
@@ -18,6 +18,8 @@ Job = tuple[Netns, str, Ruleset, Ruleset | None]
 """A namespace, its name, the rules that it shall hold, and those that it holds (None: not known)."""
 FAMILIES: tuple[tuple[Family, str], ...] = (("ip", "iptables"), ("ip6", "ip6tables"))
 NFT = "nft"
+FILL, TRIM = "ipset restore (fill)", "ipset restore (trim)"
+"""The sets that iptables rules ask: what is new goes in before the rules change, what is too much goes after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,15 @@ def load_all(run: Callable[[Sequence[Text]], Loaded], todo: Sequence[Job]) -> No
     """Make every namespace hold its new rules; `run` loads texts. All are tried. Raises: KernelError with every failure."""
     failures: list[str] = []
     for jobs in (_backends_left(todo), _without_old_backends(todo)):
-        texts = [text for job in jobs for text in _texts(*job)]
-        if not texts:
-            continue
-        done = run(texts)
-        failures += done.failures
-        if done.refused:
-            whole = [text for netns, name, new, _ in jobs for text in _texts(netns, name, new, None)]
-            failures += run([text for text in whole if (text.name, text.tool) in done.refused]).failures
+        for texts_of in (_fills, _texts, _trims):
+            texts = [text for job in jobs for text in texts_of(*job)]
+            if not texts:
+                continue
+            done = run(texts)
+            failures += done.failures
+            if done.refused:
+                whole = [text for netns, name, new, _ in jobs for text in texts_of(netns, name, new, None)]
+                failures += run([text for text in whole if (text.name, text.tool) in done.refused]).failures
     if failures:
         raise KernelError("\n".join(failures))
 
@@ -74,3 +77,23 @@ def _texts(netns: Netns, name: str, new: Ruleset, old: Ruleset | None) -> Iterat
         text = iptables.text(new, old, family)
         if text:
             yield Text(netns, name, f"{program}-{new.backend}-restore", text, old is not None)
+
+
+def _fills(netns: Netns, name: str, new: Ruleset, old: Ruleset | None) -> Iterator[Text]:
+    text = ipset.text(new.ipsets) if old is None else ipset.before(*_unlike(new, old))
+    if text:
+        yield Text(netns, name, FILL, text, old is not None)
+
+
+def _trims(netns: Netns, name: str, new: Ruleset, old: Ruleset | None) -> Iterator[Text]:
+    text = ipset.text(new.ipsets) if old is None else ipset.after(*_unlike(new, old))
+    if text:
+        yield Text(netns, name, TRIM, text, old is not None)
+
+
+def _unlike(new: Ruleset, old: Ruleset) -> tuple[ipset.Sets, ipset.Sets]:
+    """The sets of both that are not the same."""
+    before = {one.name: one for one in old.ipsets}
+    alike = {one.name for one in new.ipsets if before.get(one.name) == one}
+    fresh, stale = ((one for one in some.ipsets if one.name not in alike) for some in (new, old))
+    return ipset.listed(fresh), ipset.listed(stale)

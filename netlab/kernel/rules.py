@@ -7,7 +7,8 @@ rules needs (rule_texts) and what they mean.
 nftables: one libnftables context a namespace, made inside it, because it stays bound there; `nft -f -` where the library is
 missing. iptables: {ip,ip6}tables-{nft,legacy}-restore. A difference goes in with --noflush, through a process that stays
 (standing.py); a whole text without, which replaces what its tables held. Each gets a lock file of its own, in memory: the
-legacy lock is the machine's otherwise, and one lab would wait for another.
+legacy lock is the machine's otherwise, and one lab would wait for another. The sets that iptables rules ask: `ipset restore`, in
+two halves, before and after the rules.
 """
 
 import os
@@ -17,12 +18,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from netlab.errors import KernelError
-from netlab.kernel import conntrack
+from netlab.kernel import conntrack, ipsets
 from netlab.kernel.libnftables import Nftables, available
 from netlab.kernel.namespaces import current_netns, entered
-from netlab.kernel.rule_texts import NFT, Job, Loaded, Netns, Text, load_all
+from netlab.kernel.rule_texts import FILL, NFT, TRIM, Job, Loaded, Netns, Text, load_all
 from netlab.kernel.standing import MAXIMUM_TEXT_BYTES, Standing, stdbuf
 from netlab.kernel.tools import find
+from netlab.rendering import ipset
 from netlab.ruleset import Ruleset
 
 
@@ -54,6 +56,8 @@ class Loader:
                 fd = stack.enter_context(opened(text.netns))
                 if text.tool == NFT:
                     _note(loaded, text, self._run_nft(fd, text.name, text.text))
+                elif text.tool in (FILL, TRIM):
+                    _note(loaded, text, self._sets(fd, text))
                 elif not (text.difference and self._stood(fd, text)):
                     command = [_restore(text.tool), *(["--noflush"] if text.difference else [])]
                     with entered(fd, self._home):
@@ -61,6 +65,19 @@ class Loader:
             for text, process in running:
                 _note(loaded, text, _error_of(process))
         return loaded
+
+    def _sets(self, fd: int, text: Text) -> str:
+        """Restore a difference; of whole sets what the kernel lacks (FILL), or take out what it has too much (TRIM)."""
+        lines = text.text
+        if not text.difference:
+            wanted, there = ipset.parsed(lines), ipsets.read(fd)
+            lines = ipset.before(wanted, there) if text.tool == FILL else ipset.after(wanted, there)
+        if not lines:
+            return ""
+        command = [find("ipset"), "restore"]
+        with entered(fd, self._home):
+            process = _spawn(command, lines)
+        return _error_of(process)
 
     def forget(self, name: str) -> None:
         """The namespace is gone: free what was kept for it."""

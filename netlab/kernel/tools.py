@@ -10,7 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,15 @@ _USES = {
 _NEEDED = ("iptables-nft-restore",)
 
 
+NEEDED_BY: dict[str, tuple[str, ...]] = {
+    "iptables": ("iptables (nft)",),
+    "ipvs": ("iptables (nft)", "ipset (kernel)", "IPVS", "rules that ask sets"),
+    "nftables": ("nftables",),
+    "userspace": ("iptables (nft)", "REDIRECT"),
+}
+"""Proxy mode -> the checks of features.py without which it cannot run."""
+
+
 def path_of(program: str) -> str | None:
     """Where the program is, on PATH or in the directories that an ordinary user's PATH leaves out."""
     return shutil.which(program, path=":".join((os.environ.get("PATH", ""), *_SYSTEM)))
@@ -83,7 +92,35 @@ class Check:
 
 def checks() -> list[Check]:
     """Everything that a lab rests on, most basic first. Takes about 0.2 s."""
-    return [*_python(), *_features(), *_limits(), *_programs()]
+    features = list(_features())
+    return [*_python(), *features, *_modes(features), *_limits(), *_programs()]
+
+
+def _modes(features: Sequence[Check]) -> Iterator[Check]:
+    """A line for each proxy mode: whether this kernel can run it and, if not, what it lacks."""
+    by_name = {check.name: check for check in features}
+    for mode, needed in NEEDED_BY.items():
+        lacking = [f"{name}: {by_name[name].remedy}" for name in needed if name in by_name and not by_name[name].ok]
+        lacking += [f"{name} could not be tried" for name in needed if name not in by_name]
+        yield Check(f"mode {mode}", not lacking, False, "" if lacking else "can run here", "; ".join(lacking))
+
+
+def why_not(mode: str, scheduler: str = "rr") -> str:
+    """Why this machine cannot run the proxy mode, and what to do; '' when it can. Only ipvs is tried: all others always can.
+
+    Takes about 0.2 s for ipvs, and makes the kernel load its modules where it may.
+    """
+    if mode != "ipvs":
+        return ""
+    lacking = [f"{check.name}: {check.remedy}" for check in _features(scheduler) if not check.ok]
+    return "; ".join(lacking)
+
+
+def runnable(modes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The modes that this machine can run, and a sentence for each of the others."""
+    reasons = {mode: why_not(mode) for mode in modes}
+    able = tuple(mode for mode, reason in reasons.items() if not reason)
+    return able, tuple(f"mode {mode} is left out: {reason}" for mode, reason in reasons.items() if reason)
 
 
 def _python() -> Iterator[Check]:
@@ -91,8 +128,8 @@ def _python() -> Iterator[Check]:
     yield Check("python", sys.version_info >= (3, 11), True, version, "Python 3.11 or later: apt install python3")
 
 
-def _features() -> Iterator[Check]:
-    command = [sys.executable, "-m", "netlab.kernel.features"]
+def _features(scheduler: str = "") -> Iterator[Check]:
+    command = [sys.executable, "-m", "netlab.kernel.features", *filter(None, [scheduler])]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
         rows = [json.loads(line) for line in done.stdout.splitlines()]

@@ -12,13 +12,28 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
 from netlab.errors import KernelError
-from netlab.kernel import listing, rule_drift, sysctls
+from netlab.kernel import ipvs_drift, listing, rule_drift, sysctls
 from netlab.kernel.namespaces import entered
 from netlab.kernel.netlink import Socket
 from netlab.kernel.observe import destination, route_row
 from netlab.kernel.rule_texts import Netns
 from netlab.kernel.rules import opened
-from netlab.ops import Bridge, DeviceAddress, Forwarding, Identity, Learned, Neighbour, Op, Route, Ruleset, Sysctl, Veth, Vxlan
+from netlab.ops import (
+    Bridge,
+    DeviceAddress,
+    Dummy,
+    Forwarding,
+    Identity,
+    Learned,
+    Neighbour,
+    Op,
+    Route,
+    Ruleset,
+    Sysctl,
+    Veth,
+    VirtualServer,
+    Vxlan,
+)
 from netlab.ops import Netns as NetnsOp
 
 Drift = tuple[str, Identity | None]
@@ -31,6 +46,8 @@ LEARNED = frozenset({12, 42, 186, 187, 188, 189, 192})
 """Routes of routing daemons, by their protocol number (linux/rtnetlink.h; 12 is BIRD's)."""
 _NOPREFIXROUTE, _PERMANENT = 0x200, 0x80
 _UNICAST, _BLACKHOLE = 1, 6
+DUMMIES = ("dummy", "bridge")
+"""What may stand for an ops.Dummy: links.py takes the second where the kernel lacks the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +61,7 @@ class _End:
     master: str
     up: bool
     altname: str
-    op: Bridge | Veth | Vxlan
+    op: Bridge | Veth | Vxlan | Dummy
 
 
 @dataclass(slots=True)
@@ -59,13 +76,16 @@ class _Wanted:
     learned: list[Learned] = field(default_factory=list)
     sysctls: list[Sysctl] = field(default_factory=list)
     rulesets: list[Ruleset] = field(default_factory=list)
+    virtual_servers: list[VirtualServer] = field(default_factory=list)
     netns: NetnsOp | None = None
 
     def is_down(self, device: str) -> bool:
-        """The device, or where a route names none any device, is down on purpose: what lived on it is gone."""
-        if device:
-            return device in self.ends and not self.ends[device].up
-        return any(not end.up for end in self.ends.values())
+        """The device, or where a route names none any device, is down on purpose: what lived on it is gone.
+
+        A dummy is always down, and keeps its addresses.
+        """
+        ends = (self.ends[device],) if device in self.ends else () if device else tuple(self.ends.values())
+        return any(not end.up and end.kind != "dummy" for end in ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +114,17 @@ def drift(paths: Mapping[str, Netns], ops: Sequence[Op]) -> list[Drift]:
                 found.append((f"{netns}: {error}", ("netns", netns)))
         for netns, fd in fds.items():
             found += _drift(netns, fd, wanted[netns])
+            if wanted[netns].virtual_servers:
+                found += _virtual_servers(netns, fd, wanted[netns].virtual_servers)
         found += rule_drift.drift({netns: (fd, wanted[netns].rulesets) for netns, fd in fds.items()})
     return found
+
+
+def _virtual_servers(netns: str, fd: int, planned: list[VirtualServer]) -> Iterator[Drift]:
+    try:
+        yield from ipvs_drift.drift(netns, fd, planned)
+    except (KernelError, OSError) as error:
+        yield f"{netns}: the virtual servers cannot be read: {error}", planned[0].identity
 
 
 def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
@@ -110,6 +139,10 @@ def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
                 of(name).netns = op
             case Bridge():
                 of(op.netns).ends[op.device] = _End(op.device, "bridge", op.mac, op.mtu_bytes, "", True, "", op)
+            case Dummy():
+                of(op.netns).ends[op.device] = _End(op.device, "dummy", "", 0, "", False, "", op)
+            case VirtualServer():
+                of(op.netns).virtual_servers.append(op)
             case Veth():
                 of(op.netns).ends[op.device] = _End(op.device, "veth", op.mac, op.mtu_bytes, op.master, op.up, op.altname, op)
                 of(op.peer_netns).ends[op.peer_device] = _End(
@@ -173,6 +206,10 @@ def _links(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
 
 
 def _link_differences(end: _End, link: listing.Link, facts: _Facts) -> Iterator[str]:
+    if end.kind == "dummy":
+        if link.kind not in DUMMIES:
+            yield f"is a {link.kind or 'device'}, not a dummy"
+        return
     if link.kind != end.kind:
         yield f"is a {link.kind or 'device'}, not a {end.kind}"
         return

@@ -1,6 +1,6 @@
 """The holder's agents: which processes there are, how they are started, and what happens when one dies.
 
-loader     loads rules (libnftables calls exit() when it runs out of descriptors: it must not take the lab along)
+loader     loads rules (libnftables calls exit() when it runs out of descriptors: it must not take the lab along), virtual servers
 dns        answers questions for names in the DNS pods
 responder  answers for every pod that has no program of its own
 keeper     holds TCP connections open for who asked; started at the first
@@ -158,12 +158,17 @@ class Agents:
 
 
 def serve_loader(sock: socket.socket) -> None:
-    from netlab.kernel import rules
+    from netlab.kernel import rules, virtual_servers
+
+    servers = virtual_servers.VirtualServers()
 
     def stale_udp(paths: Sequence[str], serving: Serving) -> int:
         return sum(rules.stale_udp(path, serving) for path in paths)
 
-    agent.serve_forever(sock, {"run": rules.Loader().run, "stale_udp": stale_udp})
+    agent.serve_forever(
+        sock,
+        {"run": rules.Loader().run, "stale_udp": stale_udp, "virtual_servers": servers.load, "sweep": servers.sweep},
+    )
 
 
 def serve_responder(sock: socket.socket) -> None:

@@ -14,7 +14,9 @@ import fcntl
 import json
 import os
 import re
+import select
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,25 @@ def _remove_dead(directory: Path) -> None:
         pass
     finally:
         os.close(lock)
+
+
+def wait_gone(directory: Path, timeout_s: float) -> bool:
+    """Whether the lab ends within that time, by its lock: the kernel gives it free when the holder is dead."""
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return True
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+        finally:
+            os.close(lock)
+        select.select([], [], [], 0.005)  # a lock has nothing that can be waited for with a deadline
 
 
 def running(parent: Path) -> list[Path]:

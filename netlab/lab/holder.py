@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from netlab import controllers, discovery, dns, ops, plan, variables
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.images import runs_program
-from netlab.kernel import agent, rule_texts
+from netlab.kernel import agent, rule_texts, tools
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
@@ -32,6 +32,7 @@ from netlab.lab import daemons as programs
 from netlab.lab import directory as directories
 from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
+from netlab.lab.balancing import Balancing
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
 from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
@@ -176,6 +177,7 @@ class Lab:
         self.daemons = programs.Daemons(loop, self.files, self.netns_path, self.log)
         self.speaking = Speaking(loop, self.netns_path, self.log)
         self.relays = Relays(loop, self.netns_path, self.log)
+        self.balancing = Balancing(loop, self.agents, self.netns_path, self.log)
         self.ingresses = Ingresses(loop, self.files, self.netns_path, self.log)
         self.processes = Processes(loop, self.files, self._on_process)
         self.sandboxes = Sandboxes(loop, self.files, self.proc_pid, self._remove_directory)
@@ -186,6 +188,11 @@ class Lab:
 
         self.readiness = Readiness(self)
         self.learning = Learning(self)
+        proxy = spec.topology.cluster.proxy
+        if proxy.mode == "ipvs" and proxy.sync_period_s > 0:
+            from netlab.lab.resync import Resync
+
+            self.resync = Resync(self, proxy.sync_period_s)
         self.loads: dict[int, Loading] = {}
 
     def info(self) -> dict[str, Any]:
@@ -210,7 +217,10 @@ class Lab:
     # ------------------------------------------------------------ change
 
     def build(self) -> None:
-        """From nothing to the lab of the specification."""
+        """From nothing to the lab of the specification. Raises MachineError where the kernel lacks what the proxy mode needs."""
+        proxy = self.spec.topology.cluster.proxy
+        if why := tools.why_not(proxy.mode, proxy.scheduler):
+            raise MachineError(f"mode {proxy.mode} cannot run here: {why}")
         self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
     def change(self, cluster: Cluster) -> None:
@@ -279,6 +289,7 @@ class Lab:
         self._tell_names()
         relays = [op for op in added if isinstance(op, ops.Relay)]
         self.relays.open(relays)
+        self.balancing.load(op for op in added if isinstance(op, ops.VirtualServer))
         self._load(difference)
         self.relays.trim(relays)
         self.speaking.announce([op for op in added if isinstance(op, ops.Announcement)])
@@ -293,6 +304,7 @@ class Lab:
         self._withdraw([op for op in removed if isinstance(op, ops.Announcement)])
         self.ingresses.close(op for op in removed if isinstance(op, ops.IngressProxy))
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
+        self.balancing.unload(op for op in removed if isinstance(op, ops.VirtualServer))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
         self.kernel.apply([op for op in removed if _is_link_level(op)], ())
         for op in removed:
@@ -423,7 +435,9 @@ class Lab:
 
     def _on_agent_restart(self, name: str) -> None:
         self.log(f"the {name} process died" + ("" if name in ("worker", "keeper", "load") else " and was started again"))
-        if name == "responder":
+        if name == "loader":
+            self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
+        elif name == "responder":
             self._listen([op for op in self._listeners() if op.persona != dns.PERSONA])
         elif name == "dns":
             self._names = dns.Zone()
@@ -448,15 +462,6 @@ class Lab:
 
 
 def _is_link_level(op: ops.Op) -> bool:
-    others = (
-        ops.Ruleset
-        | ops.Listener
-        | ops.Process
-        | ops.File
-        | ops.Relay
-        | ops.Daemon
-        | ops.Learned
-        | ops.IngressProxy
-        | ops.Announcement
-    )
+    running = ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.IngressProxy
+    others = running | ops.Ruleset | ops.VirtualServer | ops.Learned | ops.Announcement
     return not isinstance(op, others)

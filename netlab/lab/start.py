@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from netlab.errors import KernelError, MachineError, NetlabError
-from netlab.kernel import agent
+from netlab.kernel import agent, privileges
 from netlab.kernel import namespaces as ns
 
 
@@ -116,6 +116,7 @@ def become_holder(sock: socket.socket) -> None:
         host_pid = int(Path("/proc/self").readlink().name)  # before /proc becomes the lab's own
         _own_mounts()
         ns.unshare(ns.CLONE_NEWNET)
+        privileges.give_up()
         _set_dumpable()
         from netlab.lab.holder import hold
     except (NetlabError, OSError) as error:

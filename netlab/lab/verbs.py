@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest, plan
 from netlab.endpoints import Family, endpoints_of
-from netlab.errors import ApiError, InputError
+from netlab.errors import ApiError, InputError, NetlabError
 from netlab.images import runs_program
 from netlab.lab import routing_http
 from netlab.lab.holder import Lab
@@ -14,7 +14,7 @@ from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
-from netlab.ops import Announcement, Daemon, IngressProxy, Listener, Process, Relay, Ruleset, Veth
+from netlab.ops import Announcement, Daemon, IngressProxy, Listener, Process, Relay, Ruleset, Veth, VirtualServer
 from netlab.targets import netns_of, resolve_sender
 
 Body = Mapping[str, Any]
@@ -213,6 +213,14 @@ def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
     wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    others = Ruleset | Listener | Process | Relay | Daemon | IngressProxy | Announcement
+    others = Ruleset | VirtualServer | Listener | Process | Relay | Daemon | IngressProxy | Announcement
     lab.kernel.repair([op for op in wanted if not isinstance(op, others)], extra)
     lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, others)), ()))
+
+
+def repair_or_log(lab: Lab, identities: list[tuple[str, ...]]) -> None:
+    """As `repair`, where nobody waits for the answer."""
+    try:
+        repair(lab, identities)
+    except NetlabError as error:
+        lab.log(f"cannot be mended: {error}")

@@ -49,14 +49,15 @@ TABLES: dict[str, str] = {
     "Lifecycle": "preStop:LifecycleHandler postStart:object? stopSignal?SIGTERM",
     "LifecycleHandler": "exec:ExecAction httpGet:HTTPGetAction tcpSocket:object? sleep:SleepAction",
     "SleepAction": "seconds:count!",
-    "VolumeMount": "name! mountPath! subPath readOnly:bool mountPropagation subPathExpr? recursiveReadOnly",
-    "Volume": """* name! emptyDir:any hostPath:HostPath configMap:ObjectVolume secret:ObjectVolume downwardAPI:FieldVolume
+    "VolumeMount": """name:label! mountPath:mountPath! subPath:relativePath readOnly:bool mountPropagation subPathExpr?
+        recursiveReadOnly""",
+    "Volume": """* name:label! emptyDir:any hostPath:HostPath configMap:ObjectVolume secret:ObjectVolume downwardAPI:FieldVolume
         projected:ProjectedVolume""",
     "HostPath": "path! type",
     "ObjectVolume": "name secretName items:[KeyToPath] defaultMode:int optional:bool",
-    "KeyToPath": "key! path! mode:int",
+    "KeyToPath": "key:dataKey! path:relativePath! mode:int",
     "FieldVolume": "items:[FieldToPath] defaultMode:int",
-    "FieldToPath": "path! fieldRef:ObjectFieldSelector resourceFieldRef:object mode:int",
+    "FieldToPath": "path:relativePath! fieldRef:ObjectFieldSelector resourceFieldRef:object mode:int",
     "ProjectedVolume": "sources:[ProjectedSource] defaultMode:int",
     "ProjectedSource": "* configMap:ObjectVolume secret:ObjectVolume downwardAPI:FieldVolume",
     "Probe": """exec:ExecAction httpGet:HTTPGetAction tcpSocket:TCPSocketAction grpc:object? initialDelaySeconds:count

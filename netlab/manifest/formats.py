@@ -12,6 +12,7 @@ from typing import Any
 Format = Callable[[Any], str]
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
@@ -110,6 +111,33 @@ def label_name(value: Any) -> str:
     return string(value) or _dns(
         value, _LABEL, 63, "lower case letters, digits and '-', beginning and ending with a letter or digit"
     )
+
+
+def data_key(value: Any) -> str:
+    """A key of a ConfigMap or Secret, which may become the name of a file."""
+    if error := string(value):
+        return error
+    if not _DATA_KEY.fullmatch(value) or len(value) > 253 or value in (".", ".."):
+        return f"\"{value[:60]}\" is no key: letters, digits, '-', '_' and '.', at most 253, and not \".\" or \"..\""
+    return ""
+
+
+def relative_path(value: Any) -> str:
+    """A path inside a volume."""
+    if error := string(value):
+        return error
+    if value.startswith("/") or ".." in value.split("/") or "\0" in value:
+        return f'"{value[:60]}" is no path inside a volume: relative, and without ".."'
+    return ""
+
+
+def mount_path(value: Any) -> str:
+    """Where a container sees a volume."""
+    if error := string(value):
+        return error
+    if not value.startswith("/") or ".." in value.split("/") or "\0" in value or ":" in value:
+        return f'"{value[:60]}" is no mount path: absolute, without ".." and ":"'
+    return ""
 
 
 def service_name(value: Any) -> str:
@@ -328,7 +356,7 @@ def modes(value: Any) -> str:
         return f"must be a proxy mode, a list of them, or all, not {json_type(value)}"
     for item in values:
         if item not in ("iptables", "nftables", "ipvs", "userspace", "all"):
-            return f"{json_type(item).removeprefix('the string ')} is no proxy mode: iptables, nftables, userspace or all"
+            return f"{json_type(item).removeprefix('the string ')} is no proxy mode: iptables, ipvs, nftables, userspace or all"
     return ""
 
 
@@ -428,6 +456,9 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "label": (label_name, _STRING),
     "name": (object_name, _STRING),
     "serviceName": (service_name, _STRING),
+    "dataKey": (data_key, _STRING),
+    "relativePath": (relative_path, _STRING),
+    "mountPath": (mount_path, _STRING),
     "machine": (machine_name, {"type": "string", "maxLength": 63}),
     "labelValue": (label_value, _STRING),
     "ip": (ip, {"type": "string"}),

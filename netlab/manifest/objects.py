@@ -13,7 +13,7 @@ from netlab.errors import InputError
 from netlab.manifest import fields, kinds
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import LIMIT_DEPTH, LIMIT_NODES, Document, read_documents
-from netlab.manifest.formats import json_type
+from netlab.manifest.formats import data_key, json_type
 from netlab.manifest.ingresses import read_class, read_ingress
 from netlab.manifest.meta import EMPTY, Json, raw, read_meta
 from netlab.manifest.nodes import read_node
@@ -246,7 +246,17 @@ def _read_other(kind: str, data: Json, manifest: Json, place: Place, report: Rep
         report.note(f"{kind}: {_LATER[kind]}", (place, "kind"))
     elif (kind != "Namespace" and data.get("type") != "kubernetes.io/tls") or custom:
         report.note(f"{kind}: accepted; it has no effect on the network here", (place, "kind"))
+    if kind in ("ConfigMap", "Secret") and not custom:
+        _check_keys(data, place, report)
     return Other(kind, version, read_meta(data, place, report, kind, namespaced), manifest)
+
+
+def _check_keys(data: Json, place: Place, report: Report) -> None:
+    """Keys become names of files in pods."""
+    for field in ("data", "stringData", "binaryData"):
+        for key in data.get(field) or ():
+            if error := data_key(key):
+                report.problem(((place, field), key), error)
 
 
 def _kind(loaded: KubernetesObject) -> str:

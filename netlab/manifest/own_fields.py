@@ -14,7 +14,8 @@ TABLES: dict[str, str] = {
         neighbours:permanent|learned loadBalancer:LoadBalancer dns:bool ingress:ingress""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
-        nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool""",
+        nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
+        scheduler:rr|wrr|lc|wlc|sh|dh|sed|nq strictARP:bool syncPeriod:duration""",
     "LoadBalancer": "pool:pool! announce:l2|bgp",
     "Lan": "cidr:networks! router:router nat:Nat",
     "Nat": "forwards:{forward} routed:bool hideClients:bool",

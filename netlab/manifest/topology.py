@@ -18,7 +18,7 @@ from netlab.manifest.formats import bits, json_type, seconds, share, split_forwa
 from netlab.manifest.meta import Json, labels
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
 from netlab.manifest.source import Source
-from netlab.manifest.topology_checks import check_topology, not_built
+from netlab.manifest.topology_checks import check_topology
 from netlab.model import (
     Address,
     ClusterConfig,
@@ -126,7 +126,6 @@ def _topology(data: Json, place: Place, report: Report) -> Topology:
 
 def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
     defaults = ClusterConfig()
-    not_built(data, place, report)
     given = {key: _networks(data.get(key)) for key in ("podCIDR", "serviceCIDR") if data.get(key) is not None}
     versions = next((tuple(network.version for network in networks) for networks in given.values()), (4,))
     return ClusterConfig(
@@ -183,8 +182,11 @@ def _proxy(data: Json) -> ProxyConfig:
         "detectLocal": "detect_local",
         "bridgeInterface": "bridge_interface", "interfaceNamePrefix": "interface_name_prefix",
         "localhostNodePorts": "localhost_node_ports", "conntrackTCPBeLiberal": "conntrack_tcp_be_liberal",
+        "scheduler": "scheduler", "strictARP": "strict_arp",
     }  # fmt: skip
     changes = {attribute: data[key] for key, attribute in names.items() if data.get(key) is not None}
+    if data.get("syncPeriod") is not None:
+        changes["sync_period_s"] = seconds(data["syncPeriod"])
     ports = data.get("nodePortAddresses")
     if ports in ("primary", ["primary"]):
         changes["node_port_addresses"] = "primary"

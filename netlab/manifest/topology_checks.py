@@ -1,4 +1,4 @@
-"""What must not be in a topology: addresses twice, networks that overlap, gateways out of reach, parts that are not built yet.
+"""What must not be in a topology: addresses twice, networks that overlap, gateways out of reach.
 
 Decides what is an error. Refuses to know how the topology came about: the same checks serve files and topologies made
 from a dump.
@@ -9,20 +9,10 @@ from ipaddress import ip_network, summarize_address_range
 from itertools import pairwise
 
 from netlab.manifest.formats import ip, machine_name, strict_network
-from netlab.manifest.meta import Json
 from netlab.manifest.problems import Place, Report, did_you_mean, written
 from netlab.model import Address, HostSpec, Network, NodeSpec, Topology
 
-_NOT_BUILT = {"mode": ("ipvs",)}
 _RESERVED = ("router", "localhost")
-
-
-def not_built(data: Json, place: Place, report: Report) -> None:
-    """Choices that the format has and this version has not."""
-    for at, part in ((place, data), ((place, "proxy"), data.get("proxy") or {})):
-        for key, words in _NOT_BUILT.items():
-            if part.get(key) in words:
-                report.problem((at, key), f"{part[key]} is not built yet in this version")
 
 
 def check_topology(topology: Topology, place: Place, report: Report) -> None:

@@ -76,7 +76,7 @@ def settings(cluster: Cluster, node: Node, family: Family, primary_by_default: b
     node_ip = next((address for address in node.addresses if address.version == version), None)
     wanted = _node_port_networks(cluster, node_ip, version, primary_by_default)
     everything = any(network.prefixlen == 0 for network in wanted)
-    own = _own_addresses(cluster, node, version)
+    own = own_addresses(cluster, node, version)
     return Settings(
         family=family,
         policy=_policy(cluster, node, version),
@@ -96,7 +96,7 @@ def _node_port_networks(cluster: Cluster, node_ip: Address | None, version: int,
     return tuple(network for network in given or () if network.version == version) or (everything,)
 
 
-def _own_addresses(cluster: Cluster, node: Node, version: int) -> tuple[Address, ...]:
+def own_addresses(cluster: Cluster, node: Node, version: int) -> tuple[Address, ...]:
     """Every address that the node has: those of its LANs, loopback, and the pod bridge's (the first of the podCIDR)."""
     bridge = ipam.gateway(node, "IPv4" if version == 4 else "IPv6") if cluster.topology.cluster.fabric == "bridge" else None
     lans = tuple(address for address in node.addresses if address.version == version)

@@ -14,7 +14,7 @@ are deleted last, when nothing refers to them any more. Written for iptables 1.8
 from collections.abc import Iterator
 from typing import assert_never
 
-from netlab.model import Network
+from netlab.model import Address, Network, Protocol
 from netlab.rendering.alike import unlike
 from netlab.ruleset import (
     Accept,
@@ -29,6 +29,7 @@ from netlab.ruleset import (
     DnatRandom,
     Drop,
     Family,
+    Field,
     Goto,
     GotoRandom,
     InInterface,
@@ -39,6 +40,7 @@ from netlab.ruleset import (
     MarkSet,
     Masquerade,
     Match,
+    OfVirtualServer,
     OrMark,
     Probability,
     RecentlySeen,
@@ -129,6 +131,8 @@ def _rule(rule: Rule, built_in: bool, family: Family) -> str:
     for statement in rule.statements:
         (remembered if isinstance(statement, RememberSource) else targets).append(_statement(statement, family))
     assert len(targets) <= 1, f"iptables has one target a rule: {rule}"
+    if any(isinstance(match, InSet) for match in rule.matches):  # kube-proxy gives -p alone: the set looks at the port
+        ports = []
     parts = [head[key] for key in ("-s", "-d", "-i", "-p") if key in head]
     return "".join(f" {part}" for part in (*parts, *middle, *remembered, *ports, *targets))
 
@@ -147,8 +151,8 @@ def _match(match: Match, family: Family, head: dict[str, str], matches: list[str
             ports.insert(0, f"-m {protocol.lower()}")
         case DestinationPort(port):
             ports.append(f"--dport {port}")
-        case SourceLocal():
-            matches.append("-m addrtype --src-type LOCAL")
+        case SourceLocal(negate):
+            matches.append(f"-m addrtype {_not(negate)}--src-type LOCAL")
         case DestinationLocal():
             matches.append("-m addrtype --dst-type LOCAL")
         case CtState(states, negate):
@@ -161,10 +165,22 @@ def _match(match: Match, family: Family, head: dict[str, str], matches: list[str
             matches.append(f"-m statistic --mode random --probability {_probability(value)}")
         case RecentlySeen(name, seconds):
             matches.append(f"-m recent --rcheck --seconds {seconds} --reap --name {name} {_RECENT[family]}")
-        case InSet():
-            raise AssertionError(f"not an iptables match: {match}")
+        case InSet(name, fields, negate):
+            matches.append(f"-m set {_not(negate)}--match-set {name} {','.join(_SIDES[one] for one in fields if one in _SIDES)}")
+        case OfVirtualServer(address, protocol, port):
+            matches.append(f"-m ipvs --vproto {_NUMBERS[protocol]} --vaddr {_virtual(address)} --vport {port}")
         case _:
             assert_never(match)
+
+
+_SIDES = {Field.SADDR: "src", Field.DADDR: "dst", Field.DPORT: "dst"}
+"""What ipset asks of a packet for a field; the protocol comes with the port."""
+_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
+
+
+def _virtual(address: Address) -> str:
+    """libxt_ipvs shows the mask of an IPv6 address, but not that of an IPv4 one."""
+    return str(address) if address.version == 4 else f"{address}/128"
 
 
 _RECENT: dict[Family, str] = {
@@ -192,8 +208,8 @@ def _statement(statement: Statement, family: Family) -> str:
             return f"-j DNAT --to-destination {shown}:{port}"
         case Redirect(port):
             return f"-j REDIRECT --to-ports {port}"
-        case Masquerade():
-            return "-j MASQUERADE --random-fully"
+        case Masquerade(random_fully):
+            return "-j MASQUERADE --random-fully" if random_fully else "-j MASQUERADE"
         case RememberSource(name):
             return f"-m recent --set --name {name} {_RECENT[family]}"
         case DnatRandom() | DnatLookup() | GotoRandom() | UpdateSet() | Lookup():

@@ -44,6 +44,7 @@ from netlab.ruleset import (
     MarkSet,
     Masquerade,
     Match,
+    OfVirtualServer,
     OrMark,
     Probability,
     RecentlySeen,
@@ -309,7 +310,7 @@ def _match(match: Match, family: Family) -> str:
             return f"meta mark & {mask:#010x} {'==' if negate else '!='} 0x00000000"
         case InSet(set_name, fields, negate):
             return f"{_fields(fields, family)} {_not(negate)}@{set_name}"
-        case Probability() | RecentlySeen():
+        case Probability() | RecentlySeen() | OfVirtualServer():
             raise AssertionError(f"not an nftables match: {match}")
         case _:
             assert_never(match)

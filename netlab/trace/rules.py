@@ -35,6 +35,7 @@ from netlab.ruleset import (
     Hook,
     InInterface,
     InSet,
+    IpSet,
     Jump,
     Key,
     L4Proto,
@@ -42,6 +43,7 @@ from netlab.ruleset import (
     MarkSet,
     Masquerade,
     Match,
+    OfVirtualServer,
     OrMark,
     Probability,
     RecentlySeen,
@@ -64,6 +66,9 @@ LOCALHOST = IPv4Address("127.0.0.1")
 CERTAIN = Fraction(1)
 NEVER = Fraction(0)
 MANGLING = ("dst", "src")
+NAT_INPUT = 100
+EVERY = range(-(1 << 31), 1 << 31)
+"""All priorities that a base chain can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,8 @@ class Packet:
 
     dnat: the connection has been through DNAT here. decided: the halves ("dst", "src") of NAT that are settled, also where no
     rule rewrote anything. state: conntrack's word. affinity: the
-    balancer noted the client. masqueraded: a rule did that, be it with the address that the packet had.
+    balancer noted the client. masqueraded: a rule did that, be it with the address that the packet had. virtual: the virtual
+    server that took it here.
     """
 
     source: Address
@@ -88,6 +94,7 @@ class Packet:
     state: str = "new"
     affinity: bool = False
     masqueraded: bool = False
+    virtual: tuple[Address, Protocol, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +134,9 @@ class Namespace:
 class Rules:
     """The tables of one namespace in one family, indexed for look-ups."""
 
-    __slots__ = ("_asked", "_base", "_chains", "_data", "_maps", "_sets")
+    __slots__ = ("_asked", "_base", "_chains", "_data", "_ipsets", "_maps", "_sets")
 
-    def __init__(self, tables: Iterable[Table]) -> None:
+    def __init__(self, tables: Iterable[Table], ipsets: Iterable[IpSet] = ()) -> None:
         self._chains: dict[tuple[str, str], Chain] = {}
         self._sets: dict[tuple[str, str], Members] = {}
         self._maps: dict[tuple[str, str], Members] = {}
@@ -147,15 +154,19 @@ class Rules:
                 self._maps[table.name, map_.name] = Members(map_.elements)
             for data in table.data_maps:
                 self._data[table.name, data.name] = dict(data.elements)
+        # A set of ipset belongs to no table: every table asks it under its own name.
+        self._ipsets = {one.name: Members((key, None) for key in one.elements) for one in ipsets}
         for chains in self._base.values():
             chains.sort(key=lambda pair: pair[1].base.priority if pair[1].base else 0)
 
-    def at(self, hook: Hook, packet: Packet, namespace: Namespace) -> tuple[Branch, ...]:
-        """All that may happen to the packet at the hook; the probabilities add up to one."""
+    def at(self, hook: Hook, packet: Packet, namespace: Namespace, priorities: range = EVERY) -> tuple[Branch, ...]:
+        """All that may happen to the packet at the hook, in its chains of these priorities; the probabilities add up to one."""
         half = MANGLING[0] if hook in (Hook.PREROUTING, Hook.OUTPUT) else MANGLING[1]
         branches = [Branch(CERTAIN, packet, "accept", ())]
         for table, chain in self._base.get(hook, ()):
             assert chain.base is not None
+            if chain.base.priority not in priorities:
+                continue
             following: list[Branch] = []
             for branch in branches:
                 settled = chain.base.type == "nat" and half in branch.packet.decided
@@ -164,7 +175,7 @@ class Rules:
                 else:
                     following.extend(self._run(table, chain, hook, branch, namespace))
             branches = following
-        if hook is Hook.FORWARD:
+        if hook is Hook.FORWARD or (hook is Hook.INPUT and priorities.stop <= NAT_INPUT):
             return tuple(branches)
         return tuple(
             replace(branch, packet=replace(branch.packet, decided=branch.packet.decided | {half})) for branch in branches
@@ -199,6 +210,8 @@ class Rules:
         return self._data[table, name].get(key, ())
 
     def members(self, table: str, name: str, of_map: bool) -> "Members":
+        if (table, name) not in self._sets and not of_map:
+            return self._ipsets[name]
         return (self._maps if of_map else self._sets)[table, name]
 
 
@@ -402,8 +415,8 @@ class _Walk:
                 return _in(packet.source, networks) != negate
             case Destination(networks, negate):
                 return _in(packet.destination, networks) != negate
-            case SourceLocal():
-                return self.namespace.is_local(packet.source)
+            case SourceLocal(negate):
+                return self.namespace.is_local(packet.source) != negate
             case DestinationLocal():
                 return self.namespace.is_local(packet.destination)
             case InInterface(name, prefix, negate):
@@ -418,6 +431,8 @@ class _Walk:
                 return False
             case InSet(name, fields, negate):
                 return self.rules.members(self.table, name, False).find(_key(packet, fields))[0] != negate
+            case OfVirtualServer(address, protocol, port):
+                return packet.virtual == (address, protocol, port)
             case Probability():
                 raise AssertionError("handled by _odds")
             case _:

@@ -6,10 +6,13 @@ Refuses to know: Kubernetes. Nothing is read but the plan's ops.
 Theory. A local packet is routed, meets OUTPUT, and is routed again if that rewrote its destination; one that comes in meets
 PREROUTING and is then routed: to INPUT when the address is local, else to FORWARD. Everything that goes out meets POSTROUTING.
 What goes out of lo comes in again with its conntrack entry, so nat chains do not see it twice. A new namespace knows neither
-mark nor connection.
+mark nor connection. Where a namespace has virtual servers, IPVS takes their packets late in INPUT (what came in) or early in
+OUTPUT (its own) and sends them on itself.
+
+Over 400 lines only with the stages of IPVS, which share every step with the others.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -19,10 +22,14 @@ from netlab.ops import RelayPort
 from netlab.ruleset import Hook
 from netlab.trace.paths import Hop, Path
 from netlab.trace.relayed import relayed
-from netlab.trace.rules import CERTAIN, Branch, Met, Namespace, Packet
+from netlab.trace.rules import CERTAIN, EVERY, Branch, Met, Namespace, Packet
 from netlab.trace.world import Place, Way, World
 
 MAX_HOPS = 64
+BEFORE_IPVS, BEYOND_IPVS, BEFORE_LOCAL_IPVS = range(EVERY.start, 99), range(99, EVERY.stop), range(EVERY.start, -98)
+"""Priorities of the hooks on either side of IPVS: at 99 in INPUT, at -98 in OUTPUT (net/netfilter/ipvs/ip_vs_core.c)."""
+WEIGHTED = ("wrr", "wlc", "sed", "nq")
+"""Schedulers that ask for weights; to the others a weight only says whether a server takes connections at all."""
 ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
 
 
@@ -50,6 +57,9 @@ def walk(world: World, sender: str, flow: Flow) -> Iterator[Path]:
     yield from _Walk(world).output(world.places[sender], packet, _Trail(sender, packet, packet))
 
 
+_Stage = Callable[[Place, Packet, _Trail], Iterator[Path]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Walk:
     world: World
@@ -57,6 +67,22 @@ class _Walk:
     # ------------------------------------------------------------ the stages of one namespace
 
     def output(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
+        way = _way(place, packet.destination)
+        if isinstance(way, str):
+            yield self._lost(place, packet, trail, way, _unroutable(way))
+            return
+        out = replace(packet, out_device=way.device)
+        if place.virtual_servers:
+            for branch in self._at(Hook.OUTPUT, place, out, priorities=BEFORE_LOCAL_IPVS):
+                if branch.verdict != "accept":
+                    yield self._judged(place, branch, trail.after(branch))
+                else:
+                    yield from self._scheduled(place, branch.packet, trail.after(branch), self._output)
+            return
+        yield from self._output(place, out, trail)
+
+    def _output(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
+        """Through OUTPUT and on. Not met again by what IPVS took from INPUT: the routing decision that the packet came with."""
         way = _way(place, packet.destination)
         if isinstance(way, str):
             yield self._lost(place, packet, trail, way, _unroutable(way))
@@ -126,12 +152,57 @@ class _Walk:
         (netns, device), through = stop
         hop = Hop(place.name, trail.in_device, way.device, trail.entered, packet, trail.met, route, through)
         # A packet is a new one for the next namespace: skb_scrub_packet forgets mark and conntrack entry.
-        fresh = replace(packet, mark=0, dnat=False, decided=frozenset(), in_device="", out_device="")
+        fresh = replace(packet, mark=0, dnat=False, decided=frozenset(), in_device="", out_device="", virtual=None)
         further = replace(trail, hops=(*trail.hops, hop), entered=fresh, in_device=device, met=(), route="", looped=False)
         yield from self._receive(self.world.places[netns], device, fresh, further)
 
+    # ------------------------------------------------------------ IPVS
+
     def _input(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
-        for branch in self._at(Hook.INPUT, place, packet):
+        if not place.virtual_servers or packet.virtual is not None:
+            yield from self._delivered(place, packet, trail)
+            return
+        for branch in self._at(Hook.INPUT, place, packet, priorities=BEFORE_IPVS):
+            if branch.verdict != "accept":
+                yield self._judged(place, branch, trail.after(branch))
+            else:
+                yield from self._scheduled(place, branch.packet, trail.after(branch), self._delivered)
+
+    def _scheduled(self, place: Place, packet: Packet, trail: _Trail, otherwise: "_Stage") -> Iterator[Path]:
+        """IPVS takes the packet if a virtual server is there for it: to each of the real servers, or refused when there is none.
+
+        What it sends on goes through OUTPUT, and never through FORWARD; to an address of the machine itself it goes on in place.
+        """
+        at = (packet.destination, packet.protocol, packet.port)
+        server = place.virtual_servers.get(at)
+        if server is None or packet.virtual is not None:
+            yield from otherwise(place, packet, trail)
+            return
+        real = [one for one in server.real_servers if one.weight > 0]
+        if not real:
+            why = f"virtual server {packet.destination}:{packet.port} has no real server"
+            yield self._lost(place, packet, trail, why, OutcomeKind.REJECTED)
+            return
+        whole = sum(one.weight for one in real) if server.scheduler in WEIGHTED else len(real)
+        hook = Hook.INPUT if packet.in_device else Hook.OUTPUT
+        for one in real:
+            share = Fraction(one.weight if server.scheduler in WEIGHTED else 1, whole)
+            affinity = packet.affinity or server.persistence_s is not None
+            sent = replace(packet, destination=one.address, port=one.port, virtual=at, affinity=affinity)
+            did = f"destination = {one.address}:{one.port}"
+            met = Met(hook, "ipvs", f"virtual server {at[0]}:{at[2]}/{at[1].lower()}", 0, did, server.scheduler, server.owner)
+            further = replace(trail, probability=trail.probability * share, met=(*trail.met, met))
+            if place.is_local(one.address):
+                yield from otherwise(place, sent, further)
+            elif isinstance(way := place.way(one.address), str):
+                yield self._lost(place, sent, further, f"IPVS finds {way}")
+            else:
+                yield from self._output(place, sent, further)
+
+    def _delivered(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
+        """Through INPUT to whoever listens. What IPVS has seen here has passed the filter table before."""
+        again = BEYOND_IPVS if packet.virtual is not None and packet.in_device else EVERY
+        for branch in self._at(Hook.INPUT, place, packet, priorities=again):
             if branch.verdict != "accept":
                 yield self._judged(place, branch, trail.after(branch))
             else:
@@ -141,11 +212,14 @@ class _Walk:
                 else:
                     yield from self._relayed(place, branch.packet, trail.after(branch), relay)
 
-    def _at(self, hook: Hook, place: Place, packet: Packet, way: Way | None = None) -> tuple[Branch, ...]:
+    def _at(
+        self, hook: Hook, place: Place, packet: Packet, way: Way | None = None, priorities: range = EVERY
+    ) -> tuple[Branch, ...]:
         def masquerade(out: Packet) -> Address | None:
             return place.address_on(out.out_device, way.hop if way is not None else out.destination)
 
-        return place.rules(packet.destination.version).at(hook, packet, Namespace(place.is_local, masquerade, place.primary))
+        namespace = Namespace(place.is_local, masquerade, place.primary)
+        return place.rules(packet.destination.version).at(hook, packet, namespace, priorities)
 
     # ------------------------------------------------------------ ends
 

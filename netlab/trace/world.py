@@ -18,6 +18,7 @@ from netlab.ops import (
     Bridge,
     Daemon,
     DeviceAddress,
+    Dummy,
     File,
     Forwarding,
     Identity,
@@ -34,12 +35,15 @@ from netlab.ops import (
     Ruleset,
     Sysctl,
     Veth,
+    VirtualServer,
     Vxlan,
 )
+from netlab.ruleset import Family
 from netlab.trace.rules import Rules
 
 MOST_CARRIERS = 64
 """Machines that a packet of an overlay may pass."""
+_FAMILIES: tuple[tuple[int, Family], ...] = ((4, "ip"), (6, "ip6"))
 End = tuple[str, str]
 """A namespace and a device in it."""
 
@@ -96,6 +100,7 @@ class Place:
         self.listeners: set[tuple[Protocol, int, Address | None]] = set()
         self.runs_programs = False
         self.relays: dict[tuple[Protocol, int, int], RelayPort] = {}
+        self.virtual_servers: dict[tuple[Address, Protocol, int], VirtualServer] = {}
 
     @cached_property
     def local(self) -> frozenset[Address]:
@@ -186,11 +191,12 @@ class Place:
 
     @cached_property
     def _rules(self) -> dict[int, Rules]:
-        tables = [table for ruleset in self.rulesets for table in ruleset.value.tables]
-        return {
-            4: Rules(table for table in tables if table.family == "ip"),
-            6: Rules(table for table in tables if table.family == "ip6"),
-        }
+        return {version: self._rules_of(family) for version, family in _FAMILIES}
+
+    def _rules_of(self, family: Family) -> Rules:
+        values = [ruleset.value for ruleset in self.rulesets]
+        tables = (table for value in values for table in value.tables if table.family == family)
+        return Rules(tables, (one for value in values for one in value.ipsets if one.family == family))
 
     def answers(self, protocol: Protocol, port: int, address: Address) -> str:
         """Who takes a packet for an own address and this port; '' when nobody does."""
@@ -229,6 +235,10 @@ class World:
                 self._at(name)
             case Bridge():
                 self._at(op.netns).devices[op.device] = Device((op.netns, op.device), op.mac)
+            case Dummy():
+                self._at(op.netns).devices[op.device] = Device((op.netns, op.device), "", up=False)
+            case VirtualServer():
+                self._at(op.netns).virtual_servers[op.address, op.protocol, op.port] = op
             case Veth():
                 self._veths.append(op)
                 self._add_ends(op)

@@ -11,7 +11,7 @@ CASE = next(case for case in spec.load_cases() if case.id == "hc-01")
 CHECK = "http://192.168.50.10:31000/"
 
 
-@pytest.mark.parametrize("mode", spec.MODES)
+@pytest.mark.parametrize("mode", spec.CHAINS)
 def test_the_count_follows_the_endpoints(mode: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("health")
     topology, manifest = directory / "topology.json", directory / "manifest.json"

@@ -14,7 +14,8 @@ import netlab
 from netlab.client import Lab
 from tests import spec
 from tests.live.test_spec import changed, check, probe, start, take
-from tests.spec import MODES, Case
+from tests.spec import CHAINS as MODES
+from tests.spec import Case
 
 CASES = [spec.in_ipv6(case) for case in spec.load_cases() if case.single]
 SETTINGS = sorted({case.id.split("/")[0] for case in spec.load_verdicts()})

@@ -1,5 +1,6 @@
 """One lab from end to end: what runs in it, what it answers, what is left of it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -141,3 +142,19 @@ spec:
         while "hello" not in lab.logs("pod/talker") and time.monotonic() < deadline:
             os.sched_yield()
         assert lab.logs("pod/talker") == "hello from talker\n"
+
+
+def test_a_lab_of_another_version_is_refused_and_can_be_taken_down() -> None:
+    with netlab.up(manifests=["manifests/kubia.yaml"]) as lab:
+        info = lab.directory / "info"
+        before = json.loads(info.read_text())
+        info.write_text(json.dumps({**before, "version": "0.0.9"}))
+        asked = run("probe", "--lab", lab.name, "pod/client", "svc/kubia")
+        assert asked.returncode == 2
+        assert f"lab {lab.name} was started by netlab 0.0.9, this is {before['version']}" in asked.stderr
+        assert f"`netlab down {lab.name}`" in asked.stderr
+        listed = run("ls")
+        assert lab.name in listed.stdout
+        down = run("down", lab.name)
+        assert (down.returncode, down.stderr) == (0, f"{lab.name} is down\n")
+        assert not lab.directory.exists()

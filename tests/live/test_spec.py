@@ -17,7 +17,8 @@ import netlab
 from netlab.client import Lab, ProbeResult
 from netlab.model import OutcomeKind
 from tests import spec
-from tests.spec import MODES, Case
+from tests.spec import CHAINS as MODES
+from tests.spec import Case
 
 FLOWS = 40
 """Of two equal backends both are seen, but for one run in 2**39."""
