@@ -14,7 +14,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -180,6 +180,70 @@ class Connection:
         self._lab.verb("close-connection", connection=self._id)
 
 
+class Rollout:
+    """The rollout of a Deployment, DaemonSet or StatefulSet, named KIND/NAME: `lab.rollout.status("deploy/web")`."""
+
+    def __init__(self, lab: "Lab") -> None:
+        self._lab = lab
+
+    def restart(self, target: str, namespace: str = "default") -> None:
+        self._do("restart", target, namespace)
+
+    def undo(self, target: str, revision: int = 0, namespace: str = "default") -> str:
+        """Back to a revision, 0 the one before: `rolled back`, or why there was nothing to do. Raises ApiError."""
+        return str(self._do("undo", target, namespace, revision=revision)["message"])
+
+    def pause(self, target: str, namespace: str = "default") -> None:
+        self._do("pause", target, namespace)
+
+    def resume(self, target: str, namespace: str = "default") -> None:
+        self._do("resume", target, namespace)
+
+    def history(self, target: str, namespace: str = "default") -> list[dict[str, Any]]:
+        """Each revision that is kept, oldest first: revision, changeCause, template."""
+        return list(self._do("history", target, namespace)["history"])
+
+    def messages(self, target: str, timeout_s: float | None = None, namespace: str = "default") -> Iterator[dict[str, Any]]:
+        """What `rollout status` says, each time it is something new: {message, done, failed}; the last one is done.
+
+        Raises TimeoutError when it is not done by then.
+        """
+        kind, name = _split(target)
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        seen = None
+        while True:
+            left = None if end is None else max(end - time.monotonic(), 0.001)
+            body = {"kind": kind, "name": name, "namespace": namespace, "seen": seen}
+            try:
+                told = self._lab.request("POST", "/netlab/v1/rollout-status", body, timeout_s=left)
+            except LabGone:
+                if end is not None and time.monotonic() >= end:
+                    raise TimeoutError(f"timed out waiting for the condition: {seen}") from None
+                raise
+            yield told
+            if told["done"]:
+                return
+            seen = told["message"]
+
+    def status(self, target: str, timeout_s: float | None = 60.0, namespace: str = "default") -> str:
+        """Wait until it is done; kubectl's last line. Raises TimeoutError, ApiError when its progress deadline has passed."""
+        told = [*self.messages(target, timeout_s, namespace)][-1]
+        if told["failed"]:
+            raise ApiError(504, "Timeout", told["message"].removeprefix("error: "))
+        return str(told["message"])
+
+    def _do(self, action: str, target: str, namespace: str, **more: Any) -> Any:
+        kind, name = _split(target)
+        return self._lab.verb("rollout", action=action, kind=kind, name=name, namespace=namespace, **more)
+
+
+def _split(target: str) -> tuple[str, str]:
+    kind, slash, name = target.partition("/")
+    if not slash or not name:
+        raise InputError(f"{target!r}: expected KIND/NAME, such as deploy/web")
+    return kind, name
+
+
 class Load:
     """A load under way. As a context manager it is stopped at the end of the block; `result()` says what it showed."""
 
@@ -299,6 +363,15 @@ class Lab:
     def scale(self, kind: str, name: str, replicas: int, namespace: str = "default") -> None:
         self.verb("scale", kind=kind, name=name, replicas=replicas, namespace=namespace)
 
+    @property
+    def rollout(self) -> "Rollout":
+        """kubectl's `rollout` verbs."""
+        return Rollout(self)
+
+    def cordon(self, node: str, unschedulable: bool = True) -> bool:
+        """Keep new pods off a node, or let them on it again; whether that changed anything."""
+        return bool(self.verb("cordon", node=node, unschedulable=unschedulable)["changed"])
+
     def endpoints(self, service: str, namespace: str = "default") -> set[str]:
         """The names of a Service's ready endpoints, as `backends` of a probe names them: compares with `backends.keys()`."""
         return set(self.verb("endpoints", service=service, namespace=namespace))
@@ -377,7 +450,7 @@ class Lab:
         return Report(**self.verb("verify", repair=repair))
 
     def fault(self, kind: str, target: str | None = None, **arguments: Any) -> dict[str, Any]:
-        """link-down, link-up, kill-pod, flush-conntrack."""
+        """link-down, link-up, kill-pod, kill-node, partition, heal (without a target: every node), flush-conntrack."""
         if kind == "flush-conntrack":
             return dict(self.verb("flush-conntrack", target=target, **arguments))
         return dict(self.verb("fault", kind=kind, target=target, **arguments))

@@ -146,6 +146,12 @@ class ClusterConfig:
     neighbours: Literal["permanent", "learned"] = "permanent"
     load_balancer: LoadBalancerConfig | None = None
     """None: Services of type LoadBalancer get no address, as in a cluster where nobody cares for them."""
+    node_monitor_grace_s: float = 2.0
+    """How long nobody hears from a node until it counts as NotReady (kube-controller-manager's --node-monitor-grace-period, 50
+    s).
+    """
+    unreachable_toleration_s: float = 3.0
+    """How long a pod stays bound to a NotReady node where it does not say so itself (the API server's default is 300 s)."""
     backoff_s: tuple[float, float] = (1.0, 60.0)
     """crashLoopBackOff: how long the second restart of a container waits, and the most that any of them does."""
     dns: bool = False
@@ -252,9 +258,45 @@ class Topology:
 # ---------------------------------------------------------------- Kubernetes objects
 
 
+TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """Keeps pods that do not tolerate it off a node. `added`: when, on the lab's clock (NoExecute counts from then)."""
+
+    key: str
+    effect: TaintEffect
+    value: str = ""
+    added: float = field(default=0.0, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.key}{'=' if self.value else ''}{self.value}:{self.effect}"
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """`key` '' with Exists tolerates every taint, `effect` '' every effect. `seconds` None: for ever (NoExecute only)."""
+
+    key: str = ""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str = ""
+    effect: TaintEffect | Literal[""] = ""
+    seconds: float | None = None
+
+    def tolerates(self, taint: Taint) -> bool:
+        if self.effect not in ("", taint.effect) or self.key not in ("", taint.key):
+            return False
+        return self.operator == "Exists" or (self.key != "" and self.value == taint.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A cluster member. The first address is its InternalIP."""
+    """A cluster member. The first address is its InternalIP.
+
+    `taints` are those that were given; `controllers.taints` adds what follows from the node's state. `ready_changed`: when
+    `ready` last changed, on the lab's clock.
+    """
 
     meta: Meta
     addresses: tuple[Address, ...]
@@ -262,6 +304,9 @@ class Node:
     ready: bool = True
     control_plane: bool = False
     manifest: Manifest = NOTHING
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+    ready_changed: float = 0.0
 
     @property
     def zone(self) -> str:
@@ -368,6 +413,9 @@ class Container:
     working_dir: str = ""
 
 
+CONTROL_PLANE_TAINTS = tuple(Taint(f"node-role.kubernetes.io/{role}", "NoSchedule") for role in ("control-plane", "master"))
+
+
 @dataclass(frozen=True, slots=True)
 class PodSpec:
     """`init`: containers that run one after the other before the others start."""
@@ -380,10 +428,16 @@ class PodSpec:
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     termination_grace_s: float = 30.0
     node_selector: Labels = NOTHING
-    tolerates_control_plane: bool = False
+    node_affinity: tuple["Selector", ...] = ()
+    """Required terms, of which one must hold. A field (`metadata.name`) stands among a term's expressions."""
+    tolerations: tuple[Toleration, ...] = ()
     share_process_namespace: bool = False
     init: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
+
+    @property
+    def tolerates_control_plane(self) -> bool:
+        return any(one.tolerates(taint) for one in self.tolerations for taint in CONTROL_PLANE_TAINTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +495,8 @@ class Pod:
     restarts: int = 0
     message: str = ""
     manifest: Manifest = NOTHING
+    ready_since: float | None = None
+    """Since when it has been ready without a break, on the lab's clock; None while it is not."""
     statuses: tuple[ContainerStatus, ...] = ()
     grace_s: float | None = None
     """Of a terminating pod: how long it may take (deletionGracePeriodSeconds)."""
@@ -468,7 +524,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """matchLabels and matchExpressions (key, operator In|NotIn|Exists|DoesNotExist, values)."""
+    """matchLabels and matchExpressions (key, operator In|NotIn|Exists|DoesNotExist, of nodes also Gt|Lt, values)."""
 
     labels: Labels = NOTHING
     expressions: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
@@ -486,11 +542,20 @@ class Selector:
                     held = value not in values
                 case "Exists":
                     held = value is not None
+                case "Gt" | "Lt":
+                    held = _compared(value, operator, values)
                 case _:
                     held = value is None
             if not held:
                 return False
         return True
+
+
+def _compared(value: str | None, operator: str, values: tuple[str, ...]) -> bool:
+    try:
+        return (int(value or "") - int(values[0])) * (1 if operator == "Gt" else -1) > 0
+    except (ValueError, IndexError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,12 +567,89 @@ class PodTemplate:
     """The template as given: {metadata: ..., spec: ...}; a pod made from it shows this spec."""
 
 
-WorkloadKind = Literal["ReplicationController", "ReplicaSet", "Deployment", "DaemonSet"]
+WorkloadKind = Literal["ReplicationController", "ReplicaSet", "Deployment", "DaemonSet", "StatefulSet", "Job"]
+IntOrPercent = int | str
+"""A number, or a share of the replicas such as "25%"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How a workload replaces its pods when its template changes. Fields that a kind has not keep their defaults.
+
+    `partition`: a StatefulSet's pods with a lower ordinal keep the old template. `deadline_s`: a Deployment that made no
+    progress for so long is said to have failed. `history`: how many old revisions are kept.
+    """
+
+    type: Literal["RollingUpdate", "Recreate", "OnDelete"] = "RollingUpdate"
+    max_surge: IntOrPercent = 0
+    max_unavailable: IntOrPercent = 1
+    partition: int = 0
+    min_ready_s: float = 0.0
+    deadline_s: float = 600.0
+    history: int = 10
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One template that a DaemonSet or StatefulSet has had (a ControllerRevision). `hash` is its pods' label."""
+
+    number: int
+    hash: str
+    template: PodTemplate
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a Deployment had reached when it last moved, and when that was."""
+
+    updated: int = 0
+    old: int = 0
+    ready: int = 0
+    available: int = 0
+    at: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stateful:
+    """What only a StatefulSet has. `start`: its first ordinal; `current`: the hash of the revision before the update."""
+
+    service_name: str = ""
+    pod_management: Literal["OrderedReady", "Parallel"] = "OrderedReady"
+    start: int = 0
+    current: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What only a Job has: what was asked for, and what has come of it.
+
+    completions None: done when one pod has succeeded and no other is left. `succeeded` and `failed` hold the uids of pods that
+    ended (with an Indexed Job's index, else -1), so that each counts once, even after it is deleted. `over`: when, and how.
+    """
+
+    completions: int | None = 1
+    parallelism: int = 1
+    backoff_limit: int = 6
+    indexed: bool = False
+    suspended: bool = False
+    deadline_s: float | None = None
+    ttl_s: float | None = None
+    started: float | None = None
+    succeeded: tuple[tuple[str, int], ...] = ()
+    failed: tuple[tuple[str, int], ...] = ()
+    last_failure: float = 0.0
+    over: float | None = None
+    verdict: Literal["", "Complete", "BackoffLimitExceeded", "DeadlineExceeded"] = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Anything that keeps pods in being. `replicas` is ignored for a DaemonSet."""
+    """Anything that keeps pods in being. `replicas` of a DaemonSet is the number of nodes that shall have a pod; a Job has none.
+
+    `revisions` (DaemonSet, StatefulSet): oldest first, the last one is the template's. `progress`: a Deployment's.
+    """
 
     kind: WorkloadKind
     meta: Meta
@@ -515,6 +657,11 @@ class Workload:
     selector: Selector
     template: PodTemplate
     manifest: Manifest = NOTHING
+    rollout: Rollout = Rollout()
+    revisions: tuple[Revision, ...] = ()
+    progress: Progress | None = None
+    stateful: Stateful | None = None
+    batch: Batch | None = None
 
     @property
     def ref(self) -> Ref:
@@ -646,6 +793,18 @@ KubernetesObject = Node | Pod | Workload | Service | EndpointSlice | Endpoints |
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """A node that is out of reach: since when, whether its programs died, and the cluster as its proxy last heard of it.
+
+    A killed node's pods answer nobody; a partitioned one goes on among its own pods, by what it last knew.
+    """
+
+    since: float
+    killed: bool
+    known: "Cluster"
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """Everything that is known of one lab. Mappings are treated as immutable: `with_...` copies."""
 
@@ -660,6 +819,8 @@ class Cluster:
     others: Mapping[tuple[str, Key], Other] = NOTHING
     links_down: frozenset[tuple[str, str]] = frozenset()
     """Faults in force: (netns, device) pairs whose link is set down."""
+    outages: Mapping[str, Outage] = NOTHING
+    """Faults in force: nodes that are out of reach, by name. Their links are among `links_down`."""
     clock: float = 0.0
     serial: int = 0
     """Counts the objects that the controllers made: generated names and uids come from it, so that none is used twice."""
@@ -667,6 +828,11 @@ class Cluster:
     def with_(self, **changes: Any) -> "Cluster":
         """A copy with these fields replaced."""
         return replace(self, **changes)
+
+    def as_known_to(self, node: str) -> "Cluster":
+        """The cluster as this node's proxy knows it: what it last heard where it is out of reach."""
+        outage = self.outages.get(node)
+        return self if outage is None else outage.known
 
 
 # ---------------------------------------------------------------- flows and verdicts

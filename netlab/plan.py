@@ -87,17 +87,24 @@ def build(cluster: Cluster) -> Plan:
         return variables.resolved(cluster, pod, container, discovery.environment(cluster, pod))
 
     routes, rules = _joined(routing.plan(cluster), proxy.plan(cluster))
-    return plan_of(
-        chain(
-            fabric.plan(cluster),
-            routes,
-            discovery.plan(cluster),
-            volumes.plan(cluster),
-            rules,
-            programs.plan(cluster, environment),
-            ingress.plan(cluster),
-        ),
+    ops = chain(
+        fabric.plan(cluster),
+        routes,
+        discovery.plan(cluster),
+        volumes.plan(cluster),
+        rules,
+        programs.plan(cluster, environment),
+        ingress.plan(cluster),
     )
+    dead = _dead(cluster)
+    return plan_of(op for op in ops if not (dead and isinstance(op, Listener | Process | Relay | Daemon) and op.netns in dead))
+
+
+def _dead(cluster: Cluster) -> frozenset[str]:
+    """The namespaces of nodes that were killed and of their pods: nothing runs in them."""
+    names = {name for name, outage in cluster.outages.items() if outage.killed}
+    pods = (str(pod.ref) for pod in cluster.pods.values() if pod.node in names)
+    return frozenset((*(f"node/{name}" for name in names), *pods))
 
 
 def _joined(routes: Iterable[Op], rules: Iterable[Op]) -> tuple[tuple[Op, ...], tuple[Op, ...]]:

@@ -26,6 +26,7 @@ WORKLOADS = {
     "rc": "ReplicationController", "replicationcontroller": "ReplicationController",
     "replicationcontrollers": "ReplicationController",
     "rs": "ReplicaSet", "replicaset": "ReplicaSet", "replicasets": "ReplicaSet",
+    "sts": "StatefulSet", "statefulset": "StatefulSet", "statefulsets": "StatefulSet", "job": "Job", "jobs": "Job",
     "ds": "DaemonSet", "daemonset": "DaemonSet", "daemonsets": "DaemonSet",
 }  # fmt: skip
 KINDS = {
@@ -33,7 +34,10 @@ KINDS = {
     "router": "router",
     "svc": "svc", "service": "svc", "services": "svc", **dict.fromkeys(WORKLOADS, "workload"),
 }  # fmt: skip
-FORMS = "pod/NAME, node/NAME, host/NAME, deploy/NAME, rc/NAME, rs/NAME, ds/NAME, svc/NAME[:PORT], IP[:PORT], NAME[:PORT] or http://..."
+FORMS = (
+    "pod/NAME, node/NAME, host/NAME, deploy/NAME, rc/NAME, rs/NAME, ds/NAME, sts/NAME, job/NAME, svc/NAME[:PORT], IP[:PORT], "
+    "NAME[:PORT] or http://..."
+)
 DOMAIN = ".svc.cluster.local"
 
 
@@ -201,8 +205,7 @@ def _machine(cluster: Cluster, target: ObjectTarget, text: str) -> Ref:
 def pods_of(cluster: Cluster, kind: str, key: Key) -> tuple[Pod, ...]:
     """The pods that a workload keeps, directly or (a Deployment) through its ReplicaSets, in order of name."""
     namespace, name = key
-    short = {"ReplicationController": "rc", "ReplicaSet": "rs", "DaemonSet": "ds", "Deployment": "deploy"}[kind]
-    spellings = {kind.lower(), short}
+    spellings = {word for word, meant in WORKLOADS.items() if meant == kind}
 
     def owned(owner: Ref | None, by: set[tuple[str, str]]) -> bool:
         return owner is not None and owner.namespace in ("", namespace) and (owner.kind.lower(), owner.name) in by

@@ -144,9 +144,9 @@ def test_routes_of_two_nodes_in_one_table() -> None:
     rows = [{"dst": "default", "gateway": "192.168.0.1", "dev": "eth0"}, {"type": "blackhole", "dst": "10.0.0.0/8"}]
     items = [{"kind": "Route", "metadata": {"name": "node/a"}, "status": {"items": rows}}]
     assert kernel_objects.text(items).splitlines() == [
-        "TARGET   DESTINATION            GATEWAY       DEVICE   SOURCE",
-        "node/a   default                192.168.0.1   eth0     -",
-        "node/a   blackhole 10.0.0.0/8   -             -        -",
+        "TARGET   DESTINATION            GATEWAY       DEVICE   SOURCE   PROTOCOL",
+        "node/a   default                192.168.0.1   eth0     -        -",
+        "node/a   blackhole 10.0.0.0/8   -             -        -        -",
     ]
 
 

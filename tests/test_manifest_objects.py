@@ -474,8 +474,7 @@ WARNINGS = [
     ),
     ("custom", "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {x: 1}\n", "Service: accepted"),
     ("policy", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\n", "not enforced yet"),
-    ("stateful set", "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: a}\n", "not run yet"),
-    ("cron job", "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\n", "not run yet"),
+    ("cron job", "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\n", "not acted on: it makes no Jobs"),
 ]
 
 

@@ -68,6 +68,10 @@ class FakeLab:
         self.calls: list[tuple[Any, ...]] = []
         self.is_down = False
 
+    @property
+    def rollout(self) -> Any:
+        return self.answers.get("rollout")
+
     def _answer(self, verb: str, *arguments: Any) -> Any:
         self.calls.append((verb, *arguments))
         answer = self.answers.get(verb)

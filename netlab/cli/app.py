@@ -25,6 +25,9 @@ VERBS: dict[str, str] = {
     "get": "objects",
     "describe": "objects",
     "scale": "objects",
+    "rollout": "rollouts",
+    "cordon": "cordoning",
+    "uncordon": "cordoning",
     "exec": "lab",
     "logs": "lab",
     "probe": "probing",
@@ -54,7 +57,7 @@ VERBS: dict[str, str] = {
 NOT_BUILT = frozenset({"rollout", "port-forward", "kubeconfig"})
 """Verbs that are promised. Those that are in VERBS by now are built, whatever this says."""
 
-GROUPS = frozenset({"fault", "bench"})
+GROUPS = frozenset({"fault", "bench", "rollout"})
 """Verbs with verbs of their own: their module has a typer app named `app`."""
 
 HELP = """A Kubernetes network on one Linux machine: real manifests in, real packets through, a verdict out.

@@ -357,12 +357,13 @@ def system_info(info: Json) -> Lines:
 
 
 def workload(item: Json, related: Related) -> Lines:
-    """ReplicationController, ReplicaSet, Deployment and DaemonSet."""
+    """ReplicationController, ReplicaSet, Deployment, DaemonSet and StatefulSet."""
     what, now, kind = spec(item), status(item), item.get("kind")
     wanted = pairs(what.get("selector")) if kind == "ReplicationController" else selector(what.get("selector"))
     yield from head(item, namespaced=kind != "DaemonSet")
-    if kind == "Deployment":
+    if kind in ("Deployment", "StatefulSet"):
         yield f"CreationTimestamp:\t{stamp(meta(item).get('creationTimestamp'))}"
+    if kind == "Deployment":
         yield from labels_of(item)
     yield f"Selector:\t{wanted}"
     if kind == "DaemonSet":
@@ -379,6 +380,12 @@ def workload(item: Json, related: Related) -> Lines:
             yield f"Number of Nodes Scheduled with Up-to-date Pods: {now.get('updatedNumberScheduled', 0)}"
             yield f"Number of Nodes Scheduled with Available Pods: {now.get('numberAvailable', 0)}"
             yield f"Number of Nodes Misscheduled: {now.get('numberMisscheduled', 0)}"
+        case "StatefulSet":
+            yield f"Replicas:\t{what.get('replicas', 0)} desired | {now.get('replicas', 0)} total"
+            yield f"Update Strategy:\t{(what.get('updateStrategy') or {}).get('type', 'RollingUpdate')}"
+            update = (what.get("updateStrategy") or {}).get("rollingUpdate")
+            if update:
+                yield f"  Partition:\t{update.get('partition', 0)}"
         case _:
             yield f"Replicas:\t{now.get('replicas', 0)} current / {what.get('replicas', 0)} desired"
     if kind != "Deployment":
@@ -390,6 +397,31 @@ def workload(item: Json, related: Related) -> Lines:
     if kind == "Deployment":
         yield f"OldReplicaSets:\t{sets(related.replicasets, current=False)}"
         yield f"NewReplicaSet:\t{sets(related.replicasets, current=True)}"
+    yield f"Events:\t{NONE}"
+
+
+def job(item: Json, related: Related) -> Lines:
+    what, now = spec(item), status(item)
+    yield from head(item)
+    yield f"Selector:\t{selector(what.get('selector'))}"
+    yield from labels_of(item)
+    yield from controller(item)
+    yield f"Parallelism:\t{what.get('parallelism', 1)}"
+    yield f"Completions:\t{what.get('completions', '<unset>')}"
+    yield f"Completion Mode:\t{what.get('completionMode', 'NonIndexed')}"
+    yield f"Suspend:\t{str(bool(what.get('suspend'))).lower()}"
+    yield f"Backoff Limit:\t{what.get('backoffLimit', 6)}"
+    for title, key in (("Start Time", "startTime"), ("Completed At", "completionTime")):
+        if now.get(key):
+            yield f"{title}:\t{stamp(now[key])}"
+    if now.get("startTime") and now.get("completionTime"):
+        ended = datetime.fromisoformat(str(now["completionTime"]).replace("Z", "+00:00"))
+        yield f"Duration:\t{since(now['startTime'], ended)}"
+    if what.get("activeDeadlineSeconds"):
+        yield f"Active Deadline Seconds:\t{what['activeDeadlineSeconds']}s"
+    active = f"{now.get('active', 0)} Active ({now.get('ready', 0)} Ready)"
+    yield f"Pods Statuses:\t{active} / {now.get('succeeded', 0)} Succeeded / {now.get('failed', 0)} Failed"
+    yield from template(what.get("template") or {})
     yield f"Events:\t{NONE}"
 
 
@@ -571,6 +603,8 @@ KINDS: dict[str, Callable[[Json, Related], Lines]] = {
     "ReplicaSet": workload,
     "Deployment": workload,
     "DaemonSet": workload,
+    "StatefulSet": workload,
+    "Job": job,
     "Endpoints": endpoints,
     "EndpointSlice": endpointslice,
     "Namespace": namespace,

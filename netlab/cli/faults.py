@@ -139,6 +139,67 @@ def kill_pod(
     output.message(f"{done['target']} is killed")
 
 
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="node/NAME, or its name alone.")]
+
+
+def outage(kind: str, node: str, seconds: float | None, lab: str | None, word: str) -> None:
+    """Put a node out of reach, for a while or until it is healed."""
+    running = output.attach(lab)
+    target = running.fault(kind, target=node)["target"]
+    if seconds is None:
+        output.message(f"{target} is {word}; `netlab fault heal {target}` brings it back")
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` must not leave it away
+    try:
+        output.message(f"{target} is {word} for {seconds:g} s")
+        time.sleep(seconds)
+    finally:
+        running.fault("heal", target=target)
+    output.message(f"{target} is back")
+
+
+@app.command("kill-node")
+def kill_node(node: NodeArgument, seconds: ForOption = None, lab: LabOption = None) -> None:
+    """Kill a node: its links and its programs. It turns NotReady, and its pods are replaced elsewhere (docs/workloads.md).
+
+    \b
+    Examples:
+      netlab fault kill-node node-170
+      netlab fault kill-node node/node-171 --for 20
+    """
+    outage("kill-node", node, seconds, lab, "dead")
+
+
+@app.command("partition")
+def partition(node: NodeArgument, seconds: ForOption = None, lab: LabOption = None) -> None:
+    """Cut a node off. It goes on with what it last knew, and nobody reaches it.
+
+    \b
+    Examples:
+      netlab fault partition node-171
+      netlab fault partition node-171 --for 20
+    """
+    outage("partition", node, seconds, lab, "cut off")
+
+
+@app.command("heal")
+def heal(
+    node: Annotated[str | None, typer.Argument(metavar="NODE", help="node/NAME; every node without one.")] = None,
+    seconds: NeverForOption = None,
+    lab: LabOption = None,
+) -> None:
+    """Bring a node back that was killed or cut off.
+
+    \b
+    Examples:
+      netlab fault heal node-170
+      netlab fault heal
+    """
+    refuse_for(seconds, "heal is how kill-node and partition are undone")
+    done = output.attach(lab).fault("heal", target=node)["target"]
+    output.message(f"{done} is back" if done else "every node is in reach")
+
+
 @app.command("flush-conntrack")
 def flush_conntrack(
     target: Annotated[str | None, typer.Argument(metavar="TARGET", help="A node, pod or host; all nodes without one.")] = None,

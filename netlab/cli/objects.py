@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-ALL = ("pods", "replicationcontrollers", "services", "daemonsets", "deployments", "replicasets")
+ALL = ("pods", "replicationcontrollers", "services", "daemonsets", "deployments", "replicasets", "statefulsets", "jobs")
 """What `get all` means, in kubectl's order."""
 
 
@@ -195,7 +195,7 @@ def related(running: "Lab", item: Json) -> Any:
         case "Node":
             pods = running.get("pods", None, None)
             return Related(now, pods=[pod for pod in pods if pod["spec"].get("nodeName") == name])
-        case "ReplicationController" | "ReplicaSet" | "DaemonSet":
+        case "ReplicationController" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "Job":
             return Related(now, pods=owned(running.get("pods", None, where), item))
         case "Deployment":
             return Related(now, replicasets=owned(running.get("replicasets", None, where), item))

@@ -316,6 +316,30 @@ def daemonset_cells(item: Json, now: datetime, wide: bool) -> Cells:
     return [*cells, *wide_workload(item)] if wide else cells
 
 
+def statefulset_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    ready = f"{status(item).get('readyReplicas') or 0}/{spec(item).get('replicas') or 0}"
+    cells = [name_of(item), ready, age_of(item, now)]
+    return [*cells, *wide_workload(item)[:2]] if wide else cells
+
+
+def job_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    done = status(item).get("succeeded") or 0
+    parallelism = spec(item).get("parallelism") or 0
+    wanted = spec(item).get("completions")
+    if wanted is None:
+        wanted = f"1 of {parallelism}" if parallelism > 1 else "1"
+    begun, ended = status(item).get("startTime"), status(item).get("completionTime")
+    took = since(begun, datetime.fromisoformat(str(ended).replace("Z", "+00:00")) if ended else now) if begun else ""
+    cells = [name_of(item), job_status(item), f"{done}/{wanted}", took, age_of(item, now)]
+    return [*cells, *wide_workload(item)] if wide else cells
+
+
+def job_status(item: Json) -> str:
+    """STATUS of a Job: Complete, Failed, Suspended or Running."""
+    holding = [one.get("type") for one in status(item).get("conditions") or () if one.get("status") == "True"]
+    return next((str(word) for word in ("Complete", "Failed", "Suspended") if word in holding), "Running")
+
+
 def namespace_cells(item: Json, now: datetime, wide: bool) -> Cells:
     return [name_of(item), str(status(item).get("phase", "Active")), age_of(item, now)]
 
@@ -378,6 +402,8 @@ KINDS: dict[str, Columns] = {
     "DaemonSet": Columns(
         ("NAME", "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE", "NODE SELECTOR", "AGE"), WORKLOAD_WIDE, daemonset_cells
     ),
+    "StatefulSet": Columns(("NAME", "READY", "AGE"), ("CONTAINERS", "IMAGES"), statefulset_cells),
+    "Job": Columns(("NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE"), WORKLOAD_WIDE, job_cells),
     "Namespace": Columns(("NAME", "STATUS", "AGE"), (), namespace_cells),
     "NetworkPolicy": Columns(("NAME", "POD-SELECTOR", "AGE"), (), policy_cells),
     "Ingress": Columns(("NAME", "CLASS", "HOSTS", "ADDRESS", "PORTS", "AGE"), (), ingress_cells),

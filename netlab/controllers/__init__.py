@@ -8,22 +8,23 @@ ApiError (404 and the like).
 from collections.abc import Iterable
 from dataclasses import replace
 
-from netlab.controllers import addons, ingress_addon, nodes, removal
-from netlab.controllers.lifecycle import next_due
+from netlab.controllers import addons, ingress_addon, nodes, outages, removal
 from netlab.controllers.objects import Action, action, find, kind_of, not_found, objects_of
 from netlab.controllers.putting import ALWAYS, namespace, put_all
 from netlab.controllers.removal import Cascade
 from netlab.controllers.reports import container_ended, hook_done, pod_status, ready, started, unhealthy
-from netlab.controllers.settling import settle
+from netlab.controllers.rollouts import Told, history, pause, restart, rollout_message, shown_revision, undo
+from netlab.controllers.settling import next_due, settle
 from netlab.errors import ApiError
 from netlab.model import Cluster, Key, KubernetesObject, Node, Topology, Workload
 
 __all__ = [
-    "Action", "Cascade", "action", "apply", "container_ended", "delete", "find", "hook_done", "initial", "kind_of", "next_due",
-    "objects_of", "pod_status", "ready", "scale", "settle", "started", "tick", "unhealthy",
+    "Action", "Cascade", "Told", "action", "apply", "container_ended", "cut", "delete", "find", "heal", "history", "hook_done",
+    "initial", "kind_of", "next_due", "not_found", "objects_of", "pause", "pod_status", "ready", "restart", "rollout_message",
+    "scale", "settle", "shown_revision", "started", "tick", "undo", "unhealthy",
 ]  # fmt: skip
 
-SCALABLE = ("ReplicationController", "ReplicaSet", "Deployment")
+SCALABLE = ("ReplicationController", "ReplicaSet", "Deployment", "StatefulSet")
 
 
 def initial(topology: Topology, objects: Iterable[KubernetesObject] = ()) -> Cluster:
@@ -71,3 +72,16 @@ def scale(cluster: Cluster, kind: str, key: Key, replicas: int) -> Cluster:
 def tick(cluster: Cluster, seconds: float) -> Cluster:
     """The cluster `seconds` later."""
     return settle(cluster.with_(clock=cluster.clock + seconds))
+
+
+def cut(cluster: Cluster, node: str, killed: bool) -> Cluster:
+    """What follows at once when a node is out of reach: its links are down, and if it was killed, so are its programs.
+
+    What follows later (`tick`): NotReady, evictions. Raises: InputError when it is out of reach already.
+    """
+    return settle(outages.cut(cluster, node, killed))
+
+
+def heal(cluster: Cluster, node: str) -> Cluster:
+    """What follows when the node is in reach again; nothing where it was all the time."""
+    return settle(outages.heal(cluster, node))

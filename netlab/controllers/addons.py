@@ -21,6 +21,7 @@ from netlab.model import (
     Selector,
     Service,
     ServicePort,
+    Toleration,
     Workload,
 )
 
@@ -78,6 +79,7 @@ def _deployment(cluster: Cluster) -> Workload:
     ports = tuple(ContainerPort(port, name, protocol) for name, port, protocol in PORTS)
     shown = [{"containerPort": port, "name": name, "protocol": str(protocol)} for name, port, protocol in PORTS]
     toleration = {"key": CONTROL_PLANE, "effect": "NoSchedule"}
+    tolerations = (Toleration(CONTROL_PLANE, effect="NoSchedule"),)
     template = {
         "metadata": {"labels": LABELS},
         "spec": {
@@ -94,7 +96,7 @@ def _deployment(cluster: Cluster) -> Workload:
         replicas=REPLICAS,
         selector=Selector(LABELS),
         template=PodTemplate(
-            PodSpec((Container("coredns", "coredns/coredns", ports=ports),), node_selector=where, tolerates_control_plane=True),
+            PodSpec((Container("coredns", "coredns/coredns", ports=ports),), node_selector=where, tolerations=tolerations),
             LABELS,
             manifest=template,
         ),

@@ -1,24 +1,42 @@
-"""Decides which ReplicaSets a Deployment has and how many replicas each of them keeps.
+"""Decides which ReplicaSets a Deployment has, with which revision, and when a rollout has stalled. `rolling` says how many pods
+each set keeps. It never touches pods.
 
-A new template makes a new ReplicaSet; the old ones give up pods only as fast as the new ones become ready, so a rollout
-whose pods never get ready leaves the old ones in service. It never touches pods.
+A new template makes a new ReplicaSet. The old ones give up pods only as fast as new ones become available, so a rollout whose
+pods never get ready leaves the old ones in service.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from netlab.controllers import names
+from netlab.controllers import names, rolling
+from netlab.controllers.availability import is_available
 from netlab.controllers.pods import PodIndex, index, is_active
-from netlab.model import Cluster, Key, Meta, Pod, PodTemplate, Ref, Selector, Workload
+from netlab.model import Cluster, Key, Labels, Meta, Pod, PodTemplate, Progress, Ref, Selector, Workload
 
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
+DESIRED = "deployment.kubernetes.io/desired-replicas"
+MAXIMUM = "deployment.kubernetes.io/max-replicas"
+CAUSE = "kubernetes.io/change-cause"
+NOT_COPIED = (REVISION, DESIRED, MAXIMUM, "kubectl.kubernetes.io/last-applied-configuration")
 Sets = dict[tuple[str, Key], Workload]
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A Deployment's ReplicaSets: `current` has its template (None: not made yet), `old` are the others, oldest first."""
+
+    current: Workload | None
+    old: tuple[Workload, ...]
+
+    @property
+    def all(self) -> tuple[Workload, ...]:
+        return (*self.old, *(() if self.current is None else (self.current,)))
+
+
 def reconcile(cluster: Cluster) -> Cluster:
-    """The cluster with every Deployment's ReplicaSets as they must be now; the same object when nothing changed."""
+    """The cluster with every Deployment's ReplicaSets one step further; the same object when nothing changed."""
     deployments = [workload for (kind, _), workload in cluster.workloads.items() if kind == "Deployment"]
     if not deployments:
         return cluster
@@ -29,55 +47,167 @@ def reconcile(cluster: Cluster) -> Cluster:
     for (kind, key), workload in cluster.workloads.items():
         if kind == "ReplicaSet":
             sets.setdefault(workload.meta.owner or key.namespace, []).append(workload)
-    changed = False
     for deployment in deployments:
-        owned = _owned(deployment, sets.get(deployment.ref, []), sets.get(deployment.meta.namespace, []))
-        current = next((one for one in owned if same_template(one.template, deployment.template)), None)
-        others = [one for one in owned if one is not current]
-        if current is None:
-            current = _replica_set(deployment, known, workloads, serial, cluster.clock, _revision(others) + 1)
+        family = family_of(deployment, sets.get(deployment.ref, []), sets.get(deployment.meta.namespace, []))
+        if family.current is None and not deployment.rollout.paused and not _waits(deployment, family, known):
+            family = replace(family, current=_replica_set(deployment, family, known, workloads, serial, cluster.clock))
             serial += 1
-        elif others and _revision([current]) <= _revision(others):
-            current = _with_revision(current, _revision(others) + 1)
-        for wanted in _sized(deployment, current, others, known):
-            slot = ("ReplicaSet", wanted.meta.key)
-            if workloads.get(slot) is not wanted:
-                workloads[slot] = wanted
-                changed = True
-    return cluster.with_(workloads=workloads, serial=serial) if changed else cluster
+        elif family.current is not None:
+            family = replace(family, current=_renewed(deployment, family.current, family.old))
+        after = _stepped(deployment, family, known, cluster.clock)
+        kept = _without_history(deployment, after, known, cluster.clock)
+        for gone in {one.meta.key for one in after.all} - {one.meta.key for one in kept.all}:
+            del workloads["ReplicaSet", gone]
+        for one in kept.all:
+            workloads["ReplicaSet", one.meta.key] = one
+        workloads["Deployment", deployment.meta.key] = _noted(deployment, kept, known, cluster.clock)
+    same = len(workloads) == len(cluster.workloads) and all(cluster.workloads.get(slot) is one for slot, one in workloads.items())
+    return cluster if same else cluster.with_(workloads=workloads, serial=serial)
 
 
-def _owned(deployment: Workload, owned: list[Workload], orphans: list[Workload]) -> list[Workload]:
+def family_of(deployment: Workload, owned: Iterable[Workload], orphans: Iterable[Workload]) -> Family:
     """Its ReplicaSets; those without an owner that its selector matches are adopted."""
     adopted = (one for one in orphans if deployment.selector.matches(one.template.labels))
-    return [*owned, *(replace(one, meta=replace(one.meta, owner=deployment.ref)) for one in adopted)]
+    sets = [*owned, *(replace(one, meta=replace(one.meta, owner=deployment.ref)) for one in adopted)]
+    current = next((one for one in sets if same_template(one.template, deployment.template)), None)
+    old = sorted((one for one in sets if one is not current), key=lambda one: one.meta.created)
+    return Family(current, tuple(old))
 
 
-def _sized(deployment: Workload, current: Workload, others: list[Workload], known: PodIndex) -> list[Workload]:
-    ready = sum(1 for pod in known.owned(current.ref) if pod.ready and is_active(pod))
-    allowed = max(0, deployment.replicas - min(ready, deployment.replicas))
-    sized = [_resized(current, deployment.replicas)]
-    for old in reversed(others):  # the newest of the old ones keeps its pods longest
-        keep = min(old.replicas, allowed)
-        allowed -= keep
-        sized.append(_resized(old, keep))
-    return sized
+def _waits(deployment: Workload, family: Family, known: PodIndex) -> bool:
+    """Recreate: nothing new while a pod of an old set is still there, be it terminating."""
+    if deployment.rollout.type != "Recreate":
+        return False
+    return any(pod.phase not in ("Succeeded", "Failed") for one in family.old for pod in known.owned(one.ref))
 
 
-def _resized(workload: Workload, replicas: int) -> Workload:
-    if workload.replicas == replicas:
-        return workload
-    return replace(workload, replicas=replicas, meta=replace(workload.meta, generation=workload.meta.generation + 1))
+def _stepped(deployment: Workload, family: Family, known: PodIndex, clock: float) -> Family:
+    current = family.current
+    rollout, replicas = deployment.rollout, deployment.replicas
+    new = _size(current, known, deployment, clock) if current is not None else None
+    old = [_size(one, known, deployment, clock) for one in family.old]
+    scaling = any(one.replicas and one.meta.annotations.get(DESIRED, str(replicas)) != str(replicas) for one in family.all)
+    wanted: int | None
+    if scaling or rollout.paused:
+        changed = scaling or (len(family.all) > 0 and not any(one.replicas for one in family.all))
+        unchanged = (None if new is None else new.replicas), _replicas(family.old)
+        wanted, sizes = rolling.scaled(rollout, replicas, new, old) if changed else unchanged
+    elif new is None:
+        wanted, sizes = None, tuple(0 for _ in old)  # Recreate, waiting
+    elif rollout.type == "Recreate":
+        wanted, sizes = (new.replicas if _waits(deployment, family, known) else replicas), tuple(0 for _ in old)
+    else:
+        wanted, sizes = rolling.step(rollout, replicas, new, old)
+    mark = scaling or None
+    resized = tuple(_resized(one, size, deployment, mark) for one, size in zip(family.old, sizes, strict=True))
+    return Family(None if current is None else _resized(current, wanted or 0, deployment, True), resized)
 
 
-def _revision(sets: list[Workload]) -> int:
-    given = [one.meta.annotations.get(REVISION, "0") for one in sets]
-    return max((int(text) for text in given if text.isdigit()), default=0)
+def _replicas(sets: tuple[Workload, ...]) -> tuple[int, ...]:
+    return tuple(one.replicas for one in sets)
 
 
-def _with_revision(workload: Workload, revision: int) -> Workload:
-    annotations = {**workload.meta.annotations, REVISION: str(revision)}
-    return replace(workload, meta=replace(workload.meta, annotations=annotations))
+def _size(one: Workload, known: PodIndex, deployment: Workload, clock: float) -> rolling.Size:
+    available = sum(is_active(pod) and is_available(pod, deployment, clock) for pod in known.owned(one.ref))
+    maximum = one.meta.annotations.get(MAXIMUM, "")
+    return rolling.Size(one.replicas, min(available, one.replicas), int(maximum) if maximum.isdigit() else 0)
+
+
+def _resized(one: Workload, replicas: int, deployment: Workload, mark: bool | None) -> Workload:
+    """The set with this size, and with the Deployment's own noted on it where it changed or `mark` asks for it."""
+    if one.replicas != replicas or mark:
+        surge, _ = rolling.fenceposts(deployment.rollout, deployment.replicas)
+        surge = surge if deployment.rollout.type == "RollingUpdate" else 0
+        noted = {DESIRED: str(deployment.replicas), MAXIMUM: str(deployment.replicas + surge)}
+        one = _annotated(one, noted)
+    if one.replicas == replicas and one.rollout.min_ready_s == deployment.rollout.min_ready_s:
+        return one
+    grown = one.meta.generation + (one.replicas != replicas)
+    rollout = replace(one.rollout, min_ready_s=deployment.rollout.min_ready_s)
+    return replace(one, replicas=replicas, rollout=rollout, meta=replace(one.meta, generation=grown))
+
+
+def _annotated(one: Workload, annotations: Labels) -> Workload:
+    if all(one.meta.annotations.get(key) == value for key, value in annotations.items()):
+        return one
+    return replace(one, meta=replace(one.meta, annotations={**one.meta.annotations, **annotations}))
+
+
+def revision_of(one: Workload) -> int:
+    """The revision that a ReplicaSet or Deployment carries, 0 for none."""
+    text = one.meta.annotations.get(REVISION, "0")
+    return int(text) if text.isdigit() else 0
+
+
+def _renewed(deployment: Workload, current: Workload, old: tuple[Workload, ...]) -> Workload:
+    """The current set with the newest revision and the Deployment's own annotations."""
+    newest = max(map(revision_of, old), default=0)
+    revision = {REVISION: str(newest + 1)} if revision_of(current) <= newest else {}
+    return _annotated(current, {**_copied(deployment), **revision})
+
+
+def _copied(deployment: Workload) -> dict[str, str]:
+    return {key: value for key, value in deployment.meta.annotations.items() if key not in NOT_COPIED}
+
+
+def _noted(deployment: Workload, family: Family, known: PodIndex, clock: float) -> Workload:
+    """The Deployment with its revision and with what its rollout has reached."""
+    progress = _progress(deployment, family, known, clock)
+    current = family.current
+    if current is not None and revision_of(current) != revision_of(deployment):
+        deployment = _annotated(deployment, {REVISION: str(revision_of(current))})
+    return deployment if progress is deployment.progress else replace(deployment, progress=progress)
+
+
+def _progress(deployment: Workload, family: Family, known: PodIndex, clock: float) -> Progress:
+    pods = [(one is family.current, pod) for one in family.all for pod in known.owned(one.ref) if is_active(pod)]
+    now = Progress(
+        updated=sum(new for new, _ in pods),
+        old=sum(not new for new, _ in pods),
+        ready=sum(pod.ready for _, pod in pods),
+        available=sum(is_available(pod, deployment, clock) for _, pod in pods),
+        at=clock,
+    )
+    was = deployment.progress
+    made = family.current is not None and deployment.meta.annotations.get(REVISION) != family.current.meta.annotations[REVISION]
+    if was is None or made:
+        return now
+    if was == now:
+        return was
+    moved = now.updated > was.updated or now.old < was.old or now.ready > was.ready or now.available > was.available
+    return now if moved else replace(now, at=was.at)
+
+
+def is_complete(deployment: Workload) -> bool:
+    """Whether every pod is of the newest template and available."""
+    now = deployment.progress
+    wanted = deployment.replicas
+    return now is not None and now.old == 0 and now.updated == wanted == now.available
+
+
+def has_stalled(deployment: Workload, clock: float) -> bool:
+    """Whether a rollout has made no progress for its progressDeadlineSeconds."""
+    now = deployment.progress
+    if now is None or deployment.rollout.paused or is_complete(deployment):
+        return False
+    return clock >= now.at + deployment.rollout.deadline_s
+
+
+def due(cluster: Cluster) -> Iterator[float]:
+    """When a rollout that does not move counts as failed."""
+    for (kind, _), one in cluster.workloads.items():
+        if kind == "Deployment" and one.progress is not None and not one.rollout.paused and not is_complete(one):
+            yield one.progress.at + one.rollout.deadline_s
+
+
+def _without_history(deployment: Workload, family: Family, known: PodIndex, clock: float) -> Family:
+    """Once a rollout is complete, old sets beyond revisionHistoryLimit go, the oldest first."""
+    too_many = len(family.old) - deployment.rollout.history
+    if too_many <= 0 or family.current is None or not is_complete(deployment):
+        return family
+    oldest = sorted(family.old, key=revision_of)[:too_many]
+    gone = {one.meta.key for one in oldest if not one.replicas and not any(known.owned(one.ref))}
+    return replace(family, old=tuple(one for one in family.old if one.meta.key not in gone))
 
 
 def same_template(one: PodTemplate, other: PodTemplate) -> bool:
@@ -90,8 +220,16 @@ def _without_hash(template: PodTemplate) -> tuple[dict[str, str], dict[str, str]
     return labels, dict(template.annotations), template.manifest.get("spec", {})
 
 
+def without_hash(template: PodTemplate) -> PodTemplate:
+    """A ReplicaSet's template as the Deployment had it."""
+    labels = {key: value for key, value in template.labels.items() if key != HASH}
+    given = template.manifest
+    metadata = {**given.get("metadata", {}), "labels": labels}
+    return replace(template, labels=labels, manifest={**given, "metadata": metadata})
+
+
 def _replica_set(
-    deployment: Workload, known: PodIndex, taken: Mapping[tuple[str, Key], Workload], serial: int, clock: float, revision: int
+    deployment: Workload, family: Family, known: PodIndex, taken: Mapping[tuple[str, Key], Workload], serial: int, clock: float
 ) -> Workload:
     namespace = deployment.meta.namespace
     hash_ = _hash_of_dump(deployment, known, taken) or names.template_hash(_without_hash(deployment.template))
@@ -102,31 +240,32 @@ def _replica_set(
     labels = {**template.labels, HASH: hash_}
     given = template.manifest
     metadata = {**given.get("metadata", {}), "labels": labels}
+    revision = max(map(revision_of, family.old), default=0) + 1
     return Workload(
         kind="ReplicaSet",
         meta=Meta(
             name=name,
             namespace=namespace,
             labels=labels,
-            annotations={REVISION: str(revision)},
+            annotations={**_copied(deployment), REVISION: str(revision)},
             uid=names.uid("ReplicaSet", namespace, name, serial),
             owner=deployment.ref,
             created=clock,
         ),
-        replicas=deployment.replicas,
+        replicas=0,
         selector=Selector({**deployment.selector.labels, HASH: hash_}, deployment.selector.expressions),
         template=replace(template, labels=labels, manifest={**given, "metadata": metadata}),
-        manifest=_manifest(deployment, name, labels, {**given, "metadata": metadata}, hash_),
+        manifest=_set_manifest(deployment, name, hash_, {**given, "metadata": metadata}),
     )
 
 
-def _manifest(deployment: Workload, name: str, labels: dict[str, str], template: dict[str, Any], hash_: str) -> dict[str, Any]:
+def _set_manifest(deployment: Workload, name: str, hash_: str, template: dict[str, Any]) -> dict[str, Any]:
     selector = deployment.manifest.get("spec", {}).get("selector") or {"matchLabels": dict(deployment.selector.labels)}
     selector = {**selector, "matchLabels": {**selector.get("matchLabels", {}), HASH: hash_}}
     return {
         "apiVersion": "apps/v1",
         "kind": "ReplicaSet",
-        "metadata": {"name": name, "namespace": deployment.meta.namespace, "labels": labels},
+        "metadata": {"name": name, "namespace": deployment.meta.namespace, "labels": template["metadata"]["labels"]},
         "spec": {"replicas": deployment.replicas, "selector": selector, "template": template},
     }
 

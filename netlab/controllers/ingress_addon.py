@@ -19,6 +19,7 @@ from netlab.model import (
     PodTemplate,
     Protocol,
     Selector,
+    Toleration,
     Workload,
 )
 
@@ -59,7 +60,8 @@ def _daemon_set(proxy: ProxyName) -> Workload:
             "tolerations": [{"operator": "Exists"}],
         },
     }
-    spec = PodSpec((Container(proxy, IMAGES[proxy], ports=ports),), host_network=True, tolerates_control_plane=True)
+    containers = (Container(proxy, IMAGES[proxy], ports=ports),)
+    spec = PodSpec(containers, host_network=True, tolerations=(Toleration(operator="Exists"),))
     manifest = {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",

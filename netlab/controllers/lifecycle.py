@@ -56,10 +56,20 @@ def without(pods: dict[Key, Pod], key: Key, clock: float, grace_s: float | None 
         pods[key] = after
 
 
+def end(pods: dict[Key, Pod], pod: Pod, cluster: Cluster, grace_s: float | None = None) -> None:
+    """Delete a pod of `pods`. One whose node is out of reach stays, terminating, until the node hears of it, unless it is
+    forced.
+    """
+    if pod.node not in cluster.outages or grace_s == 0:
+        without(pods, pod.meta.key, cluster.clock, grace_s)
+    elif not pod.terminating:
+        pods[pod.meta.key] = replace(pod, ready=False, serving=False, meta=replace(pod.meta, deleted=cluster.clock))
+
+
 def _busy(cluster: Cluster) -> tuple[Pod, ...]:
-    """The pods that time or a report may move: few of many."""
-    pods = cluster.pods.values()
-    return tuple(pod for pod, rests in zip(pods, _rests(pods, None), strict=True) if not rests)
+    """The pods that time or a report may move: few of many, and none on a node that is out of reach."""
+    pods, lost = cluster.pods.values(), cluster.outages
+    return tuple(pod for pod, rests in zip(pods, _rests(pods, None), strict=True) if not rests and pod.node not in lost)
 
 
 @kept_for_each

@@ -34,12 +34,25 @@ def unknown(name: str, known: Iterable[str]) -> str:
     return f'there is no node "{name}" in the topology; ' + (f"did you mean {close[0]}?" if close else f"there is {some}")
 
 
-def overlaid(node: Node, given: Node) -> Node:
-    """A node with what a Node object says of labels, readiness and taint. Addresses and podCIDRs stay: they are wired."""
+def overlaid(node: Node, given: Node, clock: float = 0.0) -> Node:
+    """A node with what a Node object says of labels, readiness and taints; a taint that was there keeps its time. Addresses and
+    podCIDRs stay: they are wired.
+    """
     labels = {**node.meta.labels, **given.meta.labels}
     meta = replace(node.meta, labels=labels, annotations=given.meta.annotations, uid=given.meta.uid or node.meta.uid)
     control_plane = given.control_plane if given.manifest.get("spec") else node.control_plane
-    return replace(node, meta=meta, ready=given.ready, control_plane=control_plane, manifest=given.manifest)
+    known = {(one.key, one.effect): one for one in node.taints}
+    return replace(
+        node,
+        meta=meta,
+        ready=given.ready if given.manifest.get("status") else node.ready,
+        control_plane=control_plane,
+        unschedulable=given.unschedulable,
+        taints=tuple(
+            same if (same := known.get((one.key, one.effect))) == one else replace(one, added=clock) for one in given.taints
+        ),
+        manifest=given.manifest,
+    )
 
 
 def _node(spec: NodeSpec, given: Node | None, config: ClusterConfig, free: Mapping[str, Iterator[Network]], serial: int) -> Node:

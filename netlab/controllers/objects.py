@@ -18,6 +18,7 @@ from netlab.model import (
     Node,
     Other,
     Pod,
+    PodTemplate,
     Service,
     SlicePort,
     Workload,
@@ -44,7 +45,7 @@ def objects_of(cluster: Cluster, kind: str) -> tuple[KubernetesObject, ...]:
             return tuple(cluster.slices.values())
         case "Endpoints":
             return (*cluster.endpoints.values(), *_derived_endpoints(cluster))
-        case "ReplicationController" | "ReplicaSet" | "Deployment" | "DaemonSet":
+        case "ReplicationController" | "ReplicaSet" | "Deployment" | "DaemonSet" | "StatefulSet" | "Job":
             return tuple(one for (its, _), one in cluster.workloads.items() if its == kind)
         case _:
             return tuple(one for (its, _), one in cluster.others.items() if its == kind)
@@ -64,7 +65,7 @@ def find(cluster: Cluster, kind: str, key: Key) -> KubernetesObject | None:
         case "Endpoints":
             derived = (one for one in _derived_endpoints(cluster) if one.meta.key == key)
             return cluster.endpoints.get(key) or next(derived, None)
-        case "ReplicationController" | "ReplicaSet" | "Deployment" | "DaemonSet":
+        case "ReplicationController" | "ReplicaSet" | "Deployment" | "DaemonSet" | "StatefulSet" | "Job":
             return cluster.workloads.get((kind, key))
         case _:
             return cluster.others.get((kind, key))
@@ -118,11 +119,12 @@ def merged(old: KubernetesObject, new: KubernetesObject) -> KubernetesObject:
                 serving=old.serving,
                 restarts=old.restarts,
                 message=old.message,
+                ready_since=old.ready_since,
                 statuses=old.statuses,
                 grace_s=old.grace_s,
             )
         case Workload(), Workload():
-            result = replace(new, meta=_meta(old.meta, new.meta), replicas=_replicas(old, new))
+            result = _workload(old, new)
         case Service(), Service():
             result = services.carried(replace(new, meta=_meta(old.meta, new.meta)), old)
         case _:
@@ -140,10 +142,45 @@ def _meta(old: Meta, new: Meta) -> Meta:
         created=old.created,
         deleted=old.deleted,
         generation=old.generation,
-        annotations={**new.annotations, **{key: value for key, value in old.annotations.items() if "kubernetes.io/" in key}}
+        annotations={**{key: value for key, value in old.annotations.items() if "kubernetes.io/" in key}, **new.annotations}
         if old.annotations
         else new.annotations,
     )
+
+
+def _workload(old: Workload, new: Workload) -> Workload:
+    """What the controllers know of a workload stays; a template that `rollout restart` has stamped keeps its stamp."""
+    stateful, batch = new.stateful, new.batch
+    if stateful is not None and old.stateful is not None:
+        stateful = replace(stateful, current=old.stateful.current)
+    if batch is not None and old.batch is not None:
+        asked = ("completions", "parallelism", "backoff_limit", "indexed", "suspended", "deadline_s", "ttl_s")
+        batch = replace(old.batch, **{name: getattr(batch, name) for name in asked})
+    told = any("paused" in (one.manifest.get("spec") or {}) for one in (old, new))
+    return replace(
+        new,
+        rollout=new.rollout if told else replace(new.rollout, paused=old.rollout.paused),
+        meta=_meta(old.meta, new.meta),
+        replicas=_replicas(old, new),
+        template=restamped(new.template, old.template.annotations.get(RESTARTED, "")),
+        revisions=old.revisions,
+        progress=old.progress,
+        stateful=stateful,
+        batch=batch,
+    )
+
+
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+
+
+def restamped(template: PodTemplate, stamp: str) -> PodTemplate:
+    """The template with the annotation that `rollout restart` leaves; the same object without a stamp or with one of its own."""
+    if not stamp or RESTARTED in template.annotations:
+        return template
+    given = template.manifest.get("metadata") or {}
+    metadata = {**given, "annotations": {**(given.get("annotations") or {}), RESTARTED: stamp}}
+    annotations = {**template.annotations, RESTARTED: stamp}
+    return replace(template, annotations=annotations, manifest={**template.manifest, "metadata": metadata})
 
 
 def _replicas(old: Workload, new: Workload) -> int:

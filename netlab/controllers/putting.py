@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from netlab.controllers import families, lifecycle, names, nodes, services
+from netlab.controllers import families, names, nodes, services
 from netlab.controllers.objects import kind_of, merged
 from netlab.controllers.pods import is_active
 from netlab.controllers.services import Taken
@@ -113,7 +113,7 @@ def _put(draft: Draft, obj: KubernetesObject) -> None:
             if known is None:
                 draft.problems.append(Problem(f"node/{obj.meta.name}: {nodes.unknown(obj.meta.name, draft.nodes)}"))
             else:
-                draft.nodes[obj.meta.name] = nodes.overlaid(known, obj)
+                draft.nodes[obj.meta.name] = nodes.overlaid(known, obj, draft.cluster.clock)
         case Pod():
             _put_pod(draft, obj)
         case Workload():
@@ -200,10 +200,6 @@ def _put_workload(draft: Draft, workload: Workload) -> None:
     if _refuse(draft, workload, reasons):
         return
     draft.workloads[slot] = _stored(draft, old, workload)  # type: ignore[assignment]  # merged keeps the kind
-    if workload.kind == "DaemonSet" and old is not None and old.template != workload.template:
-        # RollingUpdate, to its end: pods of the old template go, the controller makes the new ones.
-        for key in [key for key, pod in draft.pods.items() if pod.meta.owner == workload.ref]:
-            lifecycle.without(draft.pods, key, draft.cluster.clock)
 
 
 def _put_service(draft: Draft, service: Service) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from netlab.controllers.lifecycle import without
+from netlab.controllers.lifecycle import end
 from netlab.controllers.objects import find, not_found
 from netlab.controllers.putting import ALWAYS
 from netlab.errors import ApiError
@@ -13,7 +13,7 @@ from netlab.model import Cluster, EndpointSlice, Key, Meta, Pod, Ref
 K = TypeVar("K")
 V = TypeVar("V")
 Cascade = Literal["background", "orphan"]
-WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet")
+WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet", "StatefulSet", "Job")
 
 
 def remove(cluster: Cluster, kind: str, key: Key, cascade: Cascade, grace_s: float | None = None) -> Cluster:
@@ -50,7 +50,7 @@ def _without(objects: Mapping[K, V], key: K) -> dict[K, V]:
 def _without_pods(cluster: Cluster, keys: Iterable[Key], grace_s: float | None) -> dict[Key, Pod]:
     pods = dict(cluster.pods)
     for key in keys:
-        without(pods, key, cluster.clock, grace_s)
+        end(pods, pods[key], cluster, grace_s)
     return pods
 
 

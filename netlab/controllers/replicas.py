@@ -3,12 +3,14 @@
 It makes pods without a node and refuses to know where they will run.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from netlab.controllers import lifecycle, names
+from netlab.controllers import names
+from netlab.controllers.lifecycle import end
 from netlab.controllers.pods import PodIndex, index, is_active
-from netlab.model import Cluster, Key, Meta, Pod, Workload
+from netlab.model import NOTHING, Cluster, Key, Labels, Meta, Pod, Workload
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 KINDS = ("ReplicationController", "ReplicaSet")
@@ -37,7 +39,7 @@ def reconcile(cluster: Cluster) -> Cluster:
             pod, serial = made(workload, pods, serial, cluster.clock)
             pods[pod.meta.key] = pod
         for pod in superfluous(active, -missing):
-            lifecycle.without(pods, pod.meta.key, cluster.clock)
+            end(pods, pod, cluster)
         changed = changed or bool(missing or released or adopted)
     return cluster.with_(pods=pods, serial=serial) if changed else cluster
 
@@ -51,28 +53,49 @@ def claims(workload: Workload, known: PodIndex) -> tuple[list[Pod], list[Pod]]:
     return released, adopted
 
 
-def made(workload: Workload, taken: "dict[Key, Pod]", serial: int, clock: float, node: str = "") -> tuple[Pod, int]:
+@dataclass(frozen=True, slots=True)
+class Special:
+    """What one pod has beside its template: a fixed name, labels and annotations, and fields of its spec (model's and
+    manifest's).
+    """
+
+    name: str = ""
+    labels: Labels = NOTHING
+    annotations: Labels = NOTHING
+    spec: Mapping[str, Any] = NOTHING
+    manifest: Mapping[str, Any] = NOTHING
+
+
+PLAIN = Special()
+
+
+def made(
+    workload: Workload, taken: "dict[Key, Pod]", serial: int, clock: float, node: str = "", special: Special = PLAIN
+) -> tuple[Pod, int]:
     """A new pod of a workload, and the next serial number. `node` ties it to a node (DaemonSet)."""
     namespace = workload.meta.namespace
     template = workload.template
-    name = names.generated(workload.meta.name, serial)
-    while Key(namespace, name) in taken:  # a dump's own name
+    name = special.name or names.generated(workload.meta.name, serial)
+    while not special.name and Key(namespace, name) in taken:  # a dump's own name
         serial += 1
         name = names.generated(workload.meta.name, serial)
+    labels, annotations = {**template.labels, **special.labels}, {**template.annotations, **special.annotations}
     meta = Meta(
         name=name,
         namespace=namespace,
-        labels=template.labels,
-        annotations=template.annotations,
+        labels=labels,
+        annotations=annotations,
         uid=names.uid("Pod", namespace, name, serial),
         owner=workload.ref,
         created=clock,
     )
-    metadata: dict[str, object] = {"name": name, "namespace": namespace, "labels": dict(template.labels)}
-    if template.annotations:
-        metadata["annotations"] = dict(template.annotations)
-    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template.manifest.get("spec", {})}
-    spec = replace(template.spec, node_name=node) if node else template.spec
+    metadata: dict[str, object] = {"name": name, "namespace": namespace, "labels": labels}
+    if annotations:
+        metadata["annotations"] = annotations
+    shown = {**template.manifest.get("spec", {}), **special.manifest}
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": shown}
+    changes = {**special.spec, **({"node_name": node} if node else {})}
+    spec = replace(template.spec, **changes) if changes else template.spec
     return Pod(meta=meta, spec=spec, manifest=manifest), serial + 1
 
 

@@ -68,7 +68,7 @@ def pod_status(
 ) -> Cluster:
     """What follows from a report on a whole pod; None = as it was. A pod that is gone by now changes nothing."""
     pod = cluster.pods.get(key)
-    if pod is None:
+    if pod is None or pod.node in cluster.outages:  # nobody hears a kubelet that is out of reach
         return cluster
     statuses = pod.statuses
     if phase in ("Succeeded", "Failed"):
@@ -90,7 +90,7 @@ def pod_status(
 
 def _changed(cluster: Cluster, key: Key, uid: str, container: str, restarts: int, change: Change) -> Cluster:
     pod = cluster.pods.get(key)
-    if pod is None or pod.meta.uid != uid:
+    if pod is None or pod.meta.uid != uid or (pod.node in cluster.outages and cluster.outages[pod.node].killed):
         return cluster
     statuses = tuple(
         change(pod, one, was) if was.name == container and was.state == "running" and was.restarts == restarts else was

@@ -1,22 +1,24 @@
 """Decides on which node a pod runs and which addresses it gets; refuses to know why the pod exists.
 
-The node with the fewest pods wins, the first one among equals. What the user gave (nodeName, status.podIP) is kept. A pod
-that fits nowhere stays Pending and says why, in the scheduler's words.
+The node with the fewest pods wins, the first one among equals; one with a PreferNoSchedule taint comes last. What the user gave
+(nodeName, status.podIP) is kept. A pod that fits nowhere stays Pending and says why, in the scheduler's words.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from netlab import ipam
+from netlab.controllers import taints
 from netlab.controllers.pods import is_active
 from netlab.dns import is_server
 from netlab.model import Address, Cluster, Node, Pod, PodSpec
 
-TAINTED = "node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }"
-UNREADY = "node(s) were not ready"
+CORDONED = "node(s) were unschedulable"
 UNSELECTED = "node(s) didn't match Pod's node affinity/selector"
 PORT_TAKEN = "node(s) didn't have free ports for the requested pod ports"
 FULL = "Too many pods"
+NAME_FIELD = "metadata.name"
+"""What a term of nodeAffinity calls the node's name (matchFields)."""
 
 
 @dataclass(slots=True)
@@ -60,11 +62,18 @@ def host_addresses(node: Node) -> tuple[Address, ...]:
 
 def unfit(spec: PodSpec, node: Node) -> str:
     """Why a pod of this kind may not run on a node; '' when it may."""
-    if node.control_plane and not spec.tolerates_control_plane:
-        return TAINTED
-    if not node.ready:
-        return UNREADY
+    taint = taints.untolerated(spec, node)
+    if taint is not None:
+        return CORDONED if taint.key == taints.UNSCHEDULABLE else f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"
+    return unselected(spec, node)
+
+
+def unselected(spec: PodSpec, node: Node) -> str:
+    """Why a pod's nodeSelector or nodeAffinity excludes a node; '' when they do not."""
     if any(node.meta.labels.get(key) != value for key, value in spec.node_selector.items()):
+        return UNSELECTED
+    known = {**node.meta.labels, NAME_FIELD: node.meta.name} if spec.node_affinity else {}
+    if spec.node_affinity and not any(term.matches(known) for term in spec.node_affinity):
         return UNSELECTED
     return ""
 
@@ -133,7 +142,7 @@ def _node(cluster: Cluster, pod: Pod, load: _Load) -> tuple[Node | None, str]:
         else:
             fitting.append(node)
     if fitting:
-        return min(fitting, key=lambda node: load.pods[node.meta.name]), ""
+        return min(fitting, key=lambda node: (taints.dislikes(pod.spec, node), load.pods[node.meta.name])), ""
     counted = ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
     return None, f"0/{len(cluster.nodes)} nodes are available: {counted}."
 

@@ -3,7 +3,7 @@
 It decides what the client sees of each backend. It refuses to know routes (places.py) and policies (policy.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -127,7 +127,7 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
     if device != "" and packet.source in own:
         yield _lost(trail, packet, DROPPED, f"{place} discards a packet that comes with its own address as source")
         return
-    decision = decide(lab.cluster, node, packet, device)
+    decision = decide(lab.cluster.as_known_to(node.meta.name), node, packet, device)
     if decision.relayed:
         yield from _relayed(lab, place, packet, decision, trail)
         return
@@ -257,12 +257,12 @@ def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[Outcome
         return DELIVERED, ""
     match place.kind:
         case "pod":
-            return _listening((lab.pod(place),), packet)
+            return _listening(_at_work(lab, (lab.pod(place),)), packet)
         case "node":
             sharing = [p for p in lab.cluster.pods.values() if p.spec.host_network and p.node == place.name]
             if checks_health(lab.cluster, lab.node(place), packet):
                 return DELIVERED, ""
-            return _listening(tuple(sharing), packet)
+            return _listening(_at_work(lab, sharing), packet)
         case _:
             return REJECTED, f"{place} listens on nothing"
 
@@ -277,10 +277,16 @@ def _addresses(lab: Lab, place: Ref) -> tuple[Address, ...]:
             return tuple(address for address, owner in lab.owners.items() if owner == place)
 
 
-def _listening(pods: tuple[Pod, ...], packet: Packet) -> tuple[OutcomeKind | None, str]:
+def _at_work(lab: Lab, pods: Iterable[Pod]) -> list[Pod]:
+    """Those whose programs run: none on a node that was killed; on one that is cut off also those that were deleted meanwhile."""
+    outages = lab.cluster.outages
+    running = [p for p in pods if p.phase == "Running" and not (p.node in outages and outages[p.node].killed)]
+    return [p for p in running if p.serving or not p.terminating or p.node in outages]
+
+
+def _listening(pods: list[Pod], packet: Packet) -> tuple[OutcomeKind | None, str]:
     """The built-in responder listens on every declared containerPort; what a command listens on, nobody can tell."""
-    running = [p for p in pods if p.phase == "Running" and (p.serving or not p.terminating)]
-    containers = [(pod, container) for pod in running for container in pod.spec.containers]
+    containers = [(pod, container) for pod in pods for container in pod.spec.containers]
     wanted = (packet.port, packet.protocol)
     proxies = any(flavour_of(container) is not None for _, container in containers)
     if proxies and packet.protocol is Protocol.TCP and packet.port in (HTTP_PORT, ADMIN_PORT):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, following, holding, http, loading, output, probing, verbs
+from netlab.lab import explaining, following, holding, http, loading, output, probing, rollouts, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -193,6 +193,8 @@ NOW: dict[str, Now] = {
     "info": lambda lab, body: lab.info(),
     "apply": verbs.apply,
     "scale": verbs.scale,
+    "rollout": rollouts.rollout,
+    "cordon": verbs.cordon,
     "place": verbs.place,
     "fault": verbs.fault,
     "endpoints": verbs.endpoints,
@@ -203,7 +205,7 @@ NOW: dict[str, Now] = {
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }
-SETTLING = ("apply", "scale", "fault")
+SETTLING = ("apply", "scale", "fault", "rollout", "cordon")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
     "matrix": probing.matrix,
@@ -214,6 +216,7 @@ LATER: dict[str, Later] = {
     "end-load": loading.end,
     "explain": explaining.explain,
     "exec": verbs.exec_,
+    "rollout-status": rollouts.status,
     "logs": output.logs,
     "wait-gone": verbs.wait_gone,
     "observe": verbs.observe,

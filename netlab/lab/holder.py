@@ -225,6 +225,21 @@ class Lab:
 
     def change(self, cluster: Cluster) -> None:
         """Make the kernel be what this cluster asks for."""
+        if again := self._replaced(cluster):
+            # A StatefulSet's new pod has the name of the old one, and so its namespace's. It is another, empty namespace.
+            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}))
+        self._install(cluster)
+        self.readiness.update()
+        self._wait_for_due()
+        self._tell_waiting()
+
+    def _replaced(self, cluster: Cluster) -> frozenset[Key]:
+        """Pods that are others than those of the same name before."""
+        before = self.cluster.pods
+        uids = ((key, pod.meta.uid) for key, pod in cluster.pods.items() if key in before)
+        return frozenset(key for key, uid in uids if before[key].meta.uid != uid)
+
+    def _install(self, cluster: Cluster) -> None:
         new = plan.build(cluster)
         self.journal.changed(self.cluster, cluster)
         difference = plan.diff(self.plan, new)
@@ -239,9 +254,6 @@ class Lab:
         )
         self.plan = new
         self.sandboxes.update(cluster.pods.values())
-        self.readiness.update()
-        self._wait_for_due()
-        self._tell_waiting()
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
         """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
@@ -266,11 +278,11 @@ class Lab:
             entry[1]()
 
     def _wait_for_due(self) -> None:
-        """What time alone does to pods (a back-off is over, a grace period ends) is done when its time has come."""
+        """What time alone does (a node counts as lost, a toleration ends) is done when its time has come."""
         due = controllers.next_due(self.cluster)
         if due is not None and due != self._due:
-            self._due = due
             self.loop.after(max(0.0, due - self.now.clock), lambda: self._on_due(due))
+        self._due = due
 
     def _on_due(self, due: float) -> None:
         if self._due == due:

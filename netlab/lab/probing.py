@@ -18,6 +18,7 @@ from netlab.judge import judge
 from netlab.lab import routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
+from netlab.lab.verbs import alive
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
 from netlab.ops import Relay
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
@@ -62,7 +63,9 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     cluster = lab.cluster
     running = [pod for pod in cluster.pods.values() if pod.phase == "Running" and pod.addresses]
     pods = [str(pod.ref) for pod in running if not is_server(pod.meta.namespace, pod.meta.labels)]
-    senders = body.get("from") or pods + [f"node/{name}" for name in cluster.nodes] + _hosts(cluster)
+    dead = {name for name, outage in cluster.outages.items() if outage.killed}
+    living = [str(pod.ref) for pod in running if str(pod.ref) in pods and pod.node not in dead]
+    senders = body.get("from") or living + [f"node/{name}" for name in cluster.nodes if name not in dead] + _hosts(cluster)
     second = [] if body.get("to") else _second_addresses(cluster)
     to = body.get("to") or pods + _services(cluster) + second
     if len(senders) * len(to) > MAXIMUM_PAIRS:
@@ -85,7 +88,7 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
 def ask(lab: Lab, body: Body) -> Question:
     """Resolve a request against the cluster as it is now. Raises InputError."""
     cluster, namespace = lab.cluster, body.get("namespace") or "default"
-    sender = resolve_sender(cluster, body["from"], namespace)
+    sender = alive(lab, resolve_sender(cluster, body["from"], namespace))
     protocol, http = _protocol(body.get("protocol"))
     destination = resolve_destination(cluster, body["to"], namespace, protocol, sender)
     if http and not destination.url_host:

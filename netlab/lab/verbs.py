@@ -1,7 +1,7 @@
 """netlab's own verbs, but for probing: each takes the lab and the request's JSON body and returns JSON, at once or later."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from netlab import controllers, manifest, plan
@@ -53,7 +53,7 @@ def scale(lab: Lab, body: Body) -> dict[str, Any]:
 
 def place(lab: Lab, body: Body) -> dict[str, Any]:
     """{"target", "namespace", "container"} -> where a program for it runs; the holder's pid is the client's to know."""
-    ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
+    ref = alive(lab, resolve_sender(lab.cluster, body["target"], body.get("namespace", "default")))
     found = lab.place(ref, _container_name(lab, ref, body))
     fd = lab.kernel.fds[netns_of(lab.cluster, ref)]
     return {**asdict(found), "target": str(ref), "fd": fd}
@@ -109,9 +109,12 @@ def processes(lab: Lab, body: Body) -> dict[str, Any]:
 
 
 def fault(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"kind": link-down|link-up|kill-pod, "target": ..., "lan": ...}"""
+    """{"kind": link-down|link-up|kill-pod|kill-node|partition|heal, "target": ..., "lan": ...}"""
     namespace = body.get("namespace", "default")
-    ref = resolve_sender(lab.cluster, body["target"], namespace)
+    if body["kind"] == "heal" and not body.get("target"):
+        return {"target": ", ".join(f"node/{name}" for name in _heal_all(lab))}
+    of_node = body["kind"] in ("kill-node", "partition", "heal") and "/" not in body["target"]
+    ref = resolve_sender(lab.cluster, f"node/{body['target']}" if of_node else body["target"], namespace)
     match body["kind"]:
         case "kill-pod":
             if ref.kind != "pod":
@@ -121,9 +124,55 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
             links = _links_of(lab, netns_of(lab.cluster, ref), body.get("device"))
             faults = lab.cluster.links_down - links if kind == "link-up" else lab.cluster.links_down | links
             lab.change(controllers.settle(lab.now.with_(links_down=faults)))
+        case "kill-node" | "partition" | "heal" as kind:
+            if ref.kind != "node":
+                raise InputError(f"{ref} is no node: {kind} takes node/NAME")
+            if kind == "heal":
+                _heal(lab, ref.name)
+            else:
+                lab.change(controllers.cut(lab.now, ref.name, kind == "kill-node"))
         case kind:
-            raise InputError(f"unknown fault {kind!r}: link-down, link-up, kill-pod or flush-conntrack")
+            raise InputError(
+                f"unknown fault {kind!r}: link-down, link-up, kill-pod, kill-node, partition, heal or flush-conntrack"
+            )
     return {"target": str(ref)}
+
+
+def _heal_all(lab: Lab) -> list[str]:
+    names = [*lab.cluster.outages]
+    for name in names:
+        _heal(lab, name)
+    return names
+
+
+def _heal(lab: Lab, node: str) -> None:
+    if node not in lab.cluster.outages:
+        raise InputError(f"node/{node} is in reach; kill-node and partition are what heal undoes")
+    lab.change(controllers.heal(lab.now, node))
+
+
+def cordon(lab: Lab, body: Body) -> dict[str, Any]:
+    """{"node", "unschedulable": bool} -> {"changed": bool}"""
+    name = str(body["node"]).removeprefix("node/")
+    node = lab.cluster.nodes.get(name)
+    if node is None:
+        raise ApiError(404, "NotFound", f'nodes "{name}" not found')
+    wanted = bool(body["unschedulable"])
+    if node.unschedulable == wanted:
+        return {"changed": False}
+    nodes = {**lab.cluster.nodes, name: replace(node, unschedulable=wanted)}
+    lab.change(controllers.settle(lab.now.with_(nodes=nodes)))
+    return {"changed": True}
+
+
+def alive(lab: Lab, ref: Ref) -> Ref:
+    """The same target. Raises InputError where it is on a node that was killed: nothing runs there."""
+    node = ref.name if ref.kind == "node" else lab.cluster.pods[Key(ref.namespace, ref.name)].node if ref.kind == "pod" else ""
+    outage = lab.cluster.outages.get(node)
+    if outage is not None and outage.killed:
+        on = "" if ref.kind == "node" else f" is on node/{node}, which"
+        raise InputError(f"{ref}{on} is dead (fault kill-node); `netlab fault heal node/{node}` brings it back")
+    return ref
 
 
 def _links_of(lab: Lab, netns: str, device: str | None) -> frozenset[tuple[str, str]]:
@@ -154,7 +203,7 @@ def down(lab: Lab, body: Body) -> dict[str, Any]:
 
 def exec_(lab: Lab, body: Body, later: Later) -> None:
     """{"target", "command", "namespace", "timeout_s", "stdin"} -> {"returncode", "stdout", "stderr"}"""
-    ref = resolve_sender(lab.cluster, body["target"], body.get("namespace", "default"))
+    ref = alive(lab, resolve_sender(lab.cluster, body["target"], body.get("namespace", "default")))
     place_ = lab.place(ref, _container_name(lab, ref, body))
     lab.agents.work(later, "run", place_, list(body["command"]), body.get("stdin", ""), body.get("timeout_s"))
 

@@ -54,7 +54,7 @@ def _type(kind: str, compiled: dict[str, Check]) -> Check:
 
 def _scalar(kind: str) -> Check:
     test = FORMATS[kind][0]
-    whole = kind in ("int", "count", "positive", "port", "nodePort", "portOrName")
+    whole = kind in ("int", "count", "positive", "port", "nodePort", "portOrName", "intOrPercent")
 
     def check(value: Any, place: Place, report: Report) -> Any:
         error = test(value)

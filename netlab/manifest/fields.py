@@ -29,10 +29,16 @@ TABLES: dict[str, str] = {
         serviceAccountName
         serviceAccount automountServiceAccountToken:bool nodeName hostNetwork:bool hostPID:bool hostIPC:bool hostUsers:bool
         shareProcessNamespace:bool securityContext:object imagePullSecrets:list hostname:label subdomain:label hostnameOverride?
-        setHostnameAsFQDN:bool?false affinity:object? schedulerName?default-scheduler tolerations:[Toleration] hostAliases:list?
+        setHostnameAsFQDN:bool?false affinity:Affinity schedulerName?default-scheduler tolerations:[Toleration] hostAliases:list?
         priorityClassName priority:int readinessGates:list? runtimeClassName enableServiceLinks:bool preemptionPolicy
         overhead:object topologySpreadConstraints:list? os:object schedulingGates:list? resourceClaims:list resources:object
         workloadRef:object         schedulingGroup:object""",
+    "Affinity": "nodeAffinity:NodeAffinity podAffinity:object? podAntiAffinity:object?",
+    "NodeAffinity": """requiredDuringSchedulingIgnoredDuringExecution:NodeSelector
+        preferredDuringSchedulingIgnoredDuringExecution:list?""",
+    "NodeSelector": "nodeSelectorTerms:[NodeSelectorTerm]!",
+    "NodeSelectorTerm": "matchExpressions:[NodeRequirement] matchFields:[NodeRequirement]",
+    "NodeRequirement": "key! operator:In|NotIn|Exists|DoesNotExist|Gt|Lt! values:[string]",
     "Container": """name:label! image! command:[string] args:[string] workingDir ports:[ContainerPort] envFrom:[EnvFromSource]
         env:[EnvVar] resources:object resizePolicy:list restartPolicy restartPolicyRules:list volumeMounts:[VolumeMount]
         volumeDevices:list livenessProbe:Probe readinessProbe:Probe startupProbe:Probe lifecycle:Lifecycle terminationMessagePath
@@ -73,7 +79,7 @@ TABLES: dict[str, str] = {
     "PodIP": "ip:ip",
     # Nodes
     "Node": "apiVersion kind metadata:ObjectMeta! spec:NodeSpec status:NodeStatus",
-    "NodeSpec": """podCIDR:network podCIDRs:[network] providerID unschedulable:bool?false taints:[Taint] configSource:any
+    "NodeSpec": """podCIDR:network podCIDRs:[network] providerID unschedulable:bool taints:[Taint] configSource:any
         externalID""",
     "Taint": "key! value effect:NoSchedule|PreferNoSchedule|NoExecute! timeAdded",
     "NodeStatus": "* addresses:[NodeAddress] conditions:[Condition]",
@@ -85,13 +91,25 @@ TABLES: dict[str, str] = {
     "ReplicaSetSpec": "replicas:count minReadySeconds:count selector:LabelSelector template:PodTemplateSpec!",
     "Deployment": "apiVersion kind metadata:ObjectMeta! spec:DeploymentSpec! status:object",
     "DeploymentSpec": """replicas:count selector:LabelSelector template:PodTemplateSpec! strategy:DeploymentStrategy
-        minReadySeconds:count revisionHistoryLimit:int paused:bool?false progressDeadlineSeconds:int rollbackTo:object""",
+        minReadySeconds:count revisionHistoryLimit:int paused:bool progressDeadlineSeconds:int rollbackTo:object""",
     "DeploymentStrategy": "type:RollingUpdate|Recreate rollingUpdate:RollingUpdate",
-    "RollingUpdate": "maxUnavailable:any maxSurge:any",
+    "RollingUpdate": "maxUnavailable:intOrPercent maxSurge:intOrPercent",
     "DaemonSet": "apiVersion kind metadata:ObjectMeta! spec:DaemonSetSpec! status:object",
     "DaemonSetSpec": """selector:LabelSelector template:PodTemplateSpec! updateStrategy:DaemonSetUpdateStrategy
         minReadySeconds:count revisionHistoryLimit:int templateGeneration:int""",
     "DaemonSetUpdateStrategy": "type:RollingUpdate|OnDelete rollingUpdate:RollingUpdate",
+    "StatefulSet": "apiVersion kind metadata:ObjectMeta! spec:StatefulSetSpec! status:object",
+    "StatefulSetSpec": """replicas:count selector:LabelSelector template:PodTemplateSpec! serviceName volumeClaimTemplates:list
+        podManagementPolicy:OrderedReady|Parallel updateStrategy:StatefulSetUpdateStrategy revisionHistoryLimit:count
+        minReadySeconds:count persistentVolumeClaimRetentionPolicy:object ordinals:StatefulSetOrdinals""",
+    "StatefulSetUpdateStrategy": "type:RollingUpdate|OnDelete rollingUpdate:StatefulSetRollingUpdate",
+    "StatefulSetRollingUpdate": "partition:count maxUnavailable:intOrPercent?1",
+    "StatefulSetOrdinals": "start:count",
+    "Job": "apiVersion kind metadata:ObjectMeta! spec:JobSpec! status:object",
+    "JobSpec": """parallelism:count completions:count activeDeadlineSeconds:count podFailurePolicy:object? successPolicy:object?
+        backoffLimit:count backoffLimitPerIndex:int? maxFailedIndexes:int? selector:LabelSelector manualSelector:bool
+        template:PodTemplateSpec! ttlSecondsAfterFinished:count completionMode:NonIndexed|Indexed suspend:bool
+        podReplacementPolicy:TerminatingOrFailed|Failed?TerminatingOrFailed managedBy""",
     # Services and their endpoints
     "Service": "apiVersion kind metadata:ObjectMeta! spec:ServiceSpec! status:ServiceStatus",
     "ServiceSpec": """ports:[ServicePort] selector:labels clusterIP:clusterIP clusterIPs:[clusterIP]

@@ -70,6 +70,22 @@ def positive(value: Any) -> str:
     return integer(value) or ("" if value >= 1 else "must be at least 1")
 
 
+def int_or_percent(value: Any) -> str:
+    """What maxSurge and maxUnavailable take."""
+    if type(value) is str:
+        whole = value.endswith("%") and value[:-1].isdigit()
+        return (
+            ""
+            if whole and int(value[:-1]) <= 100
+            else f'must be a number of pods or a percentage such as 25%, not "{value[:40]}"'
+        )
+    return (
+        count(value)
+        if isinstance(value, int | float) and type(value) is not bool
+        else f"must be a number or a percentage, not {json_type(value)}"
+    )
+
+
 def boolean(value: Any) -> str:
     if type(value) is bool:
         return ""
@@ -445,6 +461,7 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "int": (integer, {"type": "integer"}),
     "count": (count, {"type": "integer", "minimum": 0}),
     "positive": (positive, {"type": "integer", "minimum": 1}),
+    "intOrPercent": (int_or_percent, {"type": ["integer", "string"]}),
     "bool": (boolean, {"type": "boolean"}),
     "any": (anything, {}),
     "object": (mapping, {"type": "object"}),

@@ -10,7 +10,7 @@ from netlab.manifest.formats import ip
 from netlab.manifest.meta import EMPTY, Json, items, read_meta
 from netlab.manifest.pods import CONTROL_PLANE
 from netlab.manifest.problems import Place, Report
-from netlab.model import Address, Network, Node
+from netlab.model import Address, Network, Node, Taint
 
 _ADDRESS_TYPES = ("InternalIP", "ExternalIP")
 
@@ -18,18 +18,26 @@ _ADDRESS_TYPES = ("InternalIP", "ExternalIP")
 def read_node(data: Json, manifest: Json, place: Place, report: Report) -> Node:
     """One Node; InternalIPs come first among its addresses."""
     spec, status = data.get("spec") or EMPTY, data.get("status") or EMPTY
-    for index, taint in items(spec.get("taints")):
-        if taint.get("key") not in CONTROL_PLANE and not str(taint.get("key")).startswith("node.kubernetes.io/"):
-            report.unacted((((place, "spec"), "taints"), index))
     conditions = {entry.get("type"): entry.get("status") for _, entry in items(status.get("conditions"))}
     return Node(
         meta=read_meta(data, place, report, "Node", False),
         addresses=_addresses(status, (place, "status"), report),
         pod_cidrs=_pod_cidrs(spec, (place, "spec"), report),
         ready=conditions.get("Ready", "True") == "True",
+        unschedulable=bool(spec.get("unschedulable")),
+        taints=tuple(_taint(taint) for _, taint in items(spec.get("taints")) if not _is_state(taint)),
         control_plane=any(_keeps_pods_away(taint) for _, taint in items(spec.get("taints"))),
         manifest=manifest,
     )
+
+
+def _is_state(taint: Json) -> bool:
+    """Taints that follow from what a node is or how it does: netlab makes them itself."""
+    return _keeps_pods_away(taint) or str(taint.get("key")).startswith("node.kubernetes.io/")
+
+
+def _taint(taint: Json) -> Taint:
+    return Taint(taint.get("key") or "", taint.get("effect") or "NoSchedule", taint.get("value") or "")
 
 
 def _keeps_pods_away(taint: Json) -> bool:

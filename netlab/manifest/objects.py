@@ -27,9 +27,7 @@ from netlab.model import EndpointSlice, Key, KubernetesObject, Node, Other, Pod,
 
 _LATER = {
     "NetworkPolicy": "not enforced yet: all traffic is allowed",
-    "StatefulSet": "not run yet: it makes no pods",
-    "Job": "not run yet: it makes no pods",
-    "CronJob": "not run yet: it makes no pods",
+    "CronJob": "not acted on: it makes no Jobs",
 }
 _OLD = {
     "extensions/v1beta1": ("Deployment", "DaemonSet", "ReplicaSet", "Ingress", "NetworkPolicy"),
@@ -158,7 +156,7 @@ def _read(data: Any, place: Place, report: Report) -> KubernetesObject | None:
     return _READERS[kind](checked, data, place, report)
 
 
-_WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet")
+_WORKLOADS = ("ReplicationController", "ReplicaSet", "Deployment", "DaemonSet", "StatefulSet", "Job")
 _READ = (*_WORKLOADS, "Pod", "Node", "Service", "EndpointSlice", "Endpoints", "Ingress", "IngressClass")
 _READERS: Mapping[str, Callable[[Json, Json, Place, Report], KubernetesObject]] = {
     "Pod": read_pod,

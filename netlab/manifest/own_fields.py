@@ -11,7 +11,8 @@ TABLES: dict[str, str] = {
     "Topology": """apiVersion kind name:label description cluster:ClusterConfig networks:{Lan} nodes:{NodeSpec} hosts:{HostSpec}
         links:{LinkSpec}""",
     "ClusterConfig": """podCIDR:networks serviceCIDR:networks proxy:ProxyConfig fabric:bridge|routed routing:static|vxlan|bgp
-        neighbours:permanent|learned loadBalancer:LoadBalancer dns:bool ingress:ingress""",
+        neighbours:permanent|learned loadBalancer:LoadBalancer dns:bool ingress:ingress nodeMonitorGracePeriod:duration
+        unreachableToleration:duration""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
         nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
@@ -30,6 +31,8 @@ TABLES: dict[str, str] = {
     "ProbeExpect": """outcome:delivered|rejected|dropped masqueraded:bool backends:countOrNames sources:names affinity:bool
         verdict:pass|fail|inconclusive""",
     "Step.scale": "target:string! replicas:count! namespace:label",
+    "Step.rollout": """target:string! action:status|restart|undo|pause|resume revision:count timeout:duration
+        namespace:label""",
     "Step.exec": "target:string! command:[string]! container timeout:duration namespace:label expect:ExecExpect",
     "ExecExpect": "code:count stdout stderr",
     "Step.fault": """kill-pod link-down link-up flush-conntrack partition heal delay loss kill-node for:duration

@@ -17,6 +17,8 @@ from netlab.model import (
     Pod,
     PodSpec,
     PodTemplate,
+    Selector,
+    Toleration,
 )
 
 CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
@@ -72,9 +74,6 @@ def read_template(data: Json, manifest: Json, place: Place, report: Report) -> P
     """spec.template of a workload."""
     meta = data.get("metadata") or EMPTY
     spec = data.get("spec") or EMPTY
-    restart = spec.get("restartPolicy", "Always")
-    if restart != "Always":
-        report.problem(((place, "spec"), "restartPolicy"), f"must be Always in a template, not {restart}")
     return PodTemplate(
         spec=read_pod_spec(spec, (place, "spec"), report),
         labels=labels(meta.get("labels")),
@@ -100,7 +99,8 @@ def read_pod_spec(spec: Json, place: Place, report: Report, was_run: bool = Fals
         restart_policy=spec.get("restartPolicy") or "Always",
         termination_grace_s=number(spec, "terminationGracePeriodSeconds", 30),
         node_selector=labels(spec.get("nodeSelector")),
-        tolerates_control_plane=any(_tolerates(entry) for _, entry in items(spec.get("tolerations"))),
+        node_affinity=_node_affinity(spec.get("affinity") or EMPTY, (place, "affinity"), report),
+        tolerations=tuple(_toleration(entry) for _, entry in items(spec.get("tolerations")) if not _by_default(entry)),
         share_process_namespace=bool(spec.get("shareProcessNamespace")),
     )
 
@@ -118,11 +118,42 @@ def _containers(
     return tuple(containers)
 
 
-def _tolerates(toleration: Json) -> bool:
-    if toleration.get("effect") not in (None, "", "NoSchedule"):
-        return False
-    key = toleration.get("key") or ""
-    return key in CONTROL_PLANE or (not key and toleration.get("operator") == "Exists")
+def _toleration(entry: Json) -> Toleration:
+    seconds = entry.get("tolerationSeconds")
+    return Toleration(
+        entry.get("key") or "",
+        "Exists" if entry.get("operator") == "Exists" else "Equal",
+        entry.get("value") or "",
+        entry.get("effect") or "",
+        None if seconds is None else float(seconds),
+    )
+
+
+def _by_default(entry: Json) -> bool:
+    """Whether a live API server put it there (DefaultTolerationSeconds): the lab has a default of its own."""
+    condition = entry.get("key") in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+    return condition and entry.get("operator") == "Exists" and entry.get("tolerationSeconds") == 300
+
+
+def _node_affinity(affinity: Json, place: Place, report: Report) -> tuple[Selector, ...]:
+    """The required terms; an empty one selects nothing and is left out."""
+    required = (affinity.get("nodeAffinity") or EMPTY).get("requiredDuringSchedulingIgnoredDuringExecution") or EMPTY
+    terms = []
+    for index, term in items(required.get("nodeSelectorTerms")):
+        at = ((((place, "nodeAffinity"), "requiredDuringSchedulingIgnoredDuringExecution"), "nodeSelectorTerms"), index)
+        found = []
+        for part in ("matchExpressions", "matchFields"):
+            for place_, entry in items(term.get(part)):
+                operator, values = entry.get("operator", ""), tuple(value for _, value in items(entry.get("values")))
+                here = (((at, part), place_), "values")
+                if operator in ("In", "NotIn") and not values:
+                    report.problem(here, f"must not be empty when operator is {operator}")
+                if operator in ("Gt", "Lt") and (len(values) != 1 or not values[0].lstrip("-").isdigit()):
+                    report.problem(here, f"must be one whole number, in quotes, when operator is {operator}")
+                found.append((entry.get("key", ""), operator, values))
+        if found:
+            terms.append(Selector(expressions=tuple(found)))
+    return tuple(terms)
 
 
 def template_labels(data: Json) -> Labels:

@@ -19,10 +19,10 @@ from netlab.manifest.source import Source
 from netlab.manifest.topology import own_kind
 from netlab.model import FrozenDict
 
-_FAULTS_NOT_BUILT = ("partition", "heal", "delay", "loss", "kill-node")
-_FAULTS = ("kill-pod", "link-down", "link-up", "flush-conntrack")
+_FAULTS_NOT_BUILT = ("delay", "loss")
+_FAULTS = ("kill-pod", "link-down", "link-up", "flush-conntrack", "kill-node", "partition", "heal")
 _PATH_LIST = ("apply",)
-_TARGET = ("delete",)
+_TARGET = ("delete", "rollout")
 
 
 @dataclass(frozen=True, slots=True)

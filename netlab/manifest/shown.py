@@ -21,11 +21,13 @@ _OWNERS = {
     "replicaset": ("apps/v1", "ReplicaSet"),
     "deployment": ("apps/v1", "Deployment"),
     "daemonset": ("apps/v1", "DaemonSet"),
+    "statefulset": ("apps/v1", "StatefulSet"),
+    "job": ("batch/v1", "Job"),
     "svc": ("v1", "Service"),
     "service": ("v1", "Service"),
     "endpoints": ("v1", "Endpoints"),
 }
-_APPS = ("ReplicaSet", "Deployment", "DaemonSet")
+_APPS = ("ReplicaSet", "Deployment", "DaemonSet", "StatefulSet")
 
 
 def to_json(obj: KubernetesObject, cluster: Cluster, started: float = 0.0, resource_version: str = "1") -> dict[str, Any]:
@@ -45,7 +47,7 @@ def to_json(obj: KubernetesObject, cluster: Cluster, started: float = 0.0, resou
         case Node():
             return {**head, "spec": node_spec(obj, spec), "status": node_status(obj, status, started)}
         case Workload():
-            return {**head, "spec": workload_spec(obj, spec), "status": workload_status(obj, cluster)}
+            return {**head, "spec": workload_spec(obj, spec), "status": workload_status(obj, cluster, started)}
         case EndpointSlice():
             return {**head, **slice_json(obj)}
         case Endpoints():
@@ -73,7 +75,7 @@ def api_version(obj: KubernetesObject) -> str:
         case EndpointSlice():
             return "discovery.k8s.io/v1"
         case Workload():
-            return "apps/v1" if obj.kind in _APPS else "v1"
+            return "apps/v1" if obj.kind in _APPS else "batch/v1" if obj.kind == "Job" else "v1"
         case _:
             return "v1"
 

@@ -136,6 +136,8 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
         load_balancer=_load_balancer(data),
+        node_monitor_grace_s=_seconds(data, "nodeMonitorGracePeriod", defaults.node_monitor_grace_s),
+        unreachable_toleration_s=_seconds(data, "unreachableToleration", defaults.unreachable_toleration_s),
         # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
         dns=bool(data["dns"]) if data.get("dns") is not None else not given,
         ingress=_ingress(data.get("ingress")),
@@ -158,6 +160,10 @@ def _range(text: str) -> tuple[Address, Address]:
         return ip_address(first.strip()), ip_address(last.strip())
     network = ip_network(text.strip())
     return network.network_address, network.broadcast_address
+
+
+def _seconds(data: Json, key: str, default: float) -> float:
+    return default if data.get(key) is None else seconds(data[key])
 
 
 def _ingress(given: Any) -> IngressConfig | None:

@@ -30,9 +30,17 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     module = _modules().get(mode)
     if module is None:
         raise InputError(f"cluster.proxy.mode: {mode!r} is not a proxy mode; there are {', '.join(modes())}")
+    found = _rules(module, cluster, frozenset(cluster.nodes) - frozenset(cluster.outages))
+    for name, outage in cluster.outages.items():  # its proxy hears of nothing any more
+        found += _rules(module, outage.known, frozenset((name,)))
+    return found
+
+
+def _rules(module: ModuleType, cluster: Cluster, nodes: frozenset[str]) -> tuple[Op, ...]:
     ports = blocks_of(cluster).ports
-    rules = tuple(op for node in cluster.nodes.values() for op in module.plan(cluster, node, ports))
-    return (*rules, *health.plan(cluster))
+    rules = (op for name, node in cluster.nodes.items() if name in nodes for op in module.plan(cluster, node, ports))
+    checks = (op for op in health.plan(cluster) if op.netns.removeprefix("node/") in nodes)
+    return (*rules, *checks)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""fault: break something on purpose. With `for`, the step lasts that long and mends a link at its end."""
+"""fault: break something on purpose. With `for`, the step lasts that long and mends a link or a node at its end."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,4 +27,8 @@ def run(lab: Lab, arguments: Arguments, context: Context) -> StepResult:
         context.sleep(seconds(arguments["for"]))
         lab.fault("link-up", where, **options)
         return judged((), f"down for {arguments['for']}")
+    if kind in ("kill-node", "partition") and "for" in arguments:
+        context.sleep(seconds(arguments["for"]))
+        lab.fault("heal", where, **options)
+        return judged((), f"out of reach for {arguments['for']}")
     return judged((), "done")
