@@ -40,8 +40,15 @@ golden: setup ## write the golden files and the rules in docs anew; read the dif
 mutations: setup ## break plans and planners on purpose; every one must be caught
 	@$(PYTHON) -m tests.mutations
 
-bench: setup ## measure, beside peers
-	@for what in up change probe; do echo "== $$what"; $(PYTHON) -m netlab bench $$what || exit; done
+BENCH_RUNS ?= 3
+BENCH_DIR ?= bench-results
+
+bench: setup ## measure, beside peers: tables, JSON and pictures in bench-results/ (about half an hour)
+	@mkdir -p $(BENCH_DIR)
+	@for what in cli exec memory probe capture matrix change services down up; do \
+	  echo "== $$what"; \
+	  $(PYTHON) -m netlab bench $$what --runs $(BENCH_RUNS) --save $(BENCH_DIR)/$$what.json --plot $(BENCH_DIR)/$$what.svg || exit; \
+	done
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

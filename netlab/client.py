@@ -356,9 +356,30 @@ class Lab:
         query = "?" + urlencode({"labelSelector": selector}) if selector else ""
         return list(self.request("GET", path + query)["items"])
 
-    def delete(self, kind: str, name: str, namespace: str = "default", cascade: str = "background") -> None:
+    def delete(
+        self,
+        kind: str,
+        name: str,
+        namespace: str = "default",
+        cascade: str = "background",
+        grace_s: float | None = None,
+        wait: bool = True,
+    ) -> dict[str, Any]:
+        """Delete an object; the object as it was. A pod ends in its own time, `grace_s` at most (None: as its spec says; 0: at
+        once); with `wait` this returns when it is gone.
+        """
         policy = "Orphan" if cascade in ("orphan", "false") else "Background"
-        self.request("DELETE", _path(kind, name, namespace) + f"?propagationPolicy={policy}")
+        grace = "" if grace_s is None else f"&gracePeriodSeconds={grace_s:g}"
+        found: dict[str, Any] = self.request("DELETE", _path(kind, name, namespace) + f"?propagationPolicy={policy}{grace}")
+        if wait:
+            self.wait_gone(found)
+        return found
+
+    def wait_gone(self, found: Mapping[str, Any]) -> None:
+        """Return when this object, deleted before, is gone: pods end in their own time, everything else has gone at once."""
+        if found["kind"] == "Pod":
+            meta = found["metadata"]
+            self.verb("wait-gone", namespace=meta["namespace"], name=meta["name"], uid=meta["uid"])
 
     def scale(self, kind: str, name: str, replicas: int, namespace: str = "default") -> None:
         self.verb("scale", kind=kind, name=name, replicas=replicas, namespace=namespace)
@@ -493,8 +514,9 @@ class Lab:
 
         return joining.run(self, target, command, namespace, container)
 
-    def logs(self, pod: str, namespace: str = "default", container: str | None = None) -> str:
-        return str(self.verb("logs", pod=pod, namespace=namespace, container=container)["text"])
+    def logs(self, pod: str, namespace: str = "default", container: str | None = None, previous: bool = False) -> str:
+        """What the container's program printed; with `previous` what its run before the last restart did (ApiError without)."""
+        return str(self.verb("logs", pod=pod, namespace=namespace, container=container, previous=previous)["text"])
 
     # ------------------------------------------------------------ the rest
 

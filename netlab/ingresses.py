@@ -5,12 +5,13 @@ of them serves. Refuses to know how routes are matched (the oracle: netlab.expec
 Service is found. The objects were checked when they were loaded, in the form of networking.k8s.io/v1.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from netlab.images import ProxyName, ingress_controller
-from netlab.model import Address, Cluster, Container, Key, Other, Pod, Ref
+from netlab.memory import kept_for_each, last_kept
+from netlab.model import Address, Cluster, Container, IngressConfig, Key, Node, Other, Pod, Ref
 
 HTTP_PORT, HTTPS_PORT, ADMIN_PORT = 80, 443, 8080
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
@@ -74,12 +75,22 @@ class Ingress:
 
 def ingresses(cluster: Cluster) -> tuple[Ingress, ...]:
     """All of them, the oldest first: that is the order in which they win conflicts."""
-    found = (read(other) for (kind, _), other in cluster.others.items() if kind == "Ingress" and _is_ours(other))
+    return _ingresses(cluster.others)
+
+
+@last_kept
+def _ingresses(others: Mapping[tuple[str, Key], Other]) -> tuple[Ingress, ...]:
+    found = _read_each((other for (kind, _), other in others.items() if kind == "Ingress" and _is_ours(other)), None)
     return tuple(sorted(found, key=lambda one: (one.created, one.key)))
 
 
 def _is_ours(other: Other) -> bool:
     return other.api_version.startswith(("networking.k8s.io/", "extensions/"))
+
+
+@kept_for_each
+def _read_each(other: Other, rest: None) -> Ingress:
+    return read(other)
 
 
 def read(other: Other) -> Ingress:
@@ -131,37 +142,45 @@ def flavour_of(container: Container) -> ProxyName | None:
     return ingress_controller(container.image)
 
 
-def is_controller(pod: Pod) -> bool:
-    return any(flavour_of(container) is not None for container in pod.spec.containers)
-
-
-def controllers(cluster: Cluster) -> Iterator[Controller]:
+def controllers(cluster: Cluster) -> tuple[Controller, ...]:
     """The running ones. An image `traefik` is run by the lab's default proxy, unless that is traefik."""
-    default = cluster.topology.cluster.ingress
-    for pod in cluster.pods.values():
-        if pod.phase != "Running" or pod.node not in cluster.nodes or not pod.addresses:
-            continue
-        for container in pod.spec.containers:
-            flavour = flavour_of(container)
-            if flavour is not None:
-                wanted = flavour if flavour != "traefik" else default.proxy if default is not None else "haproxy"
-                netns = f"node/{pod.node}" if pod.spec.host_network else str(pod.ref)
-                yield Controller(pod.ref, netns, pod.node, flavour, wanted)
-                break
+    return _controllers(cluster.pods, cluster.nodes, cluster.topology.cluster.ingress)
+
+
+@last_kept
+def _controllers(pods: Mapping[Key, Pod], nodes: Mapping[str, Node], default: IngressConfig | None) -> tuple[Controller, ...]:
+    flavours = zip(pods.values(), _flavour_of_each(pods.values(), None), strict=True)
+    found = []
+    for pod, flavour in ((pod, flavour) for pod, flavour in flavours if flavour is not None):
+        if pod.phase == "Running" and pod.node in nodes and pod.addresses:
+            wanted = flavour if flavour != "traefik" else default.proxy if default is not None else "haproxy"
+            netns = f"node/{pod.node}" if pod.spec.host_network else str(pod.ref)
+            found.append(Controller(pod.ref, netns, pod.node, flavour, wanted))
+    return tuple(found)
+
+
+@kept_for_each
+def _flavour_of_each(pod: Pod, rest: None) -> ProxyName | None:
+    return next((found for container in pod.spec.containers if (found := flavour_of(container)) is not None), None)
 
 
 def serves(cluster: Cluster, ingress: Ingress, flavour: ProxyName) -> bool:
     """Whether a controller of this flavour takes the Ingress: by its class, by the default class, or because there is none."""
-    classes = {key.name: one for (kind, key), one in cluster.others.items() if kind == "IngressClass"}
-    name = ingress.class_name or next(
-        (one.meta.name for one in classes.values() if one.meta.annotations.get(DEFAULT_ANNOTATION) == "true"), ""
-    )
+    classes, default = _classes(cluster.others)
+    name = ingress.class_name or default
     if not name:
         return True
     if name in classes:
-        controller = str((classes[name].manifest.get("spec") or {}).get("controller") or "")
-        return any(controller == own or controller.startswith(f"{own}/") for own in CONTROLLERS[flavour])
+        return any(classes[name] == own or classes[name].startswith(f"{own}/") for own in CONTROLLERS[flavour])
     return name == flavour
+
+
+@last_kept
+def _classes(others: Mapping[tuple[str, Key], Other]) -> tuple[Mapping[str, str], str]:
+    """(name -> spec.controller of every IngressClass, the default one's name or '')"""
+    found = [one for (kind, _), one in others.items() if kind == "IngressClass"]
+    default = next((one.meta.name for one in found if one.meta.annotations.get(DEFAULT_ANNOTATION) == "true"), "")
+    return {one.meta.name: str((one.manifest.get("spec") or {}).get("controller") or "") for one in found}, default
 
 
 def served_by(cluster: Cluster, ingress: Ingress) -> tuple[Controller, ...]:

@@ -819,6 +819,8 @@ class Cluster:
     others: Mapping[tuple[str, Key], Other] = NOTHING
     links_down: frozenset[tuple[str, str]] = frozenset()
     """Faults in force: (netns, device) pairs whose link is set down."""
+    last_addresses: Mapping[tuple[str, str], Address] = NOTHING
+    """(node, family) -> the pod address that was given out last: the next pod gets the one after it."""
     outages: Mapping[str, Outage] = NOTHING
     """Faults in force: nodes that are out of reach, by name. Their links are among `links_down`."""
     clock: float = 0.0

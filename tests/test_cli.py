@@ -208,9 +208,15 @@ def test_completion_knows_the_verbs() -> None:
         (["get", "svc", "kubia", "-n", "web"], ("get", ("services", "kubia", "web", ""), {})),
         (["get", "ep", "-A", "-l", "a=b"], ("get", ("endpoints", None, None, "a=b"), {})),
         (["get", "deploy/web"], ("get", ("deployments", "web", "default", ""), {})),
-        (["delete", "svc/kubia"], ("delete", ("services", "kubia", "default", "background"), {})),
-        (["delete", "rc", "kubia", "--cascade=orphan"], ("delete", ("replicationcontrollers", "kubia", "default", "orphan"), {})),
-        (["delete", "rc/kubia", "--cascade=false"], ("delete", ("replicationcontrollers", "kubia", "default", "orphan"), {})),
+        (["delete", "svc/kubia"], ("delete", ("services", "kubia", "default", "background"), {"grace_s": None, "wait": False})),
+        (
+            ["delete", "rc", "kubia", "--cascade=orphan"],
+            ("delete", ("replicationcontrollers", "kubia", "default", "orphan"), {"grace_s": None, "wait": False}),
+        ),
+        (
+            ["delete", "rc/kubia", "--cascade=false"],
+            ("delete", ("replicationcontrollers", "kubia", "default", "orphan"), {"grace_s": None, "wait": False}),
+        ),
         (["scale", "rc/kubia", "--replicas=5"], ("scale", ("replicationcontrollers", "kubia", 5, "default"), {})),
         (["scale", "deploy", "web", "--replicas", "0"], ("scale", ("deployments", "web", 0, "default"), {})),
         (
@@ -226,7 +232,14 @@ def test_completion_knows_the_verbs() -> None:
             ["fault", "link-up", "pod/a:eth0", "-n", "web"],
             ("fault", ("link-up",), {"target": "pod/a", "device": "eth0", "namespace": "web"}),
         ),
-        (["logs", "a", "-c", "side"], ("logs", ("pod/a", "default", "side"), {})),
+        (
+            ["delete", "svc/kubia", "--now"],
+            ("delete", ("services", "kubia", "default", "background"), {"grace_s": 1.0, "wait": False}),
+        ),
+        (
+            ["logs", "a", "-c", "side", "-p"],
+            ("verb", ("logs",), {"pod": "pod/a", "namespace": "default", "container": "side", "previous": True}),
+        ),
         (["fault", "kill-pod", "rc/x"], ("fault", ("kill-pod",), {"target": "rc/x", "namespace": "default"})),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -234,7 +247,7 @@ def test_completion_knows_the_verbs() -> None:
 def test_words_become_one_request(
     arguments: list[str], call: tuple[Any, ...], lab: FakeLab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lab.answers = {"get": [], "exec_replace": 0, "fault": {"target": "pod/default/x-1"}, "logs": "text"}
+    lab.answers = {"get": [], "exec_replace": 0, "fault": {"target": "pod/default/x-1"}, "verb": {"text": "text", "note": ""}}
     assert app.main(arguments) == 0
     assert lab.asked == [call]
 

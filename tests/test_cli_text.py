@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from netlab.cli import drawing, kernel_objects
-from netlab.cli.bench import peers
-from netlab.cli.bench.rows import Row, table
+from netlab.cli.bench import wire_texts
+from netlab.cli.bench.plot import svg
+from netlab.cli.bench.rows import Row, document, table
 from netlab.cli.probing import junit, matrix_text, probe_text
 from netlab.model import Cluster, Key, Lan, Meta, Service, ServicePort, ServiceType
 from netlab.ops import Bridge, DeviceAddress, Netns, Op, Route, Veth
@@ -173,7 +174,7 @@ def test_ip_batch_makes_what_the_ops_say() -> None:
         DeviceAddress("pod/x", "eth0", IPv4Address("10.244.1.2"), 24, prefix_route=False),
         Route("pod/x", ip_network("0.0.0.0/0"), IPv4Address("10.244.1.1"), "eth0"),
     ]
-    text = peers.batches(ops)
+    text = wire_texts.batches(ops)
     assert text[""] == [
         "netns add n0",
         "netns add n1",
@@ -190,4 +191,35 @@ def test_ip_batch_makes_what_the_ops_say() -> None:
         "link set eth0 up",
         "addr add 10.244.1.2/24 dev eth0 noprefixroute",
         "route add unicast 0.0.0.0/0 via 10.244.1.1 dev eth0",
+    ]
+
+
+def test_benchmark_series_have_a_growth_and_a_picture() -> None:
+    rows = [Row(f"a, {size}", (size / 1000, size / 500), series="a", size=size, cpu=(0.5,)) for size in (10, 100, 1000)]
+    rows.append(Row("less than nothing", (-5.0,), unit="B", series="b", size=10))
+    assert "a: grows with size^1.00" in table(rows)
+    assert [one["growth"] for one in document(rows)] == [pytest.approx(1.0)] * 3 + [None]
+    picture = svg("it <grows>", rows)
+    assert picture.count("<circle") == 3 and "it &lt;grows&gt;" in picture and "a (size^1.00)" in picture
+    assert svg("bars", rows[:1]).count("<rect") == 2, "the ground and one bar"
+    ElementTree.fromstring(picture)
+
+
+def test_the_floor_reads_what_the_ops_say() -> None:
+    mac = "02:00:00:00:00:01"
+    ops: list[Op] = [
+        Netns("node/a"),
+        Netns("pod/x"),
+        Veth("pod/x", "eth0", mac, "node/a", "veth1", mac, peer_master="cni0", peer_up=False),
+        DeviceAddress("pod/x", "eth0", IPv4Address("10.244.1.2"), 24, prefix_route=False),
+        Route("pod/x", ip_network("0.0.0.0/0"), IPv4Address("10.244.1.1"), "eth0"),
+        Route("node/a", ip_network("10.0.0.0/8"), type="blackhole"),
+    ]
+    assert wire_texts.floor_lines(ops).splitlines() == [
+        "n node/a",
+        "n pod/x",
+        f"v 1 eth0 {mac} - 1 0 veth1 {mac} cni0 0 1500",
+        "a 1 eth0 10.244.1.2 24 0",
+        "r 1 0.0.0.0 0 10.244.1.1 eth0 - 0 0",
+        "r 0 10.0.0.0 8 - - - 0 1",
     ]

@@ -29,7 +29,8 @@ VERBS: dict[str, str] = {
     "cordon": "cordoning",
     "uncordon": "cordoning",
     "exec": "lab",
-    "logs": "lab",
+    "logs": "logs",
+    "port-forward": "forwarding",
     "probe": "probing",
     "matrix": "probing",
     "explain": "explaining",
@@ -156,7 +157,7 @@ def build(verbs: tuple[str, ...]) -> typer.Typer:
         if verb in GROUPS:
             app.add_typer(guard_all(module.app), name=verb)
         else:
-            function = getattr(module, verb, None) or getattr(module, f"{verb}_")
+            function = getattr(module, verb.replace("-", "_"), None) or getattr(module, f"{verb}_")
             app.command(verb, context_settings=getattr(module, "CONTEXT", {}).get(verb))(guard(function))
     return app
 

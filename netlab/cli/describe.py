@@ -186,11 +186,15 @@ def pod(item: Json, related: Related) -> Lines:
     ips = now.get("podIPs") or ()
     yield from ["IPs:", *(f"  IP:\t{one.get('ip')}" for one in ips)] if ips else [f"IPs:\t{NONE}"]
     yield from controller(item)
-    yield "Containers:"
-    states = {one.get("name"): one for one in now.get("containerStatuses") or ()}
-    for one in what.get("containers") or ():
-        yield f"  {one.get('name')}:"
-        yield from (f"    {line}" for line in container(one, states.get(one.get("name"))))
+    for title, key, statuses in (
+        ("Init Containers:", "initContainers", "initContainerStatuses"),
+        ("Containers:", "containers", "containerStatuses"),
+    ):
+        states = {one.get("name"): one for one in now.get(statuses) or ()}
+        yield from [title] if what.get(key) else ()
+        for one in what.get(key) or ():
+            yield f"  {one.get('name')}:"
+            yield from (f"    {line}" for line in container(one, states.get(one.get("name"))))
     if now.get("conditions"):
         yield "Conditions:"
         yield "  Type\tStatus"
@@ -227,9 +231,12 @@ def container(one: Json, state: Json | None) -> Lines:
     for title, key in (("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")):
         if one.get(key):
             yield f"{title}:\t{probe(one[key])}"
+    if one.get("envFrom"):
+        yield "Environment Variables from:"
+        yield from (f"  {line}" for line in map(env_from, one["envFrom"]))
     env = one.get("env") or ()
     yield from (
-        ["Environment:", *(f"  {var.get('name')}:\t{var.get('value', '')}" for var in env)] if env else [f"Environment:\t{NONE}"]
+        ["Environment:", *(f"  {var.get('name')}:\t{env_value(var)}" for var in env)] if env else [f"Environment:\t{NONE}"]
     )
     mounts = one.get("volumeMounts") or ()
     if not mounts:
@@ -237,6 +244,24 @@ def container(one: Json, state: Json | None) -> Lines:
     else:
         yield "Mounts:"
         yield from (f"  {m.get('mountPath')} from {m.get('name')} ({'ro' if m.get('readOnly') else 'rw'})" for m in mounts)
+
+
+def env_from(what: Json) -> str:
+    given, kind = what.get("configMapRef") or what.get("secretRef") or {}, "ConfigMap" if what.get("configMapRef") else "Secret"
+    prefix = f" with prefix '{what['prefix']}'" if what.get("prefix") else ""
+    return f"{given.get('name')}\t{kind}{prefix}\tOptional: {truth(given.get('optional')).lower()}"
+
+
+def env_value(variable: Json) -> str:
+    """A variable's value, or in kubectl's words where it comes from."""
+    source = variable.get("valueFrom") or {}
+    if field := source.get("fieldRef"):
+        return f" ({field.get('apiVersion') or 'v1'}:{field.get('fieldPath')})"
+    for key, words in (("configMapKeyRef", "of config map"), ("secretKeyRef", "in secret")):
+        if given := source.get(key):
+            optional = truth(given.get("optional")).lower()
+            return f"<set to the key '{given.get('key')}' {words} '{given.get('name')}'>\tOptional: {optional}"
+    return str(variable.get("value", ""))
 
 
 def state_lines(title: str, state: Json) -> Lines:

@@ -1,4 +1,4 @@
-"""up, ls, down: labs as a whole; exec, shell, logs: what runs inside them."""
+"""up, ls, down: labs as a whole; exec, shell: what runs inside them."""
 
 import os
 import sys
@@ -190,32 +190,3 @@ def shell(target: TargetArgument, namespace: NamespaceOption = "default", lab: L
     """
     program = os.environ.get("SHELL") or "/bin/sh"
     return run_inside(output.attach(lab), target, [program], None, namespace)
-
-
-def logs(
-    pod: Annotated[
-        str,
-        typer.Argument(
-            metavar="POD|MACHINE", help="A pod's name, pod/NAME, or a workload: its first pod; node/NAME, router/router."
-        ),
-    ],
-    daemon: Annotated[str | None, typer.Argument(metavar="[DAEMON]", help="A daemon of the machine: bird.")] = None,
-    container: Annotated[str | None, typer.Option("-c", "--container", metavar="CONTAINER")] = None,
-    namespace: NamespaceOption = "default",
-    lab: LabOption = None,
-) -> None:
-    """What the program of a pod printed, or a daemon of a machine.
-
-    \b
-    Examples:
-      netlab logs client
-      netlab logs deploy/looping
-      netlab logs node/node-170 bird
-    """
-    target = pod if "/" in pod else f"pod/{pod}"
-    text = output.attach(lab).logs(target, namespace, container or daemon)
-    sys.stdout.write(text)
-    if not text:
-        output.message(
-            f"{target} has printed nothing (the built-in responder, which answers for pods without a command, prints nothing)"
-        )

@@ -43,6 +43,12 @@ def delete(
         str, typer.Option(help="background (its pods go too) or orphan (they stay); also true and false.")
     ] = "background",
     ignore: Annotated[bool, typer.Option("--ignore-not-found", help="What is not there is no error.")] = False,
+    grace: Annotated[
+        int, typer.Option("--grace-period", metavar="SECONDS", help="How long pods may take; -1: as they say.")
+    ] = -1,
+    force: Annotated[bool, typer.Option("--force", help="With --grace-period=0: gone at once, nothing is waited for.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="The same as --grace-period=1.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when pods are gone, not when they were told.")] = True,
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> None:
@@ -52,10 +58,12 @@ def delete(
     Examples:
       netlab delete svc/kubia
       netlab delete pod kubia-x7k2p
+      netlab delete pod kubia-x7k2p --grace-period=0 --force
       netlab delete rc/kubia --cascade=orphan
       netlab delete -f manifests/kubia.yaml
     """
     mode = output.choose(CASCADE.get(cascade, cascade), ("background", "foreground", "orphan"), "--cascade")
+    seconds = grace_of(grace, force, now)
     targets = [(kind, name, namespace, "") for kind, name in named(what or [])]
     if files:
         targets += [target_of(document) for document in read(files, "delete")]
@@ -64,18 +72,36 @@ def delete(
     running = output.attach(lab)
     missing: list[Problem] = []
     wrong: list[Problem] = []
+    leaving: list[Json] = []
     for kind, name, where, version in targets:
         try:
-            running.delete(kind, name, where, "orphan" if mode == "orphan" else "background")
-            print(f'{identity(kind, version)} "{name}" deleted', flush=True)
+            cascading = "orphan" if mode == "orphan" else "background"
+            deleted = running.delete(kind, name, where, cascading, grace_s=seconds, wait=False)
+            leaving += [deleted] if kind in ("pods", "Pod") else []
+            print(f'{identity(kind, version)} "{name}" {"force " if seconds == 0 else ""}deleted', flush=True)
         except ApiError as error:
             if error.code != 404:
                 raise
             missing.append(Problem(str(error)))
         except InputError as error:
             wrong += error.problems
+    for found in leaving if wait else ():
+        running.wait_gone(found)
     if wrong or (missing and not ignore):
         raise InputError((*wrong, *(() if ignore else missing)))
+
+
+def grace_of(seconds: int, force: bool, now: bool) -> float | None:
+    """The grace period that kubectl makes of its options; None: as each pod says."""
+    if now and seconds != -1:
+        raise InputError("--now and --grace-period cannot be specified together")
+    if force and seconds > 0:
+        raise InputError("--force and --grace-period greater than 0 cannot be specified together")
+    if force:
+        return 0.0
+    if now or seconds == 0:  # 0 without --force is a second, so that nobody loses by accident what a program has yet to write
+        return 1.0
+    return None if seconds < 0 else float(seconds)
 
 
 CASCADE = {"true": "background", "false": "orphan"}

@@ -86,6 +86,8 @@ def probe_text(result: Mapping[str, Any], colour: bool) -> str:
     if result["sources"]:
         seen = ", ".join(f"{address} ({number})" for address, number in result["sources"].items())
         rows.append(f"  seen from {seen}")
+    if route := result.get("route"):
+        rows.append(f"  {route_text(route)}")
     spread = result.get("distribution")
     if spread and spread.get("p") is not None:
         rows.append(f"  spread: {spread['test']} p = {spread['p']:.3g} (fails below {spread['alpha']:g})")
@@ -93,6 +95,14 @@ def probe_text(result: Mapping[str, Any], colour: bool) -> str:
         rows.append(f"  expected: {expected_text(result.get('expected') or {})}")
     rows += [f"  why: {line}" for line in result["why"]]
     return "".join(row + "\n" for row in rows)
+
+
+def route_text(route: Mapping[str, Any]) -> str:
+    """Where an Ingress controller sent requests: `then haproxy, ingress default/web, svc/default/web:http: pod/default/a (3)`."""
+    seen = ", ".join(f"{name} ({number})" for name, number in route["backends"].items())
+    rule = f"ingress {route['ingress']}" if route["ingress"] else "no Ingress"
+    parts = [f"then {route['proxy']}", rule, *([route["service"]] if route["service"] else [])]
+    return f"{', '.join(parts)}: {seen or route.get('why') or 'no pod answered'}"
 
 
 def expected_text(expected: Mapping[str, Any]) -> str:

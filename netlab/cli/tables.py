@@ -162,8 +162,11 @@ def generic_cells(item: Json, now: datetime, wide: bool) -> Cells:
 
 
 def pod_cells(item: Json, now: datetime, wide: bool) -> Cells:
-    statuses = status(item).get("containerStatuses") or []
+    statuses = [*sidecars(item), *(status(item).get("containerStatuses") or ())]
+    total = len(sidecars(item)) + len(spec(item).get("containers") or ())
     ready = sum(1 for one in statuses if one.get("ready"))
+    if init_status(item) and not has_condition(item, "Initialized"):  # until then kubectl counts the restarts of init containers
+        statuses = list(status(item).get("initContainerStatuses") or ())
     restarts = sum(int(one.get("restartCount", 0)) for one in statuses)
     ends = [
         str(one["lastState"]["terminated"].get("finishedAt") or "")
@@ -172,7 +175,7 @@ def pod_cells(item: Json, now: datetime, wide: bool) -> Cells:
     ]
     latest = max(ends, default="")
     count = f"{restarts} ({since(latest, now)} ago)" if restarts and latest else str(restarts)
-    cells = [name_of(item), f"{ready}/{len(spec(item).get('containers') or [])}", pod_status(item), count, age_of(item, now)]
+    cells = [name_of(item), f"{ready}/{total}", pod_status(item), count, age_of(item, now)]
     if wide:
         gates = spec(item).get("readinessGates")
         nominated = status(item).get("nominatedNodeName") or NONE
@@ -188,6 +191,9 @@ def pod_cells(item: Json, now: datetime, wide: bool) -> Cells:
 def pod_status(item: Json) -> str:
     """STATUS of a pod: its phase, unless a container waits or has ended for a reason, or it is being deleted."""
     word = str(status(item).get("reason") or status(item).get("phase") or "Unknown")
+    initialising = init_status(item)
+    if initialising and not has_condition(item, "Initialized"):
+        return "Terminating" if meta(item).get("deletionTimestamp") else initialising
     running = False
     for one in reversed(status(item).get("containerStatuses") or []):
         state = one.get("state") or {}
@@ -203,8 +209,37 @@ def pod_status(item: Json) -> str:
     return "Terminating" if meta(item).get("deletionTimestamp") else word
 
 
+def sidecars(item: Json) -> list[Json]:
+    """The statuses of init containers that go on running beside the others."""
+    names = {one.get("name") for one in spec(item).get("initContainers") or () if one.get("restartPolicy") == "Always"}
+    return [one for one in status(item).get("initContainerStatuses") or () if one.get("name") in names]
+
+
+def init_status(item: Json) -> str:
+    """Init:1/2 and its kin while the pod's init containers are at work; '' afterwards."""
+    given = {one.get("name"): one for one in spec(item).get("initContainers") or ()}
+    statuses = status(item).get("initContainerStatuses") or ()
+    for at, one in enumerate(statuses):
+        state = one.get("state") or {}
+        end, waits = state.get("terminated"), state.get("waiting") or {}
+        sidecar = given.get(one.get("name"), {}).get("restartPolicy") == "Always"
+        if (end is not None and end.get("exitCode", 0) == 0) or (sidecar and one.get("started")):
+            continue
+        if end is not None:
+            words = f"Signal:{end['signal']}" if end.get("signal") else f"ExitCode:{end.get('exitCode', 0)}"
+            return f"Init:{end.get('reason') or words}"
+        if waits.get("reason") and waits["reason"] != "PodInitializing":
+            return f"Init:{waits['reason']}"
+        return f"Init:{at}/{len(statuses)}"
+    return ""
+
+
 def ready_condition(item: Json) -> bool:
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in status(item).get("conditions") or ())
+    return has_condition(item, "Ready")
+
+
+def has_condition(item: Json, name: str) -> bool:
+    return any(one.get("type") == name and one.get("status") == "True" for one in status(item).get("conditions") or ())
 
 
 def service_cells(item: Json, now: datetime, wide: bool) -> Cells:

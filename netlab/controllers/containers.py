@@ -62,7 +62,7 @@ def ended(pod: Pod, container: Container, status: ContainerStatus, code: int, cl
     """The status of a container whose program has ended with this exit code."""
     last = Ended(code, status.started_at, clock, "Completed" if code == 0 else "Error")
     down = ContainerStatus(status.name, "ended", last.reason, restarts=status.restarts, backoff_s=status.backoff_s, last=last)
-    if pod.terminating or not _is_restarted(pod, container, code):
+    if pod.terminating or _is_over(pod) or not _is_restarted(pod, container, code):
         return down
     wait = 0.0 if clock - status.started_at > FORGIVEN_S else status.backoff_s
     following = min(2 * wait, backoff[1]) if wait else backoff[0]
@@ -212,6 +212,11 @@ def _started(container: Container, status: ContainerStatus, clock: float) -> Con
     )
 
 
+def _is_over(pod: Pod) -> bool:
+    """Whether its work is done: only sidecars are left."""
+    return bool(pod.statuses) and all(status.state == "ended" for status in pod.statuses[len(pod.spec.init) :])
+
+
 def _is_restarted(pod: Pod, container: Container, code: int) -> bool:
     policy = pod.spec.restart_policy
     if container in pod.spec.init:
@@ -247,7 +252,8 @@ def _summed(pod: Pod) -> Pod | None:
 
 def _phase(pod: Pod, both: Sequence[Both]) -> Literal["Pending", "Running", "Succeeded", "Failed"]:
     count = len(pod.spec.init)
-    if any(status.state == "ended" and not _is_done(container, status) for container, status in both[:count]):
+    once = [(container, status) for container, status in both[:count] if not container.sidecar]
+    if any(status.state == "ended" and not _is_done(container, status) for container, status in once):
         return "Failed"
     mains = [status for _, status in both[count:]]
     if not any(status.state != "waiting" or status.last is not None for status in mains):

@@ -36,6 +36,7 @@ class _Free:
 
     iterators: tuple[Iterator[Address], ...]
     next: tuple[Address, ...] = ()
+    last: tuple[Address, ...] = ()
 
     def advance(self) -> None:
         found = tuple(next(iterator, None) for iterator in self.iterators)
@@ -51,7 +52,10 @@ def place(cluster: Cluster) -> Cluster:
     placed = {pod.meta.key: _placed(cluster, pod, load) for pod in waiting}
     if all(placed[pod.meta.key] is pod for pod in waiting):
         return cluster
-    return cluster.with_(pods={key: placed.get(key, pod) for key, pod in cluster.pods.items()})
+    last = {(name, f"IPv{one.version}"): one for name, free in load.free.items() for one in free.last}
+    return cluster.with_(
+        pods={key: placed.get(key, pod) for key, pod in cluster.pods.items()}, last_addresses={**cluster.last_addresses, **last}
+    )
 
 
 def host_addresses(node: Node) -> tuple[Address, ...]:
@@ -116,7 +120,7 @@ def _placed(cluster: Cluster, pod: Pod, load: _Load) -> Pod:
     addresses = host_addresses(node) if pod.spec.host_network else pod.addresses
     if not addresses:
         free = _free(cluster, node, load)
-        addresses = free.next
+        addresses = free.last = free.next
         free.advance()
     if not addresses:
         ranges = ", ".join(map(str, node.pod_cidrs)) or "none"

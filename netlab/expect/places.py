@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from netlab import ipam, overlay
 from netlab.expect import ipvs
 from netlab.expect.policy import bridge_addresses, is_local
+from netlab.memory import last_kept
 from netlab.model import Address, Cluster, Key, Node, OutcomeKind, Pod, Ref
 
 REJECTED, DROPPED = OutcomeKind.REJECTED, OutcomeKind.DROPPED
@@ -68,6 +69,7 @@ class Arrived:
     """The address is this place's own."""
 
 
+@last_kept
 def lab_of(cluster: Cluster) -> Lab:
     topology = cluster.topology
     owners: dict[Address, Ref] = {}

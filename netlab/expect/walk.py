@@ -12,6 +12,7 @@ from netlab.expect.health import checks_health
 from netlab.expect.nat import translated, translates
 from netlab.expect.places import ROUTER, Arrived, Hop, Lab, Lost, is_bgp, next_place, next_places
 from netlab.expect.policy import Decision, Packet, local_addresses
+from netlab.images import probed_ports, runs_program
 from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT, flavour_of
 from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
 
@@ -278,25 +279,28 @@ def _addresses(lab: Lab, place: Ref) -> tuple[Address, ...]:
 
 
 def _at_work(lab: Lab, pods: Iterable[Pod]) -> list[Pod]:
-    """Those whose programs run: none on a node that was killed; on one that is cut off also those that were deleted meanwhile."""
+    """Those whose programs run: none on a node that was killed."""
     outages = lab.cluster.outages
-    running = [p for p in pods if p.phase == "Running" and not (p.node in outages and outages[p.node].killed)]
-    return [p for p in running if p.serving or not p.terminating or p.node in outages]
+    return [pod for pod in pods if not (pod.node in outages and outages[pod.node].killed)]
 
 
 def _listening(pods: list[Pod], packet: Packet) -> tuple[OutcomeKind | None, str]:
-    """The built-in responder listens on every declared containerPort; what a command listens on, nobody can tell."""
-    containers = [(pod, container) for pod in pods for container in pod.spec.containers]
+    """The built-in responder listens on every declared containerPort, and where its container is probed, for as long as the
+    container runs; what a command listens on, nobody can tell.
+    """
+    containers = [(pod, container) for pod in pods for container, _ in pod.running()]
     wanted = (packet.port, packet.protocol)
     proxies = any(flavour_of(container) is not None for _, container in containers)
     if proxies and packet.protocol is Protocol.TCP and packet.port in (HTTP_PORT, ADMIN_PORT):
         return DELIVERED, ""
     if proxies and packet.protocol is Protocol.TCP and packet.port == HTTPS_PORT:
         return None, "an Ingress controller listens there as soon as it has a certificate"
-    others = [c for _, c in containers if not c.command and flavour_of(c) is None]
-    if any((port.port, port.protocol) == wanted for c in others for port in c.ports):
+    answered = [container for _, container in containers if not runs_program(container) and flavour_of(container) is None]
+    if any((port.port, port.protocol) == wanted for container in answered for port in container.ports):
         return DELIVERED, ""
-    own = next((pod for pod, container in containers if container.command and flavour_of(container) is None), None)
+    if packet.protocol is Protocol.TCP and any(packet.port in probed_ports(container) for container in answered):
+        return DELIVERED, ""
+    own = next((pod for pod, container in containers if runs_program(container) and flavour_of(container) is None), None)
     if own is not None:
         return None, f"{own.ref} runs a command of its own; whether it listens is not known"
     return REJECTED, "nobody listens there"

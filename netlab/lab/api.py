@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, following, holding, http, loading, output, probing, rollouts, verbs
+from netlab.lab import explaining, following, forwarding, holding, http, loading, output, probing, rollouts, verbs
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -196,6 +196,7 @@ NOW: dict[str, Now] = {
     "rollout": rollouts.rollout,
     "cordon": verbs.cordon,
     "place": verbs.place,
+    "port-forward": forwarding.forward,
     "fault": verbs.fault,
     "endpoints": verbs.endpoints,
     "processes": verbs.processes,

@@ -11,7 +11,7 @@ from typing import Any
 
 from netlab.expect import expect
 from netlab.judge import judge
-from netlab.lab import explaining_relays, probing
+from netlab.lab import explaining_relays, probing, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.naming import Names, names_of
 from netlab.lab.probing import Body, Later, Question
@@ -120,7 +120,7 @@ def document(
         "trace_agrees": not agreed.differences,
         "disagreements": list(agreed.differences),
         "traced": list(seen.traced),
-        "notes": list(seen.notes),
+        "notes": [*seen.notes, *routing_http.passing(cluster, question.destination, question.flow.port)],
         "names": {str(address): name for (address, _), name in names.items()},
     }
     return found, taken

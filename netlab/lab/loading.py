@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from netlab import expect
 from netlab.errors import InputError
-from netlab.lab import probing
+from netlab.lab import probing, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.probing import Body, Later, Question
 from netlab.lab.receiving import Names, name_of, receivers
@@ -109,7 +109,8 @@ def result(lab: Lab, loading: Loading, record: LoadRecord) -> dict[str, Any]:
         lab.plan is loading.plan and after.kind == "delivered"
     ):  # nothing has changed meanwhile: every answer must be an endpoint's
         by_address: Names = receivers(now)
-        known = {name_of(one.address, one.port, by_address) for one in after.backends}
+        ends = routing_http.endpoints(now, question.destination) or tuple((one.address, one.port) for one in after.backends)
+        known = {name_of(address, port, by_address) for address, port in ends}
         own = {str(pod.ref) for pod in now.pods.values()}
         strangers = {name: number for name, number in backends.items() if name in own and name not in known}
     expected = (_word(str(question.expected.kind)), _word(str(after.kind)))

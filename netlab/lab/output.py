@@ -8,7 +8,7 @@ from netlab.errors import ApiError, InputError
 from netlab.images import runs_program
 from netlab.lab.holder import Lab
 from netlab.lab.verbs import container_of
-from netlab.model import Container, Key, Ref
+from netlab.model import Container, ContainerStatus, Key, Ref
 from netlab.targets import netns_of, resolve_sender
 
 Later = Callable[[bool, Any], None]
@@ -17,9 +17,11 @@ LOOK_S = 0.05
 
 
 def logs(lab: Lab, body: Mapping[str, Any], later: Later) -> None:
-    """{"pod", "namespace", "container", "previous", "offset", "wait_s"} -> {"text", "offset", "ended", "note"}
+    """{"pod", "namespace", "container", "previous", "offset", "run", "wait_s"}
+    -> {"text", "offset", "run", "ended", "note"}
 
-    With `wait_s` the answer waits until there is something behind `offset`, the container has ended, or so many seconds are over.
+    `run` is the container's number of restarts: when there has been another since, its output is given from the start. With
+    `wait_s` the answer waits until there is something behind `offset`, the container has ended, or so many seconds are over.
     """
     ref = resolve_sender(lab.cluster, body["pod"], body.get("namespace", "default"))
     if ref.kind != "pod":
@@ -27,13 +29,13 @@ def logs(lab: Lab, body: Mapping[str, Any], later: Later) -> None:
         return
     container = container_of(lab, ref, body.get("container"))
     if not runs_program(container):
-        later(True, {"text": "", "offset": 0, "ended": True,
+        later(True, {"text": "", "offset": 0, "run": 0, "ended": True,
                      "note": f"{ref} is answered for by the built-in responder, which prints nothing"})  # fmt: skip
         return
     path = lab.processes.log_path(ref, container.name, bool(body.get("previous")))
     if body.get("previous") and not path.exists():
         raise ApiError(400, "BadRequest", f'previous terminated container "{container.name}" in pod "{ref.name}" not found')
-    waited = _Waiting(lab, ref, container, path, int(body.get("offset", 0)), later)
+    waited = _Waiting(lab, ref, container, path, int(body.get("offset", 0)), body.get("run"), later)
     waited.look(lab.loop.now() + float(body.get("wait_s", 0)))
 
 
@@ -45,33 +47,44 @@ def _daemon_log(lab: Lab, netns: str, name: str | None) -> dict[str, Any]:
         raise InputError(f"{netns}: no daemon {name or 'runs there'}; {there}")
     path = lab.daemons.log_path(netns, name or names[0])
     text = path.read_text(errors="replace") if path.exists() else ""
-    return {"text": text, "offset": 0, "ended": True, "note": ""}
+    return {"text": text, "offset": 0, "run": 0, "ended": True, "note": ""}
 
 
 class _Waiting:
     """One reader of one file."""
 
-    def __init__(self, lab: Lab, ref: Ref, container: Container, path: Path, offset: int, later: Later) -> None:
-        self._lab, self._ref, self._container, self._path, self._offset, self._later = lab, ref, container, path, offset, later
+    def __init__(self, lab: Lab, ref: Ref, container: Container, path: Path, offset: int, run: int | None, later: Later) -> None:
+        self._lab, self._ref, self._container, self._path, self._later = lab, ref, container, path, later
+        self._offset, self._run = offset, run
 
     def look(self, deadline: float) -> None:
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size < self._offset:  # the container was started again, and began a new file
-            self._offset = 0
-        ended = self._ended()
-        if size <= self._offset and not ended and self._lab.loop.now() < deadline:
-            self._lab.loop.after(LOOK_S, lambda: self.look(deadline))
-            return
+        status = self._status()
         data = b""
-        if size > self._offset:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        text = data.decode(errors="replace")
-        self._later(True, {"text": text, "offset": self._offset + len(data), "ended": ended, "note": ""})
+        if status is not None and status.state == "running" and status.restarts != self._run:
+            if self._run is not None:  # another run has begun: what the one before it printed last, then its own
+                data, _ = _read(self._lab.processes.log_path(self._ref, self._container.name, previous=True), self._offset)
+                self._offset = 0
+            self._run = status.restarts
+        more, self._offset = _read(self._path, self._offset)
+        data += more
+        ended = status is None or status.state == "ended"
+        if data or ended or self._lab.loop.now() >= deadline:
+            text = data.decode(errors="replace")
+            self._later(True, {"text": text, "offset": self._offset, "run": self._run, "ended": ended, "note": ""})
+        else:
+            self._lab.loop.after(LOOK_S, lambda: self.look(deadline))
 
-    def _ended(self) -> bool:
+    def _status(self) -> ContainerStatus | None:
+        """How the container is; None when its pod is gone."""
         pod = self._lab.cluster.pods.get(Key(self._ref.namespace, self._ref.name))
-        if pod is None:
-            return True
-        return any(one.name == self._container.name and one.state == "ended" for one in pod.statuses)
+        return next((one for one in pod.statuses if one.name == self._container.name), None) if pod is not None else None
+
+
+def _read(path: Path, offset: int) -> tuple[bytes, int]:
+    """(what the file holds behind the offset, the new offset)"""
+    if not path.exists():
+        return b"", offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    return data, offset + len(data)

@@ -14,6 +14,7 @@ from netlab.differences import Difference
 from netlab.dns import is_server
 from netlab.errors import InputError
 from netlab.expect import expect
+from netlab.expect.http import controller_at
 from netlab.judge import judge
 from netlab.lab import routing_http
 from netlab.lab.holder import Lab
@@ -202,6 +203,9 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
 def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, ...]) -> ProbeRequest:
     """What a worker is asked."""
     http = HttpRequest(question.destination.path, question.destination.url_host) if question.destination.url_host else None
+    passing = lab.cluster.topology.cluster.proxy.mode == "userspace"
+    if passing and http is not None:  # an Ingress controller says the request again: it would be seen to arrive twice
+        passing = controller_at(lab.cluster, question.flow.destination, question.flow.port) is None
     return ProbeRequest(
         netns=lab.netns_path(netns_of(lab.cluster, question.sender)),
         flow=question.flow,
@@ -210,7 +214,7 @@ def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, 
         watched=watched,
         names=names,
         http=http,
-        relayed=lab.cluster.topology.cluster.proxy.mode == "userspace" and question.flow.protocol is Protocol.TCP,
+        relayed=passing and question.flow.protocol is Protocol.TCP,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from netlab.expect.http import HttpAnswer, controller_at, expect_http
 from netlab.ingress import table
 from netlab.ingresses import Controller
-from netlab.lab.receiving import Names, name_of
+from netlab.lab.receiving import Names, name_of, receivers
 from netlab.model import Address, Cluster, Judgement, Key
 from netlab.targets import Destination
 
@@ -83,6 +83,31 @@ def _pod(cluster: Cluster, name: str, wanted: set[str]) -> str:
         return ""
     named = [str(pod.ref) for key, pod in cluster.pods.items() if key.name == name]
     return next((one for one in named if one in wanted), named[0] if named else f"pod/?/{name}")
+
+
+def endpoints(cluster: Cluster, to: Destination) -> tuple[tuple[Address, int], ...]:
+    """Who may answer a request that passes an Ingress controller; () where none stands there, or no endpoint may."""
+    controller = controller_at(cluster, to.address, to.port)
+    return expect_http(cluster, controller, to.url_host, to.path or "/").endpoints if controller is not None else ()
+
+
+def passing(cluster: Cluster, to: Destination, port: int) -> tuple[str, ...]:
+    """What `explain` says of a packet that ends at an Ingress controller: the request goes on from there."""
+    controller = controller_at(cluster, to.address, port)
+    if controller is None:
+        return ()
+    where = (
+        f"{controller.proxy} of {controller.pod} takes the connection and sends requests on in its own, from {controller.netns}"
+    )
+    if not to.url_host:
+        return (f"{where}; to whom depends on host and path: explain http://HOST/PATH",)
+    answer = expect_http(cluster, controller, to.url_host, to.path or "/")
+    rule = f"ingress {'/'.join(answer.ingress)}" if answer.ingress else "no Ingress"
+    if answer.status:
+        return (f"{where}; for {to.url_host}{to.path} {rule} counts: {answer.status}, {answer.why}",)
+    names = receivers(cluster)
+    ends = ", ".join(sorted(name_of(address, number, names) for address, number in answer.endpoints))
+    return (f"{where}; for {to.url_host}{to.path} {rule} counts: {answer.service}, to {ends}",)
 
 
 def problems_of(cluster: Cluster, key: Key | None = None) -> list[str]:

@@ -12,11 +12,12 @@ TABLES: dict[str, str] = {
         links:{LinkSpec}""",
     "ClusterConfig": """podCIDR:networks serviceCIDR:networks proxy:ProxyConfig fabric:bridge|routed routing:static|vxlan|bgp
         neighbours:permanent|learned loadBalancer:LoadBalancer dns:bool ingress:ingress nodeMonitorGracePeriod:duration
-        unreachableToleration:duration""",
+        unreachableToleration:duration crashLoopBackOff:CrashLoopBackOff""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
         nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
         scheduler:rr|wrr|lc|wlc|sh|dh|sed|nq strictARP:bool syncPeriod:duration""",
+    "CrashLoopBackOff": "initial:duration max:duration",
     "LoadBalancer": "pool:pool! announce:l2|bgp",
     "Lan": "cidr:networks! router:router nat:Nat",
     "Nat": "forwards:{forward} routed:bool hideClients:bool",
@@ -29,6 +30,7 @@ TABLES: dict[str, str] = {
     "Step.probe": """from:string! to:string! count:positive protocol:tcp|udp|sctp|icmp|http source:ip sourcePort:port
         timeout:duration namespace:label expect:ProbeExpect""",
     "ProbeExpect": """outcome:delivered|rejected|dropped masqueraded:bool backends:countOrNames sources:names affinity:bool
+        route:countOrNames
         verdict:pass|fail|inconclusive""",
     "Step.scale": "target:string! replicas:count! namespace:label",
     "Step.rollout": """target:string! action:status|restart|undo|pause|resume revision:count timeout:duration

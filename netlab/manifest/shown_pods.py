@@ -87,7 +87,7 @@ def _conditions(pod: Pod, since: str) -> list[dict[str, Any]]:
     ready = pod.ready and not done
     states = {
         "PodReadyToStartContainers": bool(pod.addresses),
-        "Initialized": bool(pod.node) and (not pod.spec.init or pod.phase != "Pending"),
+        "Initialized": bool(pod.node) and (not pod.spec.init or _is_initialized(pod)),
         "Ready": ready,
         "ContainersReady": ready,
         "PodScheduled": bool(pod.node),
@@ -111,17 +111,24 @@ def _conditions(pod: Pod, since: str) -> list[dict[str, Any]]:
     return conditions
 
 
+def _is_initialized(pod: Pod) -> bool:
+    """Whether its init containers have all succeeded once: the others have begun."""
+    if not pod.statuses:
+        return pod.phase != "Pending"
+    return any(status.state != "waiting" or status.last is not None for status in pod.statuses[len(pod.spec.init) :])
+
+
 def _statuses(pod: Pod, since: str, given: Mapping[str, Any], started: float) -> list[dict[str, Any]]:
     """initContainerStatuses and containerStatuses, one after the other."""
     if pod.statuses:
         both = zip(pod.all_containers, pod.statuses, strict=True)
-        return [_container_status(container, status, started) for container, status in both]
+        return [_container_status(container, status, started, container in pod.spec.init) for container, status in both]
     return [_given_status(pod, container, since, given) for container in pod.all_containers]
 
 
-def _container_status(container: Container, status: ContainerStatus, started: float) -> dict[str, Any]:
+def _container_status(container: Container, status: ContainerStatus, started: float, init: bool) -> dict[str, Any]:
     runs = status.state == "running"
-    succeeded = status.state == "ended" and status.last is not None and status.last.code == 0
+    succeeded = init and status.state == "ended" and status.last is not None and status.last.code == 0
     shown: dict[str, Any] = {
         "name": container.name,
         "image": container.image,

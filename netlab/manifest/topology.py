@@ -136,6 +136,7 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
         load_balancer=_load_balancer(data),
+        backoff_s=_backoff(data.get("crashLoopBackOff") or {}, (place, "crashLoopBackOff"), report),
         node_monitor_grace_s=_seconds(data, "nodeMonitorGracePeriod", defaults.node_monitor_grace_s),
         unreachable_toleration_s=_seconds(data, "unreachableToleration", defaults.unreachable_toleration_s),
         # With CIDRs of its own, a topology's tenth service address may be meant for something else: then it says so itself.
@@ -160,6 +161,15 @@ def _range(text: str) -> tuple[Address, Address]:
         return ip_address(first.strip()), ip_address(last.strip())
     network = ip_network(text.strip())
     return network.network_address, network.broadcast_address
+
+
+def _backoff(data: Json, place: Place, report: Report) -> tuple[float, float]:
+    first, most = ClusterConfig().backoff_s
+    initial = seconds(data["initial"]) if data.get("initial") is not None else first
+    longest = seconds(data["max"]) if data.get("max") is not None else max(most, initial)
+    if longest < initial:
+        report.problem((place, "max"), f"must not be less than initial ({initial:g}s)")
+    return initial, longest
 
 
 def _seconds(data: Json, key: str, default: float) -> float:

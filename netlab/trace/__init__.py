@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from netlab.memory import last_kept
 from netlab.model import NOTHING, Backend, Flow, Outcome, OutcomeKind
 from netlab.trace.paths import Hop, Path
 from netlab.trace.rules import Met, Packet
@@ -65,7 +66,12 @@ class Tracer:
 
 def trace(plan: HasOps, flow: Flow) -> Trace:
     """What becomes of the flow by this plan."""
-    return Tracer(plan).trace(flow)
+    return _tracer(plan).trace(flow)
+
+
+@last_kept
+def _tracer(plan: HasOps) -> Tracer:
+    return Tracer(plan)
 
 
 def _summed(paths: tuple[Path, ...]) -> Trace:

@@ -102,7 +102,7 @@ spec:
         assert status["restartCount"] >= 2
         assert status["ready"] is False
         assert lab.endpoints("svc/crasher") == set()
-        assert "dying" in lab.logs("pod/crasher")
+        assert "dying" in lab.logs("pod/crasher", previous=True)
         while lab.get("pods", "once")[0]["status"]["phase"] != "Succeeded" and time.monotonic() < deadline:
             time.sleep(0.05)  # the same
         assert lab.logs("pod/once") == "done\n"

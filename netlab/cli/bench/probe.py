@@ -1,28 +1,41 @@
-"""Row group `probe`: how long a probe takes, beside `curl` run in the same pod."""
+"""Row group `probe`: how long a probe takes in labs of 10, 100 and 1,000 pods, beside `curl` run in the same pod."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from netlab.cli.bench.change import PODS, SERVICE
+from netlab.cli.bench import spent
+from netlab.cli.bench.labs import pod_names, standing
 from netlab.cli.bench.rows import Row, timed
 
+if TYPE_CHECKING:
+    from netlab.client import Lab
 
-def rows(runs: int) -> Sequence[Row]:
-    import netlab
+PODS = (10, 100, 1_000)
 
-    service = {**SERVICE, "spec": {"selector": {"app": "bench"}, "ports": [{"port": 80, "targetPort": 8080}]}}
-    with netlab.up(name=f"bench-{os.getpid()}-probe") as lab:
-        lab.apply([service, *PODS])
-        address = lab.get("services", "bench")[0]["spec"]["clusterIP"]
 
-        def curl() -> None:
-            lab.exec("pod/client", ["curl", "-s", "-o", "/dev/null", f"http://{address}/"], check=True)
+def rows(runs: int, counts: Sequence[int] = PODS) -> Sequence[Row]:
+    found: list[Row] = []
+    for pods in counts:
+        with standing(pods) as lab:
+            found += _in(lab, pods, runs)
+    return found
 
-        one = tuple(timed(lambda: lab.probe("pod/client", "svc/bench")) for _ in range(runs))
-        many = tuple(timed(lambda: lab.probe("pod/client", "svc/bench", count=300)) for _ in range(runs))
-        peer = tuple(timed(curl) for _ in range(runs))
+
+def _in(lab: "Lab", pods: int, runs: int) -> list[Row]:
+    pod = pod_names(lab)[0]
+    address = lab.get("services", "web-0")[0]["spec"]["clusterIP"]
+
+    def row(name: str, call: Callable[[], object], note: str = "") -> Row:
+        call()
+        before = spent.of_lab(lab.pid)
+        seconds = tuple(timed(call) for _ in range(runs))
+        cpu = (spent.of_lab(lab.pid) - before) / runs
+        peers = () if name == "curl" else (f"curl, {pods} pods",)
+        return Row(f"{name}, {pods} pods", seconds, note, peers, (cpu,), series=name, size=pods)
+
+    curl = ["curl", "-s", "-o", "/dev/null", f"http://{address}/"]
     return [
-        Row("probe, 1 flow", one, peers=("curl",)),
-        Row("probe, 300 flows", many, peers=("curl",)),
-        Row("curl", peer, "through the lab's exec"),
+        row("probe, 1 flow", lambda: lab.probe(pod, "svc/web-0")),
+        row("probe, 300 flows", lambda: lab.probe(pod, "svc/web-0", count=300)),
+        row("curl", lambda: lab.exec(pod, curl, check=True), "through the lab's exec"),
     ]

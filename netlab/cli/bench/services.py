@@ -2,8 +2,8 @@
 
 Rows: the plan made from nothing; load (rules written out and put into an empty kernel); change (one endpoint becomes another:
 planned, written out and in the kernel); the first packet of a connection through the first and the last Service, until it is
-answered. Beside them `nft -f` of the very same texts. Load and change have their CPU time in the note: other work on the machine
-makes the wait longer, but hardly that.
+answered. Beside them `nft -f` of the very same texts. Load and change have their CPU time: other work on the machine makes the
+wait longer, but hardly that.
 
 Each mode and size is measured by this module run again in namespaces of its own (`python -m netlab.cli.bench.services MODE COUNT
 RUNS`): a client, the node and a namespace that answers for every endpoint.
@@ -13,7 +13,6 @@ import json
 import os
 import resource
 import socket
-import statistics
 import struct
 import subprocess
 import sys
@@ -75,12 +74,10 @@ def rows(runs: int, counts: Sequence[int] = COUNTS) -> Sequence[Row]:
                 found.append(Row(f"{way.name}, {count}", note=f"not measured: {words}"))
                 continue
             measured = json.loads(done.stdout.splitlines()[-1])
-            cpu = {what.removesuffix(CPU): statistics.median(seconds) for what, seconds in measured.items() if what.endswith(CPU)}
             for what, seconds in measured.items():
                 if not what.endswith(CPU):
                     row = _row(way, count, what, tuple(seconds), least)
-                    note = f"{span(cpu[what])} of CPU; {row.note}" if what in cpu else row.note
-                    found.append(replace(row, note=note.removesuffix("; ")))
+                    found.append(replace(row, cpu=tuple(measured.get(what + CPU, ())), series=f"{way.name}: {what}", size=count))
     return found
 
 

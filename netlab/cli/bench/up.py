@@ -1,74 +1,67 @@
-"""Row group `up`: from the shell to answering pods and back, the wiring alone, and what others need for the same."""
+"""Row group `up`: from the shell to answering pods, in both fabrics; and the wiring alone, beside what others need for it."""
 
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from netlab.cli.bench import peers
-from netlab.cli.bench.rows import Row, timed
-from netlab.errors import KernelError
+from netlab.cli.bench import peers, sizes
+from netlab.cli.bench.labs import up_and_down
+from netlab.cli.bench.peers import Measured
+from netlab.cli.bench.rows import Row
 
 if TYPE_CHECKING:
     from netlab.plan import Plan
 
-PODS = 12
-MANIFEST = f"""apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: bench}}
-spec:
-  replicas: {PODS}
-  selector: {{matchLabels: {{app: bench}}}}
-  template:
-    metadata: {{labels: {{app: bench}}}}
-    spec:
-      containers: [{{name: main, image: luksa/kubia, ports: [{{containerPort: 8080}}]}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: bench}}
-spec:
-  selector: {{app: bench}}
-  ports: [{{port: 80, targetPort: 8080}}]
-"""
+PODS = (10, 100, 1_000)
+FABRICS = ("routed", "bridge")
+PEERS: Mapping[str, Callable[["Plan", int], Measured]] = {
+    "netlab": peers.wiring,
+    "ip -batch": peers.ip_batch,
+    "pyroute2": peers.pyroute2,
+    "one ip a command": peers.ip_commands,
+}
+SLOW = ("pyroute2", "one ip a command")
+"""They take a minute for 1,000 pods: once is enough to know it."""
 
 
-def rows(runs: int) -> Sequence[Row]:
-    with tempfile.TemporaryDirectory() as directory:
-        manifest = Path(directory) / "bench.yaml"
-        manifest.write_text(MANIFEST)
-        ups, downs = zip(*(up_and_down(manifest, f"bench-{os.getpid()}-{run}") for run in range(runs)), strict=True)
-        plan = planned(manifest)
-    batch = peers.ip_batch(plan, runs)
-    wiring = peers.wiring(plan, runs)
-    mininet = peers.mininet(hosts=PODS, runs=min(runs, 3))
-    return [
-        Row(f"netlab up, {PODS} pods", tuple(ups)),
-        Row("netlab down", tuple(downs)),
-        Row("netlab wiring alone", wiring.seconds, wiring.note, ("ip -batch", "mininet")),
-        Row("ip -batch", batch.seconds, batch.note or "the same namespaces, links, addresses, routes, neighbours"),
-        Row("mininet", mininet.seconds, mininet.note or f"one bridge, {PODS} hosts, started"),
-    ]
+def rows(runs: int, counts: Sequence[int] = PODS) -> Sequence[Row]:
+    found: list[Row] = []
+    for pods in counts:
+        for fabric in FABRICS:
+            measured = up_and_down(pods, fabric, runs)
+            name, note = f"netlab up, {fabric}", f"{sizes.NODES} nodes, {-(-pods // sizes.A_DEPLOYMENT)} Services, pods answering"
+            row = Row(f"{name}, {pods}", measured.up, note, (), measured.cpu, series=name, size=pods)
+            found.append(row if fabric == FABRICS[0] else replace(row, peers=(f"netlab up, {FABRICS[0]}, {pods}",)))
+    for pods in counts:
+        for fabric in FABRICS:
+            found += wiring(pods, fabric, runs)
+        bridge = peers.mininet(pods, 1 if pods > 100 else min(runs, 3))
+        found.append(_row("Mininet", "one bridge", pods, bridge, f"wiring by floor.c, {FABRICS[1]}, {pods}"))
+    return found
 
 
-def up_and_down(manifest: Path, name: str) -> tuple[float, float]:
-    """Wall times of both commands, as a shell sees them."""
-    return timed(lambda: command("up", "-f", str(manifest), "--name", name)), timed(lambda: command("down", name))
+def wiring(pods: int, fabric: str, runs: int) -> Iterator[Row]:
+    """Namespaces, links, addresses, routes and neighbours of the lab: the floor first."""
+    plan = planned(pods, fabric)
+    floor = f"wiring by floor.c, {fabric}, {pods}"
+    yield _row("floor.c", fabric, pods, peers.floor(plan, runs), "")
+    for name, measure in PEERS.items():
+        if name in SLOW and fabric != FABRICS[0]:
+            continue
+        yield _row(name, fabric, pods, measure(plan, 1 if name in SLOW and pods > 100 else runs), floor)
 
 
-def command(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "netlab", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        raise KernelError(f"netlab {arguments[0]} failed in the benchmark: {done.stderr.strip()}")
+def _row(who: str, fabric: str, pods: int, measured: Measured, floor: str) -> Row:
+    name = f"wiring by {who}, {fabric}"
+    above = (floor,) if floor else ()
+    return Row(f"{name}, {pods}", measured.seconds, measured.note, above, measured.cpu, series=name, size=pods)
 
 
-def planned(manifest: Path) -> "Plan":
+def planned(pods: int, fabric: str) -> "Plan":
     """The plan that `up` installs, for the peers to build the same."""
     from netlab import controllers, plan
     from netlab.lab.inputs import read_inputs
 
-    topology, objects, _ = read_inputs(None, [str(manifest)])
+    with sizes.written(pods, fabric) as files:
+        topology, objects, _ = read_inputs(str(files.topology), [str(files.manifest)])
     return plan.build(controllers.initial(topology, objects))

@@ -56,6 +56,9 @@ def unmet(result: ProbeResult, expect: Mapping[str, Any], own_addresses: Sequenc
         found.append(f"{result.outcomes.get(outcome, 0)} of {result.sent} flows were {outcome}, expected all")
     if "backends" in expect:
         found += _backends(tuple(result.backends), expect["backends"])
+    if "route" in expect:
+        answered = tuple((result.json().get("route") or {}).get("backends") or ())
+        found += [f"behind the Ingress controller: {line}" for line in _backends(answered, expect["route"])]
     if "affinity" in expect and (len(result.backends) == 1) != expect["affinity"]:
         what = "expected one" if expect["affinity"] else "expected several"
         found.append(f"the flows of one client went to {len(result.backends)} backends, {what}")

@@ -1,0 +1,55 @@
+"""CPU time and memory of a lab's processes, as the kernel counts them."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+KERNEL_PARTS = ("Slab", "Percpu", "KernelStack", "PageTables", "VmallocUsed")
+
+
+def children() -> float:
+    """CPU seconds of this process and of all children that have ended."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
+
+
+def of_lab(pid: int) -> float:
+    """CPU seconds of a lab's holder and of its processes, those that have ended included."""
+    return sum(_cpu(one) for one in (pid, *processes(pid)))
+
+
+def processes(pid: int) -> Iterator[int]:
+    """The pids of a process' children, and of theirs."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return
+    for child in map(int, found):
+        yield child
+        yield from processes(child)
+
+
+def _cpu(pid: int) -> float:
+    """user + system, and that of its children that it has waited for (proc(5): fields 14 to 17)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / TICKS_A_SECOND
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that would be free without this process: its share of what it shares (PSS)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def kernel_bytes() -> int:
+    """What the kernel of the whole machine uses for itself, without page cache."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return sum(int(lines[name].split()[0]) * 1024 for name in KERNEL_PARTS if name in lines)
