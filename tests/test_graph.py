@@ -109,4 +109,4 @@ def test_overlay_daemons_and_translation_are_in_the_picture() -> None:
     translating = graph.graph(test_nat.cluster(test_nat.PLAIN)).router
     assert "translates for lan" in translating and "8080/tcp to 192.168.0.10:30001" in translating
     served = test_load_balancer.cluster(test_load_balancer.BGP, test_load_balancer.service("any"), *test_load_balancer.PODS)
-    assert "announced by node-a, node-b, node-c" in graph.graph(served).services[-1].policies
+    assert "announced by node-a, node-b, node-c" in graph.graph(served).services[0].policies
