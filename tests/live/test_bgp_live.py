@@ -14,6 +14,7 @@ import pytest
 import netlab
 from netlab.client import Lab
 from netlab.errors import NetlabError
+from netlab.kernel.tools import path_of
 
 TOPOLOGY = "topologies/bgp.yaml"
 KUBIA = "manifests/kubia.yaml"
@@ -37,6 +38,9 @@ except TimeoutError:
 CHI_SQUARE_2 = 27.63
 """Two degrees of freedom: a fair spread exceeds it once in a million."""
 FLOWS = 600
+
+
+pytestmark = pytest.mark.skipif(path_of("bird") is None, reason="bird is not installed: it is for labs that ask for it")
 
 
 @pytest.fixture(scope="module")
