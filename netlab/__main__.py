@@ -22,6 +22,9 @@ def main() -> None:
         sys.exit(run(sys.argv[1:], starting))
     except KeyboardInterrupt:  # in the middle of an import, where no verb can catch it
         sys.exit(130)
+    except (OSError, MemoryError) as error:  # the same: no descriptor, process or memory is left to begin with
+        print(f"error: this machine refuses to start netlab: {error}; `ulimit -a` shows its limits", file=sys.stderr)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -459,11 +459,15 @@ class Lab:
         source: str | None = None,
         source_port: int | None = None,
         timeout_s: float | None = None,
+        live_s: float | None = None,
         namespace: str = "default",
     ) -> dict[str, Any]:
-        """Send one packet and tell its story: the document of docs/explain.md. Raises InputError for unknown targets."""
+        """Send one packet and tell its story: the document of docs/explain.md. Raises InputError for unknown targets.
+
+        `live_s`: send none, wait so long for a TCP connection that a program opens. Raises KernelError when none comes.
+        """
         body = {"from": sender, "to": to, "protocol": protocol, "source": source, "source_port": source_port,
-                "timeout_s": timeout_s, "namespace": namespace}  # fmt: skip
+                "timeout_s": timeout_s, "live_s": live_s, "namespace": namespace}  # fmt: skip
         return dict(self.verb("explain", **body))
 
     def verify(self, repair: bool = False) -> Report:
@@ -471,7 +475,10 @@ class Lab:
         return Report(**self.verb("verify", repair=repair))
 
     def fault(self, kind: str, target: str | None = None, **arguments: Any) -> dict[str, Any]:
-        """link-down, link-up, kill-pod, kill-node, partition, heal (without a target: every node), flush-conntrack."""
+        """link-down, link-up, kill-pod, kill-node, partition, heal (without a target: every node), flush-conntrack; and of links
+        rate, delay, loss, duplicate, reorder, corrupt: with value="10ms" or the like, jitter=, direction="out" or "in"; clear
+        ends these.
+        """
         if kind == "flush-conntrack":
             return dict(self.verb("flush-conntrack", target=target, **arguments))
         return dict(self.verb("fault", kind=kind, target=target, **arguments))

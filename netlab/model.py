@@ -232,15 +232,52 @@ class HostSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkSpec:
-    """links."HOST/LAN": impairment of one attachment to a LAN."""
+class Impairment:
+    """What becomes of the packets that leave a device: never what comes in. Shares are of 1; a rate of None is unlimited."""
 
-    end: str
-    lan: str
     rate_bps: int | None = None
     delay_s: float = 0.0
     jitter_s: float = 0.0
     loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    corrupt: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.rate_bps is not None or self.needs_netem()
+
+    def __str__(self) -> str:
+        """In the words of a topology file: `rate 100mbit delay 10ms loss 1%`; empty when there is none."""
+        words = [f"rate {_rate(self.rate_bps)}"] if self.rate_bps is not None else []
+        times = (("delay", self.delay_s), ("jitter", self.jitter_s))
+        words += [f"{name} {value * 1000:.9g}ms" for name, value in times if value]
+        shares = (("loss", self.loss), ("duplicate", self.duplicate), ("reorder", self.reorder), ("corrupt", self.corrupt))
+        return " ".join([*words, *(f"{name} {value * 100:.6g}%" for name, value in shares if value)])
+
+    def needs_netem(self) -> bool:
+        """Whether it takes more than a token bucket."""
+        return any((self.delay_s, self.jitter_s, self.loss, self.duplicate, self.reorder, self.corrupt))
+
+    def with_(self, **changes: Any) -> "Impairment":
+        """A copy with these fields replaced."""
+        return replace(self, **changes)
+
+
+def _rate(bits: int) -> str:
+    unit, name = next(
+        ((unit, name) for unit, name in ((10**9, "gbit"), (10**6, "mbit"), (10**3, "kbit")) if bits >= unit), (1, "bit")
+    )
+    return f"{bits / unit:.9g}{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpec:
+    """links."HOST/LAN": impairment of one attachment to a LAN, of what the machine sends (`out`) and of what it gets (`in`)."""
+
+    end: str
+    lan: str
+    out: Impairment = Impairment()
+    into: Impairment = Impairment()
 
 
 @dataclass(frozen=True, slots=True)
@@ -819,6 +856,8 @@ class Cluster:
     others: Mapping[tuple[str, Key], Other] = NOTHING
     links_down: frozenset[tuple[str, str]] = frozenset()
     """Faults in force: (netns, device) pairs whose link is set down."""
+    impaired: Mapping[tuple[str, str], Impairment] = NOTHING
+    """Faults in force: what (netns, device) does to what it sends, in the place of what the topology says."""
     last_addresses: Mapping[tuple[str, str], Address] = NOTHING
     """(node, family) -> the pod address that was given out last: the next pod gets the one after it."""
     outages: Mapping[str, Outage] = NOTHING

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from netlab.ingresses import Table
-from netlab.model import Address, Network, Protocol, Ref
+from netlab.model import Address, Impairment, Network, Protocol, Ref
 from netlab.ruleset import Ruleset as RulesetValue
 
 Identity = tuple[str, ...]
@@ -94,6 +94,19 @@ class Vxlan:
     @property
     def identity(self) -> Identity:
         return ("link", self.netns, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Qdisc:
+    """What a device does to what it sends; a device without one sends everything at once. `value` is never empty."""
+
+    netns: str
+    device: str
+    value: Impairment
+
+    @property
+    def identity(self) -> Identity:
+        return ("qdisc", self.netns, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +401,7 @@ Op = (
     | Bridge
     | Veth
     | Vxlan
+    | Qdisc
     | Dummy
     | DeviceAddress
     | Route
@@ -407,7 +421,7 @@ Op = (
 )
 
 ORDER: tuple[type, ...] = (
-    Netns, File, Sysctl, Bridge, Veth, Vxlan, Dummy, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay,
+    Netns, File, Sysctl, Bridge, Veth, Vxlan, Dummy, Qdisc, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay,
     VirtualServer, Ruleset, Announcement, Listener, Process, IngressProxy,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

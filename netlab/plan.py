@@ -31,6 +31,7 @@ from netlab.ops import (
     Netns,
     Op,
     Process,
+    Qdisc,
     Relay,
     RelayPort,
     Route,
@@ -154,7 +155,7 @@ def diff(old: Plan, new: Plan) -> Diff:
     remade = _remade(changed)
     anew = {op.identity for _, op in changed}
     if remade:
-        kinds = DeviceAddress | Route | Neighbour | Forwarding
+        kinds = Qdisc | DeviceAddress | Route | Neighbour | Forwarding
         on_device = ((identity, op) for identity, op in after.items() if isinstance(op, kinds))
         anew.update(identity for identity, op in on_device if (op.netns, op.device) in remade)
     among = after if remade else others
@@ -213,6 +214,7 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
                 Bridge()
                 | Vxlan()
                 | Dummy()
+                | Qdisc()
                 | DeviceAddress()
                 | Route()
                 | Neighbour()
@@ -318,6 +320,8 @@ def line(op: Op) -> str:
         case Vxlan():
             carried = f"id {op.vni} local {op.local} dstport {op.port} nolearning"
             return f"vxlan {op.device} address {op.mac} {carried} mtu {op.mtu_bytes}"
+        case Qdisc():
+            return f"qdisc {op.device} {op.value}"
         case Dummy():
             return f"dummy {op.device}"
         case DeviceAddress():

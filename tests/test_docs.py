@@ -1,7 +1,8 @@
 """Every command in the README and the docs is run: each page in order, in a directory and with labs of its own.
 
-A ```console block holds `$ netlab ...` lines and what they print, and nothing of a shell. A line that ends in `# exit N` is
-meant to fail with that code.
+A ```console block holds `$ netlab ...` lines (or `$ pytest ...`) and what they print, and nothing of a shell but `> FILE` at the
+end. A line that ends in `# exit N` is meant to fail with that code. A ```python or ```yaml block that begins with `# NAME.py` or
+`# NAME.yaml` is a file: it is there when the page's commands are run.
 """
 
 import os
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXIT = re.compile(r"\s+# exit (\d+)$")
+FILE = re.compile(r"^```(?:python|yaml)\n# ([\w-]+\.(?:py|yaml))\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
@@ -43,8 +45,8 @@ def commands(page: Path) -> list[Command]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pages_are_in_order(page: Path) -> None:
     for command in commands(page):
-        assert command.words[0] == "netlab", f"{command}: only netlab's own commands are run"
-        assert command.words[1] in app.VERBS
+        assert command.words[0] in ("netlab", "pytest"), f"{command}: only netlab's own commands and tests are run"
+        assert command.words[0] == "pytest" or command.words[1] in app.VERBS
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
@@ -66,12 +68,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def netlab(words: list[str], place: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "netlab", *words]
+def netlab(words: list[str], place: Path, module: str = "netlab") -> "subprocess.CompletedProcess[str]":
+    words, file = (words[:-2], words[-1]) if words[-2:-1] == [">"] else (words, "")
+    command = [sys.executable, "-m", module, *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
+    done = subprocess.run(
         command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
     )
+    if file:
+        (place / file).write_text(done.stdout)
+    return done
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
@@ -83,9 +89,11 @@ def test_the_commands_of_a_page_do_what_it_says(page: Path, place: Path, request
         pytest.skip("haproxy is not installed: it is for labs that ask for it")
     if page.stem in ("routing", "load-balancer") and not shutil.which("bird", path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
         pytest.skip("bird is not installed: it is for labs that ask for it")
+    for name, text in FILE.findall(page.read_text()):
+        (place / name).write_text(text)
     try:
         for command in commands(page):
-            done = netlab(command.words[1:], place)
+            done = netlab(command.words[1:], place, command.words[0])
             assert done.returncode == command.code, f"$ {shlex.join(command.words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     finally:
         netlab(["down", "--all"], place)

@@ -69,7 +69,7 @@ MISTAKES = [
     ("a count in words", HEAD + "- probe: {from: a, to: b, count: many}\n", "must be a whole number"),
     ("a protocol", HEAD + "- probe: {from: a, to: b, protocol: TCP}\n", "did you mean tcp?"),
     ("a command in one string", HEAD + "- exec: {target: a, command: curl x}\n", "must be a list"),
-    ("a fault of a later version", HEAD + "- fault: {delay: a}\n", "the fault delay is not built yet"),
+    ("a delay of nothing", HEAD + "- fault: {delay: a}\n", "delay needs a value, like `{delay: a, value: ...}`"),
     ("no fault", HEAD + "- fault: {for: 5s}\n", "one fault is wanted"),
     ("two faults", HEAD + "- fault: {kill-pod: a, link-up: b}\n", "one fault is wanted"),
     ("a wait for nothing", HEAD + "- wait: {for: endpoints}\n", "required to wait for endpoints"),

@@ -7,7 +7,7 @@ import pytest
 
 from netlab.errors import InputError
 from netlab.manifest import Source, adapt_topology, default_topology, read_objects, read_topology
-from netlab.model import Lan, NodeSpec, Topology
+from netlab.model import Impairment, Lan, NodeSpec, Topology
 
 TOPOLOGIES = Path(__file__).parent.parent / "topologies"
 
@@ -62,7 +62,8 @@ def test_two_lans() -> None:
     assert topology.nodes[0].addresses == (ip_address("192.168.50.10"), ip_address("192.168.51.10"))
     assert topology.nodes[0].labels["topology.kubernetes.io/zone"] == "zone-a"
     (link,) = topology.links
-    assert (link.end, link.lan, link.rate_bps, link.delay_s, link.loss) == ("client", "lan-a", 100_000_000, 0.01, 0.01)
+    both = Impairment(rate_bps=100_000_000)
+    assert (link.end, link.lan, link.out, link.into) == ("client", "lan-a", both, both)
 
 
 def test_a_number_of_nodes() -> None:

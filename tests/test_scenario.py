@@ -244,7 +244,12 @@ def test_wait_for_ready_pods_and_for_affinity() -> None:
         ("scale", {"target": "rc/shop/web", "replicas": 0}, ("scale", "ReplicationController", "web", 0, "shop")),
         ("delete", {"target": "pod/x", "cascade": "orphan"}, ("delete", "pods", "x", "default", "orphan")),
         ("fault", {"kill-pod": "deploy/web"}, ("fault", "kill-pod", "deploy/web", {"namespace": "default"})),
-        ("fault", {"link-down": "node/a:eth1"}, ("fault", "link-down", "node/a", {"namespace": "default", "device": "eth1"})),
+        ("fault", {"link-down": "node/a:eth1"}, ("fault", "link-down", "node/a:eth1", {"namespace": "default"})),
+        (
+            "fault",
+            {"delay": "client/lan", "value": "10ms", "direction": "out"},
+            ("fault", "delay", "client/lan", {"namespace": "default", "value": "10ms", "direction": "out"}),
+        ),
         ("fault", {"flush-conntrack": None}, ("fault", "flush-conntrack", None, {"namespace": "default"})),
         ("apply", {"manifests": ["../m.yaml"]}, ("apply_files", Path("/scenarios/../m.yaml"))),
         (

@@ -125,11 +125,11 @@ def remove(directory: str) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def observe(path: str, what: str) -> Any:
+def observe(path: str, what: str, peers: Any = None) -> Any:
     """What the kernel says about one namespace."""
     from netlab.kernel import observe as kernel_observe
 
-    return kernel_observe.read(path, what)
+    return kernel_observe.read(path, what, peers)
 
 
 def verify(paths: Mapping[str, str], plan: Plan) -> list[tuple[str, tuple[str, ...] | None]]:

@@ -7,6 +7,7 @@ functions with typer's annotations; they return an exit code (None = 0) and rais
 import difflib
 import functools
 import importlib
+import io
 import os
 import signal
 import sys
@@ -95,6 +96,9 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main(argv: list[str], starting: Any = None) -> int:
     """Run one command line; returns its exit code. `starting` is what __main__ began before this module was imported."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # in a locale without them, bars and lines become question marks
+            stream.reconfigure(errors="replace")
     try:
         verbs = wanted(argv)
     except NetlabError as error:
@@ -199,11 +203,22 @@ def guard(function: Callable[..., int | None]) -> Callable[..., None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
             code = BROKEN_PIPE
-        except Exception:
-            code = bug(function.__name__.rstrip("_") in PROGRAMS)
+        except Exception as error:
+            code = failed(error, function.__name__.rstrip("_") in PROGRAMS)
         raise Finished(code)
 
     return verb
+
+
+def failed(error: Exception, is_program: bool) -> int:
+    """A machine that has run out of something, or a mistake of ours; returns the exit code."""
+    from netlab.kernel.refusals import refusal
+
+    told = refusal(error)
+    if told is None:
+        return bug(is_program)
+    report(told)
+    return EXEC_FAILED if is_program else told.exit_code
 
 
 def bug(is_program: bool) -> int:

@@ -23,6 +23,8 @@ class Related:
     slices: Sequence[Json] = ()
     pods: Sequence[Json] = ()
     replicasets: Sequence[Json] = ()
+    links: Sequence[Json] = ()
+    """Its links as the kernel has them, of nodes and pods."""
     services: Sequence[Json] = ()
     problems: Sequence[str] = ()
 
@@ -203,7 +205,16 @@ def pod(item: Json, related: Related) -> Lines:
     yield f"QoS Class:\t{now.get('qosClass') or 'BestEffort'}"
     yield from labelled("Node-Selectors:", what.get("nodeSelector"))
     yield from tolerations(what)
+    yield from impaired(related)
     yield f"Events:\t{NONE}"
+
+
+def impaired(related: Related) -> Lines:
+    """Not kubectl's: links that delay, lose or slow down packets on purpose; nothing where there are none."""
+    from netlab.cli.kernel_objects import impairment
+
+    rows = [(one["ifname"], impairment(one["impairment"])) for one in related.links if one.get("impairment")]
+    yield from (f"{'Impaired Links:' if not at else ''}\t{name}: {words}" for at, (name, words) in enumerate(rows))
 
 
 def container(one: Json, state: Json | None) -> Lines:
@@ -364,6 +375,7 @@ def node(item: Json, related: Related) -> Lines:
     yield "  Resource\tRequests\tLimits"
     yield "  --------\t--------\t------"
     yield from (f"  {resource}\t0 (0%)\t0 (0%)" for resource in ("cpu", "memory", "ephemeral-storage"))
+    yield from impaired(related)
     yield f"Events:\t{NONE}"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from netlab.fabric import impairments
 from netlab.model import Address, Cluster, Lan
 from netlab.observe import graph
 
@@ -31,7 +32,7 @@ def draw(cluster: Cluster, width: int = WIDTH, collapse: int | None = None, serv
         new = [one for one in here if one.name not in drawn]
         drawn |= {one.name for one in new}
         parts.append(network(lan, new, again, width))
-    return "\n".join(part for part in [*parts, service_lines(cluster) if services else ""] if part)
+    return "\n".join(part for part in [*parts, service_lines(cluster) if services else "", impaired(cluster)] if part)
 
 
 def hosts(cluster: Cluster) -> Iterator[Member]:
@@ -116,6 +117,11 @@ def beside(boxes: Sequence[list[str]]) -> list[str]:
         boxes = [[*[""] * (tall - len(one)), *one] for one in boxes]
     table = zip_longest(*boxes, fillvalue="")
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def impaired(cluster: Cluster) -> str:
+    """A line a device that delays, loses or slows down what it sends."""
+    return "".join(f"{line}\n" for line in impairments.told(cluster))
 
 
 def service_lines(cluster: Cluster) -> str:

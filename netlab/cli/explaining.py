@@ -20,6 +20,10 @@ def explain(
     source: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Send from this address.")] = None,
     source_port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535)] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Silence until then counts as dropped.")] = 0.3,
+    live: Annotated[
+        bool, typer.Option("--live", help="Send nothing: follow the next TCP connection that a program opens from FROM to TO.")
+    ] = False,
+    wait: Annotated[float, typer.Option("--wait", min=0.1, max=300, metavar="SECONDS", help="How long --live waits.")] = 30.0,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also rules that held and changed nothing.")] = False,
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
@@ -34,13 +38,17 @@ def explain(
       netlab explain pod/client svc/kubia
       netlab explain host/client 192.168.0.170:30123 --all
       netlab explain pod/client svc/kubia -o html > story.html
+      netlab explain pod/client svc/kubia --live
     """
     output.choose(form, FORMS, "-o")
     protocol = output.choose(protocol and protocol.lower(), ("tcp", "udp", "sctp", "icmp"), "--protocol")
     running = output.attach(lab)
+    if live:
+        output.message(f"waiting up to {wait:g} s for a TCP connection from {sender} to {to}: open it now")
     document = running.explain(
-        sender, to, protocol=protocol, source=source, source_port=source_port, timeout_s=timeout, namespace=namespace
-    )
+        sender, to, protocol=protocol, source=source, source_port=source_port, timeout_s=timeout,
+        live_s=wait if live else None, namespace=namespace,
+    )  # fmt: skip
     match form:
         case "json":
             output.print_json(document)

@@ -2,7 +2,8 @@
 
 import signal
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,41 +27,11 @@ ForOption = Annotated[float | None, typer.Option("--for", min=0.0, metavar="SECO
 NeverForOption = Annotated[float | None, typer.Option("--for", hidden=True)]
 
 
-def split_device(text: str) -> tuple[str, str | None]:
-    """(target, device) of `node/a:eth1`; None, all links, where no device is given."""
-    target, colon, device = text.partition(":")
-    if colon and not device:
-        raise InputError(f"{text!r}: the device's name is missing after the colon, such as {target}:eth0")
-    return target, device or None
-
-
 def link_of(running: "Lab", text: str) -> tuple[str, str | None]:
     """(target, device) of a link in either spelling: TARGET[:DEVICE], or the topology's HOST/LAN."""
-    from netlab import targets
+    from netlab.lab import link_faults
 
-    end, slash, lan = text.partition("/")
-    if not slash or end.lower() in targets.KINDS or ":" in lan:
-        return split_device(text)
-    return on_lan(running, text, end, lan)
-
-
-def on_lan(running: "Lab", text: str, end: str, lan: str) -> tuple[str, str]:
-    """(target, device) of the interface that the node or host `end` has in `lan`."""
-    from netlab.ipam import attachments
-    from netlab.manifest.problems import did_you_mean
-
-    cluster = running.cluster()
-    machines = {host.name: (f"host/{host.name}", host.addresses) for host in cluster.topology.hosts}
-    machines |= {name: (f"node/{name}", node.addresses) for name, node in cluster.nodes.items()}
-    if end not in machines:
-        meant = did_you_mean(end, machines)
-        hint = f"did you mean {meant}/{lan}?" if meant else "links are named node/NAME, pod/NAME, host/NAME or HOST/LAN"
-        raise InputError(f"{text!r}: there is no node or host {end}; {hint}")
-    target, addresses = machines[end]
-    own = {one.lan: one.device for one in attachments(cluster.topology, addresses)}
-    if lan not in own:
-        raise InputError(f"{text!r}: {target} has no link to {lan}; it has {', '.join(f'{end}/{one}' for one in own) or 'none'}")
-    return target, own[lan]
+    return link_faults.link_of(running.cluster, text)
 
 
 def refuse_for(seconds: float | None, why: str) -> None:
@@ -90,16 +61,21 @@ def link_down(
         turn("down")
         output.message(f"{link} is down; `netlab fault link-up {link}` sets it up again")
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` must not leave it down
+    for_a_while(seconds, lambda: turn("down"), lambda: turn("up"), f"{link} is down for {seconds:g} s")
+    output.message(f"{link} is up")
+
+
+def for_a_while(seconds: float, begin: Callable[[], None], end: Callable[[], None], told: str) -> None:
+    """Undone when the time is up, and at Ctrl-C or SIGTERM (as `timeout` sends) before it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        turn("down")
-        output.message(f"{link} is down for {seconds:g} s")
+        begin()
+        output.message(told)
         time.sleep(seconds)
     except KeyboardInterrupt:
-        turn("up")
+        end()
         raise
-    turn("up")
-    output.message(f"{link} is up")
+    end()
 
 
 @app.command("link-up")
@@ -217,3 +193,107 @@ def flush_conntrack(
     refuse_for(seconds, "what conntrack has forgotten does not come back")
     output.attach(lab).fault("flush-conntrack", target, namespace=namespace)
     output.message(f"conntrack is empty on {target or 'every node'}")
+
+
+# ---------------------------------------------------------------- impaired links
+
+DirectionOption = Annotated[
+    str, typer.Option("--direction", metavar="both|out|in", help="Of what TARGET sends (out), of what it gets (in), or both.")
+]
+
+
+def impair(kind: str, link: str, value: str, seconds: float | None, lab: str | None, **options: str | None) -> None:
+    """One part of a link's impairment is set, the others stay; with `seconds` for that long."""
+    running = output.attach(lab)
+    undo: list[Any] = []
+
+    def begin() -> None:
+        undo[:] = running.fault(kind, target=link, value=value, **options)["undo"]
+
+    if seconds is None:
+        begin()
+        output.message(f"{link}: {kind} {value}; `netlab fault clear {link}` ends it")
+        return
+    for_a_while(seconds, begin, lambda: end(running, undo), f"{link}: {kind} {value} for {seconds:g} s")
+    output.message(f"{link} is as it was")
+
+
+def end(running: "Lab", undo: list[Any]) -> None:
+    """Back to what was in force before; nothing where it never began."""
+    if undo:
+        running.fault("restore", undo=undo)
+
+
+def impairing(kind: str, metavar: str, what: str, example: str) -> Callable[..., None]:
+    """The command of one impairment that takes one value."""
+
+    def command(
+        link: LinkArgument,
+        value: Annotated[str, typer.Argument(metavar=metavar)],
+        direction: DirectionOption = "both",
+        seconds: ForOption = None,
+        namespace: NamespaceOption = "default",
+        lab: LabOption = None,
+    ) -> None:
+        impair(kind, link, value, seconds, lab, direction=direction, namespace=namespace)
+
+    command.__doc__ = f"""{what}
+
+    \b
+    Examples:
+      netlab fault {kind} client/lan {example}
+      netlab fault {kind} node/node-170 {example} --direction out --for 10
+    """
+    return command
+
+
+app.command("rate")(
+    impairing("rate", "RATE", "Limit a link's bandwidth; what exceeds it waits up to 50 ms, then is lost.", "10mbit")
+)
+app.command("loss")(impairing("loss", "SHARE", "Lose a share of a link's packets, at random.", "1%"))
+app.command("duplicate")(impairing("duplicate", "SHARE", "Send a share of a link's packets twice.", "1%"))
+app.command("reorder")(
+    impairing("reorder", "SHARE", "Let a share of a link's packets overtake the others, which a delay holds back.", "25%")
+)
+app.command("corrupt")(impairing("corrupt", "SHARE", "Flip one bit in a share of a link's packets.", "0.1%"))
+
+
+@app.command("delay")
+def delay(
+    link: LinkArgument,
+    value: Annotated[str, typer.Argument(metavar="TIME")],
+    jitter: Annotated[str | None, typer.Option("--jitter", metavar="TIME", help="The delay varies by up to this.")] = None,
+    direction: DirectionOption = "both",
+    seconds: ForOption = None,
+    namespace: NamespaceOption = "default",
+    lab: LabOption = None,
+) -> None:
+    """Delay a link's packets, each way: a round trip takes twice as long.
+
+    \b
+    Examples:
+      netlab fault delay client/lan 10ms
+      netlab fault delay client/lan 50ms --jitter 10ms --for 10
+      netlab fault delay pod/client 20ms --direction out
+    """
+    impair("delay", link, value, seconds, lab, jitter=jitter, direction=direction, namespace=namespace)
+
+
+@app.command("clear")
+def clear(
+    link: Annotated[str | None, typer.Argument(metavar="TARGET[:DEVICE]|HOST/LAN", help="One link; all without it.")] = None,
+    seconds: NeverForOption = None,
+    direction: DirectionOption = "both",
+    namespace: NamespaceOption = "default",
+    lab: LabOption = None,
+) -> None:
+    """End the impairments of links: they are as the topology says again.
+
+    \b
+    Examples:
+      netlab fault clear
+      netlab fault clear client/lan
+    """
+    refuse_for(seconds, "clear is how they are undone")
+    output.attach(lab).fault("clear", target=link, direction=direction, namespace=namespace)
+    output.message(f"{link or 'every link'} is as the topology says")

@@ -87,7 +87,18 @@ def link_cells(row: Json) -> list[str]:
         row.get("address", ""),
         row.get("master", "") or "-",
         str(row.get("mtu", "")),
+        impairment(row.get("impairment") or {}) or "-",
     ]
+
+
+def impairment(ways: Json) -> str:
+    """`delay 10ms` where both ways are alike, otherwise `out: delay 10ms; in: loss 1%`."""
+    from netlab.model import Impairment
+
+    said = {way: f"qdisc {value['qdisc']}" if "qdisc" in value else str(Impairment(**value)) for way, value in ways.items()}
+    if len(said) == 2 and said["out"] == said["in"]:
+        return said["out"]
+    return "; ".join(f"{way}: {words}" for way, words in said.items())
 
 
 def _each_way(rows: list[Json]) -> list[Json]:
@@ -125,7 +136,7 @@ def _end(row: Json, address: str, port: str) -> str:
 
 
 TABLES = {
-    "Link": (("DEVICE", "STATE", "MAC", "MASTER", "MTU"), link_cells),
+    "Link": (("DEVICE", "STATE", "MAC", "MASTER", "MTU", "IMPAIRED"), link_cells),
     "Route": (("DESTINATION", "GATEWAY", "DEVICE", "SOURCE", "PROTOCOL"), route_cells),
     "Daemon": (("DAEMON", "STATUS", "RESTARTS", "PID", "COMMAND"), daemon_cells),
     "Conntrack": (

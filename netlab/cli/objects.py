@@ -209,6 +209,13 @@ def describe(
     print("\n\n".join(description.text(item, related(running, item)) for item in items), end="")
 
 
+def links_of(running: "Lab", target: str) -> list[Json]:
+    """The target's links as the kernel has them."""
+    from netlab.client import View
+
+    return View(running, target).links()
+
+
 def related(running: "Lab", item: Json) -> Any:
     """The objects that the description of this one shows beside it."""
     from netlab.cli.describe import Related
@@ -220,7 +227,11 @@ def related(running: "Lab", item: Json) -> Any:
             return Related(now, slices=running.get("endpointslices", None, where, f"kubernetes.io/service-name={name}"))
         case "Node":
             pods = running.get("pods", None, None)
-            return Related(now, pods=[pod for pod in pods if pod["spec"].get("nodeName") == name])
+            return Related(
+                now, pods=[pod for pod in pods if pod["spec"].get("nodeName") == name], links=links_of(running, f"node/{name}")
+            )
+        case "Pod" if item["spec"].get("nodeName") and item["status"].get("phase") == "Running":
+            return Related(now, links=links_of(running, f"pod/{where}/{name}"))
         case "ReplicationController" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "Job":
             return Related(now, pods=owned(running.get("pods", None, where), item))
         case "Deployment":

@@ -7,7 +7,7 @@ from netlab.errors import InputError
 from netlab.model import Cluster
 from netlab.ops import Op
 
-_SHARED = frozenset({"lan", "pods", "sysctls"})
+_SHARED = frozenset({"impairments", "lan", "pods", "sysctls"})
 
 
 def fabrics() -> tuple[str, ...]:
@@ -21,4 +21,6 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
     if name not in fabrics():
         raise InputError(f"unknown fabric {name!r}; there is {', '.join(fabrics())}")
     ops: tuple[Op, ...] = import_module(f"{__name__}.{name}").plan(cluster)
-    return ops
+    from netlab.fabric import impairments
+
+    return (*ops, *impairments.plan(cluster, ops))

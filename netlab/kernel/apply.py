@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from ipaddress import ip_interface
 
 from netlab.errors import KernelError, MachineError
-from netlab.kernel import extras, namespaces, sysctls
+from netlab.kernel import extras, namespaces, qdisc, sysctls
 from netlab.kernel import netlink as nl
 from netlab.kernel.links import Links
 from netlab.kernel.session import GONE, Session, raise_all
@@ -29,6 +29,7 @@ from netlab.ops import (
     Neighbour,
     Netns,
     Op,
+    Qdisc,
     Route,
     Sysctl,
     Veth,
@@ -39,6 +40,8 @@ _DOOMED_GROUP = 0x6E6C
 """Links about to be deleted are put into this group: deleting a group costs one RCU barrier (20 ms), not one for each."""
 _DOWN = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.ENODEV})
 """What routes and addresses meet on a device that is down on purpose; they are made again when it comes up."""
+_UNSHAPED = frozenset({*GONE, errno.EINVAL})
+"""Answers to the removal of a qdisc that mean: there is only the kernel's own."""
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _OnDevice = DeviceAddress | Route | Neighbour | Forwarding
 
@@ -159,6 +162,9 @@ class Kernel:
             self._on_device(session, op, tolerated)
             if repairing and isinstance(op, DeviceAddress):
                 _connect(session, op, tolerated)
+        for op in added:
+            if isinstance(op, Qdisc):
+                self._shape(session, op, repairing)
         session.flush()
 
     def _on_device(self, session: Session, op: _OnDevice, tolerated: frozenset[int]) -> None:
@@ -179,6 +185,17 @@ class Kernel:
             case Forwarding():
                 session.queue(op.netns, nl.set_forwarding(index, op.mac, op.remote), op, tolerated)
 
+    def _shape(self, session: Session, op: Qdisc, repairing: bool) -> None:
+        """Where only numbers change, what is queued stays queued."""
+        index = session.index(op.netns, op.device)
+        if index is None:
+            raise KernelError(f"{op.netns} has no device {op.device}, which {op.identity} needs")
+        was = self._installed.get(op.identity)
+        if repairing or not isinstance(was, Qdisc) or qdisc.kinds(was.value) != qdisc.kinds(op.value):
+            session.queue(op.netns, qdisc.remove(index), op, _UNSHAPED)
+        for message in qdisc.install(index, op.value):
+            session.queue(op.netns, message, op)
+
     def _is_made_anew(self, op: _OnDevice) -> bool:
         """An address whose flags change: the kernel cannot do that, and deletes the device's routes with its last address."""
         return isinstance(op, DeviceAddress) and self._installed.get(op.identity, op) != op
@@ -194,6 +211,10 @@ class Kernel:
             match op:
                 case DeviceAddress() | Route() | Neighbour() | Forwarding() if op.netns not in dead and op.netns in self.fds:
                     _delete(session, op)
+                case Qdisc() if op.netns not in dead and op.netns in self.fds:
+                    index = session.index(op.netns, op.device)
+                    if index is not None:
+                        session.queue(op.netns, qdisc.remove(index), op, _UNSHAPED)
                 case Bridge() | Veth() | Vxlan() | Dummy():
                     ends |= _living_end(op, dead)
                 case _:
@@ -289,7 +310,7 @@ def _lives_in(op: Op, names: set[str]) -> bool:
             return name in names
         case Veth():
             return op.netns in names or op.peer_netns in names
-        case Bridge() | Vxlan() | Dummy() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Sysctl():
+        case Bridge() | Vxlan() | Dummy() | Qdisc() | DeviceAddress() | Route() | Neighbour() | Forwarding() | Sysctl():
             return op.netns in names
         case _:
             return False

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 
 from netlab.errors import KernelError
-from netlab.kernel import ipvs
+from netlab.kernel import ipvs, qdisc
 from netlab.kernel import netlink as nl
 from netlab.kernel.namespaces import entered
 from netlab.kernel.session import GONE, Session
@@ -41,6 +41,9 @@ def _message(session: Session, identity: Identity) -> nl.Message | None:
         case ("link", netns, device):
             index = session.index(netns, device)
             return nl.del_link(index) if index is not None else None
+        case ("qdisc", netns, device):
+            index = session.index(netns, device)
+            return qdisc.remove(index) if index is not None else None
         case ("address", netns, device, text):
             index = session.index(netns, device)
             interface = ip_interface(text)

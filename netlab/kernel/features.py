@@ -20,6 +20,7 @@ from netlab.kernel import ipvs, sysctls
 from netlab.kernel import namespaces as ns
 from netlab.kernel import netlink as nl
 from netlab.kernel.libnftables import Nftables, available
+from netlab.kernel.qdisc import REMEDY
 from netlab.kernel.tools import NEEDED_BY, path_of
 from netlab.model import Protocol
 from netlab.ops import VirtualServer
@@ -87,7 +88,7 @@ def main(scheduler: str = "") -> None:
         for kind, needed, use in _LINKS:
             _say(f"link {kind}", _has_link(sock, kind), needed, use, f"as root: modprobe {kind} ({use})")
         for kind, use in _QDISCS:
-            remedy = f"as root: modprobe sch_{kind}; cloud kernels leave it out: apt install linux-image-amd64 ({use})"
+            remedy = f"{REMEDY.format(kind=kind)} ({use})"
             _say(f"qdisc {kind}", _has_qdisc(sock, kind), False, use, remedy)
     for name, needed, found, remedy, probe in _PROBES:
         error = _tried(probe)
@@ -123,7 +124,7 @@ _LINKS = (
     ("vxlan", False, "`routing: vxlan`"),
     ("dummy", False, "the ipvs mode"),
 )
-_QDISCS = (("netem", "delay and loss on links"), ("tbf", "rates of links"))
+_QDISCS = (("netem", "delay, loss, duplicates, reordering of links"), ("tbf", "rates of links"))
 
 
 def _has_link(sock: nl.Socket, kind: str) -> bool:
@@ -228,7 +229,7 @@ def _br_netfilter() -> str:
 
 
 _RULES_LOAD = "kube-proxy's matches and targets load"
-_FULL_KERNEL = "cloud kernels leave it out: apt install linux-image-amd64"
+_FULL_KERNEL = "small kernels leave it out: apt install linux-image-amd64, on Ubuntu linux-modules-extra-$(uname -r)"
 _Probe = tuple[str, bool, str, str, Callable[[], str]]
 _PROBES: tuple[_Probe, ...] = (
     ("nftables", True, "maps, sets, NAT and random choice load", "apt install nftables; modprobe nf_tables", _nftables),

@@ -5,11 +5,12 @@ Runs in a worker, never in the holder. Decides only words; what they mean is for
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from ipaddress import IPv4Network
 from typing import Any
 
 from netlab.errors import InputError, KernelError
-from netlab.kernel import conntrack, listing, rule_listing
+from netlab.kernel import conntrack, listing, qdisc, rule_listing
 from netlab.kernel.namespaces import entered
 from netlab.kernel.netlink import Socket
 from netlab.kernel.rule_texts import Netns
@@ -34,13 +35,18 @@ _PERMANENT_FLAG, _TENTATIVE, _NOPREFIXROUTE = 0x80, 0x40, 0x200
 Row = dict[str, Any]
 
 
-def read(netns: Netns, what: str) -> Any:
-    """What the kernel says about the namespace. Raises InputError where `what` is none of KINDS, or KernelError."""
+def read(netns: Netns, what: str, peers: Mapping[str, tuple[Netns, str]] | None = None) -> Any:
+    """What the kernel says about the namespace. `peers`, the far ends of its links, impair what it gets.
+
+    Raises InputError where `what` is none of KINDS, or KernelError.
+    """
     if what not in KINDS:
         raise InputError(f"cannot read {what!r}: there is {', '.join(KINDS)}")
     with opened(netns) as fd:
         try:
-            return rule_listing.text(fd) if what == "rules" else _conntrack(fd) if what == "conntrack" else _rows(fd, what)
+            if what == "rules":
+                return rule_listing.text(fd)
+            return _conntrack(fd) if what == "conntrack" else _rows(fd, what, peers or {})
         except OSError as error:
             raise KernelError(f"cannot list {what}: {error.strerror or error}") from None
 
@@ -52,14 +58,16 @@ def _conntrack(fd: int) -> list[Row]:
         return [conntrack.as_json(entry) for entry in table.entries()]
 
 
-def _rows(fd: int, what: str) -> list[Row]:
+def _rows(fd: int, what: str, peers: Mapping[str, tuple[Netns, str]]) -> list[Row]:
     with ExitStack() as stack:
         with entered(fd):
             sock = stack.enter_context(Socket())
         links = {link.ifindex: link for link in listing.links(sock)}
         match what:
             case "links":
-                return [link_row(link, links) for link in links.values()]
+                own = {links[index].name: shaped for index, shaped in qdisc.shaped(sock).items() if index in links}
+                far = _far_ends(peers)
+                return [{**link_row(link, links), **_impaired(own.get(link.name), far.get(link.name))} for link in links.values()]
             case "addresses":
                 addresses = listing.addresses(sock)
                 return [
@@ -70,6 +78,32 @@ def _rows(fd: int, what: str) -> list[Row]:
                 return [row for route in listing.routes(sock) for row in [route_row(route, links)]]
             case _:
                 return [neighbour_row(one, links) for one in listing.neighbours(sock)]
+
+
+def _far_ends(peers: Mapping[str, tuple[Netns, str]]) -> dict[str, qdisc.Shaped]:
+    """Device -> what the far end of its link does to what it sends."""
+    found = {}
+    for device, (netns, peer) in peers.items():
+        with ExitStack() as stack:
+            with opened(netns) as fd, entered(fd):
+                sock = stack.enter_context(Socket())
+            shaped = qdisc.shaped(sock)
+            links = listing.links(sock)
+        index = next((link.ifindex for link in links if link.name == peer), 0)
+        if index in shaped:
+            found[device] = shaped[index]
+    return found
+
+
+def _impaired(out: qdisc.Shaped | None, into: qdisc.Shaped | None) -> Row:
+    """`impairment`: what becomes of what the device sends (out) and gets (in), shares of 1, seconds, bits a second."""
+    ways = {way: _shaping(shaped) for way, shaped in (("out", out), ("in", into)) if shaped is not None}
+    return {"impairment": ways} if ways else {}
+
+
+def _shaping(shaped: qdisc.Shaped) -> Row:
+    given = {name: value for name, value in asdict(shaped.value).items() if value}
+    return {"qdisc": shaped.foreign, **given} if shaped.foreign else given
 
 
 Links = Mapping[int, listing.Link]

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
 from netlab.errors import KernelError
-from netlab.kernel import ipvs_drift, listing, rule_drift, sysctls
+from netlab.kernel import ipvs_drift, listing, qdisc, rule_drift, sysctls
 from netlab.kernel.namespaces import entered
 from netlab.kernel.netlink import Socket
 from netlab.kernel.observe import destination, route_row
 from netlab.kernel.rule_texts import Netns
 from netlab.kernel.rules import opened
+from netlab.model import Impairment
 from netlab.ops import (
     Bridge,
     DeviceAddress,
@@ -27,6 +28,7 @@ from netlab.ops import (
     Learned,
     Neighbour,
     Op,
+    Qdisc,
     Route,
     Ruleset,
     Sysctl,
@@ -73,6 +75,7 @@ class _Wanted:
     routes: list[Route] = field(default_factory=list)
     neighbours: list[Neighbour] = field(default_factory=list)
     forwarding: list[Forwarding] = field(default_factory=list)
+    qdiscs: dict[str, Qdisc] = field(default_factory=dict)
     learned: list[Learned] = field(default_factory=list)
     sysctls: list[Sysctl] = field(default_factory=list)
     rulesets: list[Ruleset] = field(default_factory=list)
@@ -95,6 +98,7 @@ class _Facts:
     routes: list[listing.Route]
     neighbours: list[listing.Neighbour]
     forwarding: list[listing.Forwarding]
+    shaped: dict[int, qdisc.Shaped]
     sysctls: dict[str, str | None]
 
 
@@ -152,6 +156,8 @@ def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
                 of(op.netns).ends[op.device] = _End(op.device, "vxlan", op.mac, op.mtu_bytes, "", True, "", op)
             case Forwarding():
                 of(op.netns).forwarding.append(op)
+            case Qdisc():
+                of(op.netns).qdiscs[op.device] = op
             case Learned():
                 of(op.netns).learned.append(op)
             case DeviceAddress():
@@ -171,7 +177,7 @@ def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
 
 def _drift(netns: str, fd: int, wanted: _Wanted) -> Iterator[Drift]:
     facts = _read(fd, wanted)
-    for part in (_links, _addresses, _routes, _learned, _neighbours, _forwarding, _sysctls):
+    for part in (_links, _qdiscs, _addresses, _routes, _learned, _neighbours, _forwarding, _sysctls):
         for sentence, identity in part(netns, wanted, facts):
             yield f"{netns}: {sentence}", identity
 
@@ -183,7 +189,8 @@ def _read(fd: int, wanted: _Wanted) -> _Facts:
     with sock:
         links = {link.ifindex: link for link in listing.links(sock)}
         forwarding = listing.forwarding(sock) if wanted.forwarding else []
-        return _Facts(links, listing.addresses(sock), listing.routes(sock), listing.neighbours(sock), forwarding, values)
+        neighbours = listing.neighbours(sock)
+        return _Facts(links, listing.addresses(sock), listing.routes(sock), neighbours, forwarding, qdisc.shaped(sock), values)
 
 
 # ---------------------------------------------------------------- links
@@ -224,6 +231,20 @@ def _link_differences(end: _End, link: listing.Link, facts: _Facts) -> Iterator[
         yield f"is {'up' if link.up else 'down'}, not {'up' if end.up else 'down'}"
     if end.altname and end.altname not in link.altnames:
         yield f"lacks its other name {end.altname}"
+
+
+def _qdiscs(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
+    there = {facts.links[index].name: shaped for index, shaped in facts.shaped.items() if index in facts.links}
+    devices = {link.name for link in facts.links.values()}
+    for device, op in wanted.qdiscs.items():
+        if device not in devices:
+            continue  # said of the link
+        found = there.get(device, qdisc.Shaped(Impairment()))
+        if found.foreign or not qdisc.same(op.value, found.value):
+            yield f"what {device} sends has {found}, not {op.value}", op.identity
+    for device, found in there.items():
+        if device not in wanted.qdiscs:
+            yield f"what {device} sends has {found}, which is not planned", ("qdisc", netns, device)
 
 
 # ---------------------------------------------------------------- addresses

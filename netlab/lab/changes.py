@@ -26,6 +26,18 @@ def changes(before: Cluster, after: Cluster) -> Iterator[Event]:
         yield {"type": "fault", "action": "link-down", "where": netns, "name": device, "text": f"{device} of {netns} is set down"}
     for netns, device in sorted(before.links_down - after.links_down):
         yield {"type": "fault", "action": "link-up", "where": netns, "name": device, "text": f"{device} of {netns} is up again"}
+    yield from _impairments(before, after)
+
+
+def _impairments(before: Cluster, after: Cluster) -> Iterator[Event]:
+    if before.impaired is after.impaired:
+        return
+    for netns, device in sorted({*before.impaired, *after.impaired}):
+        was, now = before.impaired.get((netns, device)), after.impaired.get((netns, device))
+        if was != now:
+            words = f"now has {str(now) or 'no impairment'}" if now is not None else "is as the topology says again"
+            event: Event = {"type": "fault", "action": "impair" if now is not None else "clear", "where": netns, "name": device}
+            yield {**event, "text": f"what {device} of {netns} sends {words}"}
 
 
 def _objects(kind: str, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> Iterator[Event]:
@@ -89,9 +101,9 @@ def _workloads(before: Cluster, after: Cluster) -> Iterator[Event]:
 
 def _others(before: Cluster, after: Cluster) -> Iterator[Event]:
     if before.others is not after.others:
-        for kind, key in after.others.keys() - before.others.keys():
+        for kind, key in sorted(after.others.keys() - before.others.keys()):
             yield _object(kind, key, "added", "")
-        for kind, key in before.others.keys() - after.others.keys():
+        for kind, key in sorted(before.others.keys() - after.others.keys()):
             yield _object(kind, key, "removed", "")
 
 
@@ -107,10 +119,11 @@ def _endpoints(before: Cluster, after: Cluster) -> Iterator[Event]:
         if old != new:
             parts = [f"+{one}" for one in sorted(new - old)] + [f"-{one}" for one in sorted(old - new)]
             shown = ", ".join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")
+            many = f"{len(new)} ready endpoint{'' if len(new) == 1 else 's'}"
             yield {
                 "type": "endpoints", "action": "changed", "namespace": service.namespace, "name": service.name,
                 "ready": len(new), "added": sorted(new - old), "removed": sorted(old - new),
-                "text": f"svc/{service.namespace}/{service.name} has {len(new)} ready endpoints: {shown}",
+                "text": f"svc/{service.namespace}/{service.name} has {many}: {shown}",
             }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 from ipaddress import ip_address
 from typing import Any
 
+from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
 from netlab.lab import explaining_relays, probing, routing_http
@@ -16,9 +17,10 @@ from netlab.lab.holder import Lab
 from netlab.lab.naming import Names, names_of
 from netlab.lab.probing import Body, Later, Question
 from netlab.lab.receiving import name_of, receivers
-from netlab.model import Judgement, Observation, OutcomeKind
+from netlab.model import Cluster, Judgement, Observation, OutcomeKind, Protocol
 from netlab.observe.remedies import Death, remedies
 from netlab.ops import RelayPort
+from netlab.plan import Plan
 from netlab.probes import agreement, story, story_parts
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import Errand, Witnessed
@@ -27,11 +29,15 @@ from netlab.trace import Tracer
 
 TIMEOUT_S = 0.3
 CONNECTION_S = 1.0
+LIVE_S = 300.0
 UNPLANNED = "the kernel did otherwise than planned: `netlab verify` says what differs, `netlab verify --repair` mends it"
 
 
 def explain(lab: Lab, body: Body, later: Later) -> None:
-    """{"from", "to", "protocol", "source", "source_port", "timeout_s", "namespace"} -> the packet's story."""
+    """{"from", "to", "protocol", "source", "source_port", "timeout_s", "live_s", "namespace"} -> the packet's story.
+
+    `live_s`: no packet is sent, a real connection of the sender's is waited for so long.
+    """
     question = probing.ask(lab, {**body, "count": 1, "timeout_s": body.get("timeout_s") or TIMEOUT_S})
     sender = netns_of(lab.cluster, question.sender)
     cluster, plan = lab.cluster, lab.plan
@@ -40,7 +46,8 @@ def explain(lab: Lab, body: Body, later: Later) -> None:
     def seen(ok: bool, answer: Any) -> None:
         if not ok:
             return later(False, answer)
-        found, taken = document(cluster, plan, question, sender, answer)
+        asked = question if not live_s else of_live(cluster, plan, question, answer)
+        found, taken = document(cluster, plan, asked, sender, answer)
         if taken is None:
             return later(True, found)
         names = receivers(cluster)
@@ -55,7 +62,19 @@ def explain(lab: Lab, body: Body, later: Later) -> None:
         whole = replace(question, flow=replace(question.flow, source_port=0), timeout_s=CONNECTION_S)
         return lab.agents.work(connected, "probe", probing.request(lab, whole, names, probing.watch_list(lab)))
 
-    lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s))
+    live_s = float(body.get("live_s") or 0.0)
+    if live_s and question.flow.protocol is not Protocol.TCP:
+        raise InputError(
+            f"live: only a TCP connection can be waited for, not {question.flow.protocol}; without live a packet is sent"
+        )
+    sources = (question.flow.source,) if body.get("source") else addresses_of(cluster, question.sender)
+    lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s, min(live_s, LIVE_S), sources))
+
+
+def of_live(cluster: Cluster, plan: Plan, question: Question, seen: Witnessed) -> Question:
+    """The question as the program that was watched asked it: its own source address and port."""
+    flow = seen.flow
+    return replace(question, flow=flow, expected=expect(cluster, flow), traced=Tracer(plan).trace(flow).outcome)
 
 
 def document(

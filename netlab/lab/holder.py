@@ -7,7 +7,6 @@ plan says.
 """
 
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -24,10 +23,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from netlab import controllers, discovery, dns, ops, plan, variables
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.images import runs_program
-from netlab.kernel import agent, rule_texts, tools
+from netlab.kernel import agent, qdisc, rule_texts, tools
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
+from netlab.kernel.refusals import refusal
 from netlab.lab import daemons as programs
 from netlab.lab import directory as directories
 from netlab.lab import ingresses, routing_http
@@ -76,12 +76,9 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
         lab.when_settled(lambda problem: _ready(lab, start, problem))
     except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            error = MachineError(
-                f"{directory}: {error.strerror}: free some space there, or set XDG_RUNTIME_DIR to another directory"
-            )
-        elif not isinstance(error, NetlabError):
-            error = KernelError(f"a bug in netlab: {error!r}\n{traceback.format_exc()}")
+        if not isinstance(error, NetlabError):
+            told = refusal(error, str(directory))
+            error = told or KernelError(f"a bug in netlab: {error!r}\n{traceback.format_exc()}")
         agent.send(start, ("error", error))
         _remove(directory)
         os._exit(1)
@@ -241,12 +238,13 @@ class Lab:
 
     def _install(self, cluster: Cluster) -> None:
         new = plan.build(cluster)
-        self.journal.changed(self.cluster, cluster)
         difference = plan.diff(self.plan, new)
         ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
+        qdisc.check(op.value for op in difference.added if isinstance(op, ops.Qdisc))
+        self.journal.changed(self.cluster, cluster)
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
         self.learning.update(

@@ -41,9 +41,6 @@ def read_inputs(
     if problems:
         raise InputError(tuple(problems))
     adapted = manifest.adapt_topology(value, objects)
-    if adapted.links:
-        ends = ", ".join(f"{link.end}/{link.lan}" for link in adapted.links)
-        warnings = (*warnings, f"links: rate, delay and loss are not built yet in this version; these links are perfect: {ends}")
     return overridden(adapted, proxy, fabric), objects, warnings
 
 

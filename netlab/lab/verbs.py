@@ -8,7 +8,7 @@ from netlab import controllers, manifest, plan
 from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError, NetlabError
 from netlab.images import runs_program
-from netlab.lab import routing_http
+from netlab.lab import link_faults, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
@@ -16,6 +16,15 @@ from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
 from netlab.ops import Announcement, Daemon, IngressProxy, Listener, Process, Relay, Ruleset, Veth, VirtualServer
 from netlab.targets import netns_of, resolve_sender
+
+FAULTS = (
+    *(kind for kind in link_faults.FAULTS if kind != "restore"),
+    "kill-pod",
+    "kill-node",
+    "partition",
+    "heal",
+    "flush-conntrack",
+)
 
 Body = Mapping[str, Any]
 Later = Callable[[bool, Any], None]
@@ -109,32 +118,37 @@ def processes(lab: Lab, body: Body) -> dict[str, Any]:
 
 
 def fault(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"kind": link-down|link-up|kill-pod|kill-node|partition|heal, "target": ..., "lan": ...}"""
+    """{"kind": one of FAULTS, or restore, "target": ..., and what link_faults.py takes}
+
+    An answer to an impairment has "undo": what `restore` takes to lead back to before.
+    """
+    kind = body["kind"]
+    if kind in link_faults.FAULTS:
+        before = lab.cluster
+        target, after = link_faults.FAULTS[kind](lab.now, lab.plan, body)
+        lab.change(controllers.settle(after))  # who announces an address may follow from it
+        return {"target": target, "undo": link_faults.undo_of(before, after)}
     namespace = body.get("namespace", "default")
-    if body["kind"] == "heal" and not body.get("target"):
+    if kind == "heal" and not body.get("target"):
         return {"target": ", ".join(f"node/{name}" for name in _heal_all(lab))}
-    of_node = body["kind"] in ("kill-node", "partition", "heal") and "/" not in body["target"]
+    if kind not in FAULTS:
+        raise InputError(f"unknown fault {kind!r}: there is {', '.join(FAULTS)}")
+    of_node = kind in ("kill-node", "partition", "heal") and "/" not in body["target"]
     ref = resolve_sender(lab.cluster, f"node/{body['target']}" if of_node else body["target"], namespace)
-    match body["kind"]:
+    match kind:
         case "kill-pod":
             if ref.kind != "pod":
                 raise InputError(f"{ref} is no pod: kill-pod takes pod/NAME, or a workload's pod as deploy/NAME or rc/NAME@2")
             lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background", 0))
-        case "link-down" | "link-up" as kind:
-            links = _links_of(lab, netns_of(lab.cluster, ref), body.get("device"))
-            faults = lab.cluster.links_down - links if kind == "link-up" else lab.cluster.links_down | links
-            lab.change(controllers.settle(lab.now.with_(links_down=faults)))
-        case "kill-node" | "partition" | "heal" as kind:
+        case "kill-node" | "partition" | "heal":
             if ref.kind != "node":
                 raise InputError(f"{ref} is no node: {kind} takes node/NAME")
             if kind == "heal":
                 _heal(lab, ref.name)
             else:
                 lab.change(controllers.cut(lab.now, ref.name, kind == "kill-node"))
-        case kind:
-            raise InputError(
-                f"unknown fault {kind!r}: link-down, link-up, kill-pod, kill-node, partition, heal or flush-conntrack"
-            )
+        case _:
+            raise InputError(f"{kind} is a verb of its own: flush-conntrack")
     return {"target": str(ref)}
 
 
@@ -175,23 +189,6 @@ def alive(lab: Lab, ref: Ref) -> Ref:
     return ref
 
 
-def _links_of(lab: Lab, netns: str, device: str | None) -> frozenset[tuple[str, str]]:
-    """The far ends of the namespace's links, all or the one named: a cable is pulled where it is plugged into the switch.
-
-    Setting the machine's own end down would take its routes along, and its programs would be told at once.
-    """
-    ends = set()
-    for op in lab.plan.ops.values():
-        if isinstance(op, Veth):
-            near, far = (op.netns, op.device), (op.peer_netns, op.peer_device)
-            for own, other in ((near, far), (far, near)):
-                if own[0] == netns and device in (None, own[1]) and not own[1].startswith("veth"):
-                    ends.add(other)
-    if not ends:
-        raise InputError(f"{netns} has no link {device or ''}")
-    return frozenset(ends)
-
-
 def down(lab: Lab, body: Body) -> dict[str, Any]:
     """End the lab, once this answer is on its way."""
     lab.loop.after(0.0, lab.loop.stop)
@@ -222,7 +219,19 @@ def observe(lab: Lab, body: Body, later: Later) -> None:
     def seen(ok: bool, answer: Any) -> None:
         later(ok, [named(row, names) for row in answer] if ok and names is not None else answer)
 
-    lab.agents.work(seen, "observe", lab.netns_path(netns_of(lab.cluster, ref)), body["what"])
+    netns = netns_of(lab.cluster, ref)
+    lab.agents.work(
+        seen, "observe", lab.netns_path(netns), body["what"], _far_ends(lab, netns) if body["what"] == "links" else None
+    )
+
+
+def _far_ends(lab: Lab, netns: str) -> dict[str, tuple[str, str]]:
+    """Device -> (what opens the namespace, device) at the other end of its link, of machines' and pods' own devices."""
+    found = {}
+    for op in lab.plan.ops.values():
+        if isinstance(op, Veth) and op.netns == netns and op.peer_netns in lab.kernel.fds:
+            found[op.device] = (lab.netns_path(op.peer_netns), op.peer_device)
+    return found
 
 
 def flush_conntrack(lab: Lab, body: Body, later: Later) -> None:

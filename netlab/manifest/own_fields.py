@@ -23,7 +23,10 @@ TABLES: dict[str, str] = {
     "Nat": "forwards:{forward} routed:bool hideClients:bool",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
     "HostSpec": "addresses:addresses routes:{ip}",
-    "LinkSpec": "rate:rate delay:duration jitter:duration loss:percent",
+    "LinkSpec": """rate:rate delay:duration jitter:duration loss:percent duplicate:percent reorder:percent corrupt:percent
+        out:Impairment in:Impairment""",
+    "Impairment": """rate:rate delay:duration jitter:duration loss:percent duplicate:percent reorder:percent
+        corrupt:percent""",
     # Scenarios
     "Scenario": """apiVersion kind name:string! description topology:topologyPath manifests:[string] proxy:modes
         fabric:bridge|routed namespace:label steps:list!""",
@@ -37,8 +40,8 @@ TABLES: dict[str, str] = {
         namespace:label""",
     "Step.exec": "target:string! command:[string]! container timeout:duration namespace:label expect:ExecExpect",
     "ExecExpect": "code:count stdout stderr",
-    "Step.fault": """kill-pod link-down link-up flush-conntrack partition heal delay loss kill-node for:duration
-        namespace:label""",
+    "Step.fault": """kill-pod link-down link-up flush-conntrack partition heal kill-node rate delay loss duplicate reorder
+        corrupt clear value:any jitter:duration direction:both|out|in for:duration namespace:label""",
     "Step.load": """from:string! to:string! rate:positive! for:duration protocol:tcp|udp|http keepAlive:bool source:ip
         timeout:duration namespace:label while:list expect:LoadExpect""",
     "LoadExpect": "lost:countOrMost outage:MostTime",

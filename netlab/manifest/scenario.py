@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from netlab.manifest import own_fields
+from netlab.manifest import impairments, own_fields
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import Document, read_documents
 from netlab.manifest.formats import json_type, modes
@@ -19,8 +19,10 @@ from netlab.manifest.source import Source
 from netlab.manifest.topology import own_kind
 from netlab.model import FrozenDict
 
-_FAULTS_NOT_BUILT = ("delay", "loss")
-_FAULTS = ("kill-pod", "link-down", "link-up", "flush-conntrack", "kill-node", "partition", "heal")
+_IMPAIRMENTS = tuple(kind for kind in impairments.KINDS if kind != "jitter")
+_FAULTS = (
+    "kill-pod", "link-down", "link-up", "flush-conntrack", "kill-node", "partition", "heal", *_IMPAIRMENTS, "clear",
+)  # fmt: skip
 _PATH_LIST = ("apply",)
 _TARGET = ("delete", "rollout")
 
@@ -178,9 +180,13 @@ def _load(load: Json, place: Place, report: Report) -> dict[str, Any]:
 
 
 def _check_fault(fault: Json, place: Place, report: Report) -> None:
-    given = [key for key in fault if key in _FAULTS or key in _FAULTS_NOT_BUILT]
-    for key in given:
-        if key in _FAULTS_NOT_BUILT:
-            report.problem((place, key), f"the fault {key} is not built yet in this version", key=True)
+    given = [key for key in fault if key in _FAULTS]
     if len(given) != 1:
         report.problem(place, f"one fault is wanted ({', '.join(_FAULTS)}), not {len(given)}")
+    for kind in given:
+        if kind in _IMPAIRMENTS and not isinstance(fault[kind], str):
+            report.problem((place, kind), f"takes a link, like `{kind}: client/lan`, with `value:` beside it")
+        if kind in _IMPAIRMENTS and fault.get("value") is None:
+            report.problem(place, f"{kind} needs a value, like `{{{kind}: {fault[kind]}, value: ...}}`")
+        elif kind in _IMPAIRMENTS and (error := impairments.value_problem(kind, fault["value"])):
+            report.problem((place, "value"), error)

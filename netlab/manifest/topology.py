@@ -11,10 +11,10 @@ from itertools import islice
 from typing import Any, Literal
 
 from netlab.errors import InputError
-from netlab.manifest import own_fields
+from netlab.manifest import impairments, own_fields
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import Document, read_documents
-from netlab.manifest.formats import bits, json_type, seconds, share, split_forward
+from netlab.manifest.formats import json_type, seconds, split_forward
 from netlab.manifest.meta import Json, labels
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
 from netlab.manifest.source import Source
@@ -26,7 +26,6 @@ from netlab.model import (
     IngressConfig,
     Labels,
     Lan,
-    LinkSpec,
     LoadBalancerConfig,
     Nat,
     NatForward,
@@ -119,7 +118,7 @@ def _topology(data: Json, place: Place, report: Report) -> Topology:
         nodes = with_pod_cidrs(cluster.pod_cidrs, nodes)
     except InputError as error:
         report.problem(((place, "cluster"), "podCIDR"), str(error))
-    topology = Topology(data.get("name") or "default", cluster, lans, nodes, hosts, _links(data))
+    topology = Topology(data.get("name") or "default", cluster, lans, nodes, hosts, impairments.links(data, place, report))
     check_topology(topology, place, report)
     return topology
 
@@ -392,20 +391,3 @@ def _subnets(network: Network, taken: Sequence[Network], count: int) -> Iterator
         return iter(())
     subnets: Iterator[Network] = network.subnets(new_prefix=prefix)
     return (subnet for subnet in subnets if not any(subnet.overlaps(other) for other in taken))
-
-
-def _links(data: Json) -> tuple[LinkSpec, ...]:
-    found = []
-    for name, entry in (data.get("links") or {}).items():
-        end, _, lan = name.partition("/")
-        found.append(
-            LinkSpec(
-                end=end,
-                lan=lan,
-                rate_bps=bits(entry["rate"]) if entry.get("rate") else None,
-                delay_s=seconds(entry.get("delay") or 0),
-                jitter_s=seconds(entry.get("jitter") or 0),
-                loss=share(entry["loss"]) if entry.get("loss") else 0.0,
-            )
-        )
-    return tuple(found)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from netlab import overlay
 from netlab.endpoints import endpoints_of
+from netlab.fabric import impairments
 from netlab.model import Address, Cluster, Node, Pod, Ref, Service
 from netlab.routing import bgp
 
@@ -84,6 +85,7 @@ class Graph:
     nodes: tuple[Machine, ...]
     services: tuple[ServiceRow, ...]
     down: tuple[str, ...] = ()
+    impaired: tuple[str, ...] = ()
     router: tuple[str, ...] = ()
     """What there is to say of the router."""
 
@@ -129,7 +131,7 @@ def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = f
     title = f"{cluster.topology.name}: {len(nodes)} nodes, {len(cluster.pods)} pods, proxy {config.proxy.mode}"
     title += f", routing {config.routing}" if config.routing != "static" else ""
     down = tuple(f"{device} of {netns}" for netns, device in sorted(cluster.links_down))
-    return Graph(title, lans, hosts, tuple(nodes), tuple(rows), down, _of_router(cluster))
+    return Graph(title, lans, hosts, tuple(nodes), tuple(rows), down, impairments.told(cluster), _of_router(cluster))
 
 
 def _routing(cluster: Cluster, node: Node) -> tuple[str, ...]:

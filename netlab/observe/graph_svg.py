@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from netlab.observe.graph import Graph, LanBar, Machine, PodBox, ServiceRow
+from netlab.observe.graph import PALETTE, Graph, LanBar, Machine, PodBox, ServiceRow, letter
 
 POD_W, POD_H, GAP, PAD = 186, 38, 10, 14
+SMALL_W, SMALL_H, SMALL_GAP = 172, 24, 6
+"""A pod among more than MANY on its node: its name alone, the address on pointing at it. Two such nodes fit side by side."""
+MANY = 16
 MACHINE_W = 216
 PAGE_W = 1180
 ROW_H = 44
@@ -62,9 +65,10 @@ class Layout:
         if netns:
             self.places[netns] = spot
 
-    def text(self, x: float, y: float, words: str, kind: str = "", most: int = 60) -> None:
+    def text(self, x: float, y: float, words: str, kind: str = "", most: int = 60, told: str = "") -> None:
+        """`told`: what is said on pointing at it; without it the whole words, where they had to be cut."""
         shown = words if len(words) <= most else words[: most - 1] + "…"
-        title = f"<title>{escape(words)}</title>" if shown != words else ""
+        title = f"<title>{escape(told or words)}</title>" if told or shown != words else ""
         self.words.append(f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(shown)}{title}</text>')
 
     def wire(self, x1: float, y1: float, x2: float, y2: float) -> None:
@@ -109,6 +113,9 @@ def draw(graph: Graph, services: bool = True) -> Layout:
     if graph.down:
         layout.text(PAD, y + 16, f"set down: {', '.join(graph.down)}", "soft", 160)
         y += 26
+    for line in graph.impaired:
+        layout.text(PAD, y + 16, line, "soft", 160)
+        y += 18
     if services and graph.services:
         y = _services(layout, graph.services, y + 8)
     layout.height = y + PAD
@@ -162,13 +169,19 @@ def _columns(node: Machine) -> int:
     return 1 if count <= 3 else 2 if count <= 8 else 3
 
 
+def _pod_size(node: Machine) -> tuple[float, float, float]:
+    """Width, height and the gap below."""
+    return (SMALL_W, SMALL_H, SMALL_GAP) if len(node.pods) > MANY else (POD_W, POD_H, GAP)
+
+
 def _node_width(node: Machine) -> float:
-    return _columns(node) * (POD_W + GAP) + 2 * PAD - GAP
+    return _columns(node) * (_pod_size(node)[0] + GAP) + 2 * PAD - GAP
 
 
 def _node_height(node: Machine) -> float:
     rows = -(-len(node.pods) // _columns(node))
-    return 78 + rows * (POD_H + GAP) + (15 if not node.pods else 0)
+    _, height, gap = _pod_size(node)
+    return 78 + rows * (height + gap) + (15 if not node.pods else 0)
 
 
 def _nodes(layout: Layout, nodes: Sequence[Machine], bar: Spot) -> float:
@@ -200,10 +213,11 @@ def _node(layout: Layout, node: Machine, spot: Spot) -> None:
     layout.rect("bridge", bridge, "", 2)
     layout.text(bridge.x, bridge.y + 18, node.bridge, "soft", int(spot.w / 6))
     columns = _columns(node)
+    wide, high, gap = _pod_size(node)
     for number, pod in enumerate(node.pods):
-        x = spot.x + PAD + (number % columns) * (POD_W + GAP)
-        y = spot.y + 74 + (number // columns) * (POD_H + GAP)
-        _pod(layout, pod, Spot(x, y, POD_W, POD_H))
+        x = spot.x + PAD + (number % columns) * (wide + GAP)
+        y = spot.y + 74 + (number // columns) * (high + gap)
+        _pod(layout, pod, Spot(x, y, wide, high))
     if not node.pods:
         layout.text(spot.x + PAD, spot.y + 84, "no pods", "soft")
 
@@ -213,11 +227,15 @@ def _pod(layout: Layout, pod: PodBox, spot: Spot) -> None:
     if pod.count > 1:
         layout.rect(kind, Spot(spot.x + 4, spot.y + 4, spot.w, spot.h))
     layout.rect(kind, spot, pod.netns)
-    from netlab.observe.graph import PALETTE, letter
-
     shown = pod.services[:3]
     room = int((spot.w - 18 - 19 * len(shown)) / 7.4)
     name = f"{pod.count} x {pod.name}" if pod.count > 1 else pod.name
+    if spot.h < POD_H:
+        told = f"{name} {pod.address}" + ("" if pod.ready else ", not ready")
+        layout.text(spot.x + 8, spot.y + 16, name, "" if pod.ready else "soft", max(room, 8), told)
+        for place, number in enumerate(reversed(shown)):
+            _tag(layout, spot.x + spot.w - 13 - 18 * place, spot.y + 12, PALETTE[number % len(PALETTE)], letter(number))
+        return
     layout.text(spot.x + 8, spot.y + 16, name, "", max(room, 8))
     below = pod.address if pod.ready else f"{pod.address}  not ready"
     if pod.count > 1 and not pod.ready:

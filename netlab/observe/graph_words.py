@@ -16,6 +16,8 @@ def _mermaid(graph: Graph) -> Iterator[str]:
         yield f'    {ids(lan.netns)}[["{lan.name} {lan.cidr}"]]'
         if lan.router:
             yield f'    {ids("router")}{{{{"router {lan.router}"}}}} --- {ids(lan.netns)}'
+    for number, line in enumerate(graph.impaired):
+        yield f'    impaired{number}>"{line}"]'
     for host in graph.hosts:
         yield f'    {ids(host.netns)}["{host.netns}<br/>{"<br/>".join(host.addresses[:4])}"]'
         yield from (f"    {ids(host.netns)} --- {ids(f'lan/{lan}')}" for lan in host.lans)
@@ -38,7 +40,7 @@ def dot(graph: Graph) -> str:
     """A Graphviz graph: a cluster a node, a dashed edge from each Service to its endpoints."""
     rows = [
         "digraph netlab {",
-        "  graph [rankdir=TB, fontname=Helvetica, label=" + _quoted(graph.title) + "];",
+        "  graph [rankdir=TB, fontname=Helvetica, label=" + _quoted(chr(10).join((graph.title, *graph.impaired))) + "];",
         "  node [fontname=Helvetica, shape=box, style=rounded]; edge [dir=none];",
     ]
     for lan in graph.lans:

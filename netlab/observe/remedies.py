@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netlab.endpoints import ServiceEndpoint, endpoints_of, family_of
+from netlab.fabric.impairments import in_force
 from netlab.model import Address, Cluster, Flow, Protocol, Service, ServicePort
 
 
@@ -32,6 +33,9 @@ def remedies(cluster: Cluster, flow: Flow, death: Death) -> tuple[str, ...]:
 def _remedies(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]:
     if death.link_down or any(netns == death.netns for netns, _ in cluster.links_down):
         yield "a link is down: `netlab fault link-up` plugs it in again"
+    lossy = next((value for (netns, _), value in in_force(cluster).items() if value.loss and netns == death.netns), None)
+    if lossy is not None and not death.by_rule:
+        yield f"a link here is impaired on purpose ({lossy}): chance may have taken it; `netlab fault clear` ends faults"
     if death.by_rule and not death.planned:
         yield "the rule is not netlab's: `netlab verify` names it, `netlab verify --repair` removes it"
         return

@@ -14,6 +14,8 @@ from netlab.probes.packets import Kind, Seen
 from netlab.probes.values import name_of, place
 from netlab.probes.watching import Eye
 
+OTHERHOST = 3
+"""sll_pkttype of a frame for another machine's hardware address; at a bridge's port that is how all come in."""
 Sighting = tuple[int, int, Eye, str, int, bytes, Seen]
 """Time, order within its eye, eye, interface, pkttype, packet, what it is."""
 Trails = Mapping[int, Sequence[Sighting]]
@@ -85,7 +87,17 @@ def _last_seen(flow: Sent, trail: Sequence[Sighting]) -> str:
     requests = [sighting for sighting in trail if sighting[6].kind is Kind.REQUEST]
     if not requests:
         return f"never seen to leave {flow.batch.label}"
-    last = requests[-1]
+    last = [sighting for sighting in requests if _on_its_way(sighting)][-1:] or requests[-1:]
+    return _seen_last(flow, last[0])
+
+
+def _on_its_way(sighting: Sighting) -> bool:
+    """Not the copy of a frame that a switch flooded to a machine which ignores it, nor the switch's sending of one."""
+    _, _, eye, device, pkttype, _, _ = sighting
+    return not eye.label.startswith("lan/") and (pkttype != OTHERHOST or device.startswith("veth"))
+
+
+def _seen_last(flow: Sent, last: Sighting) -> str:
     seen = last[6]
     now = _address(seen.destination, seen.destination_port)
     asked = flow.asked

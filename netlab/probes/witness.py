@@ -25,7 +25,7 @@ from netlab.kernel import libnftables, listing, nft_trace, observe, packet_socke
 from netlab.kernel import netlink as nl
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING, Delivered, Frame, Tap
-from netlab.model import Protocol
+from netlab.model import Flow, Protocol
 from netlab.probes import filters, packets, plain, telling
 from netlab.probes.packets import Kind, Seen, number_of
 from netlab.probes.witnessed import Errand, RuleMet, Shown, Sighting, Witnessed
@@ -71,6 +71,7 @@ class _Following:
     blind: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     requests: set[Shown] = field(default_factory=set)
+    index: int = INDEX
 
     @property
     def family(self) -> str:
@@ -91,7 +92,11 @@ class _Following:
         for place in self.places.values():
             self._open(place, place is sender)
         traced = self._trace()
-        refused = self._send(sender, flow, stack)
+        refused = ""
+        if errand.live:
+            flow = self._await(sender)
+        else:
+            refused = self._send(sender, flow, stack)
         self._wait(sender, refused)
         self._read()
         sightings = self._sightings()
@@ -117,7 +122,7 @@ class _Following:
 
     def _open(self, place: _Place, sender: bool) -> None:
         udp = self.errand.flow.protocol is Protocol.UDP
-        program = filters.token_filter(self.run, any_udp=udp)
+        program = filters.handshake_filter() if self.errand.live else filters.token_filter(self.run, any_udp=udp)
         wanted = {self.errand.flow.protocol} | ({Protocol.ICMP} if sender else set())
         try:
             with entered(place.fd):
@@ -134,7 +139,7 @@ class _Following:
         found: list[str] = []
         untold: list[str] = []
         version = self.errand.flow.destination.version
-        asked = telling.matches(self.errand.flow.protocol, self.run, version)
+        asked = telling.handshakes(version) if self.errand.live else telling.matches(self.errand.flow.protocol, self.run, version)
         for place in self.places.values():
             legacy = rule_listing.legacy_tables(place.fd, self.family)
             if legacy:
@@ -178,16 +183,55 @@ class _Following:
 
     # ---------------------------------------------------------------- under way
 
+    def _await(self, sender: _Place) -> Flow:
+        """The flow of the first connection that the sender opens to the destination: its SYN's number is the token then.
+
+        Where the sender has rules, only the kernel's trace shows what was asked for. Raises KernelError when none comes.
+        """
+        wanted, sources = self.errand.flow, {one.packed for one in self.errand.sources}
+        ready = time.time_ns()  # what passed while witnesses were still being placed is not whole
+        deadline = time.monotonic() + self.errand.live_s
+        with self._poller([sender.tap.fileno()] if sender.tap is not None else []) as poller:
+            while (left := deadline - time.monotonic()) > 0:
+                poller.poll(left)
+                self._read()
+                frames = [
+                    frame.data
+                    for place, frame in self.frames
+                    if place is sender and frame.pkttype == OUTGOING and frame.time_ns > ready
+                ]
+                for data in (*(one.packet for one in sender.told), *frames):
+                    seen = _opening(data)
+                    if seen is None or seen[0].source not in sources or seen[0].destination != wanted.destination.packed:
+                        continue
+                    syn, sequence = seen
+                    if syn.destination_port == wanted.port and wanted.source_port in (0, syn.source_port):
+                        self.run, self.index = sequence >> 16, sequence & 0xFFFF
+                        return replace(wanted, source=packets.address(syn.source), source_port=syn.source_port)
+        raise KernelError(
+            f"no TCP connection from {sender.name} to {wanted.destination} port {wanted.port} was opened within "
+            f"{self.errand.live_s:g} s: start it while `explain --live` waits, or let it wait longer"
+        )
+
+    @contextmanager
+    def _poller(self, more: list[int]) -> Iterator[select.epoll]:
+        """Readable when a stack accepts something, or a trace tells of something."""
+        with select.epoll() as poller:
+            for place in self.places.values():
+                for fd in (*(raw.fileno() for raw in place.accepted), *([place.trace.fileno()] if place.trace else [])):
+                    poller.register(fd, select.EPOLLIN)
+            for fd in more:
+                poller.register(fd, select.EPOLLIN)
+            yield poller
+
     def _wait(self, sender: _Place, refused: str) -> None:
         """Until the sender accepts an answer, a rule has ended it, or the time is over."""
         deadline = time.monotonic() + (AFTER_DROP_S if refused else self.errand.timeout_s)
         ended = False
-        with select.epoll() as poller:
-            for place in self.places.values():
-                fds = [*(raw.fileno() for raw in place.accepted), *([place.trace.fileno()] if place.trace else [])]
-                for fd in fds:
-                    poller.register(fd, select.EPOLLIN)
+        with self._poller([]) as poller:
             while (left := deadline - time.monotonic()) > 0:
+                if any(place is sender and self._part(data) not in ("", "request") for place, data in self.taken):
+                    return
                 poller.poll(left)
                 self._read()
                 if any(place is sender and self._part(data) not in ("", "request") for place, data in self.taken):
@@ -220,7 +264,7 @@ class _Following:
         """Which part of the story these bytes are, and how the packet looks."""
         seen = packets.seen(data, self.run)
         if seen is not None:
-            if seen.number != INDEX:
+            if seen.number != self.index:
                 return None
             shown = _shown(seen, data)
             if seen.kind is Kind.REQUEST:
@@ -324,6 +368,17 @@ def _shown(seen: Seen, data: bytes) -> Shown:
         str(packets.address(seen.source)), str(packets.address(seen.destination)), seen.source_port, seen.destination_port,
         PROTOCOLS.get(packets.header(data).protocol, ""),
     )  # fmt: skip
+
+
+def _opening(data: bytes) -> tuple[Seen, int] | None:
+    """A TCP segment that opens a connection, and its sequence number."""
+    if len(data) < 40 or data[0] >> 4 not in (4, 6):
+        return None
+    ip = packets.header(data)
+    if ip.protocol != 6 or len(data) < ip.length + 14 or data[ip.length + 13] & 0x16 != 0x02:
+        return None
+    sequence = int.from_bytes(data[ip.length + 4 : ip.length + 8])
+    return packets.seen(data, sequence >> 16), sequence  # type: ignore[return-value]  # a SYN of this very run
 
 
 def _plain_shown(data: bytes) -> Shown:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from netlab.model import NOTHING, Flow
+from netlab.model import NOTHING, Address, Flow
 
 
 class Shown(NamedTuple):
@@ -60,12 +60,22 @@ class RuleMet:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One packet to be sent and followed. `places`: every namespace by name -> a path that opens it."""
+    """One packet to be sent and followed. `places`: every namespace by name -> a path that opens it.
+
+    `live_s`: none is sent; the first TCP connection that a program of the sender's opens to the flow's destination is followed,
+    from whichever of `sources`; it is waited for so many seconds.
+    """
 
     sender: str
     flow: Flow
     places: Mapping[str, str]
     timeout_s: float = 0.3
+    live_s: float = 0.0
+    sources: tuple[Address, ...] = ()
+
+    @property
+    def live(self) -> bool:
+        return self.live_s > 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from netlab.ops import (
     Netns,
     Op,
     Process,
+    Qdisc,
     Relay,
     RelayPort,
     Route,
@@ -273,7 +274,7 @@ class World:
                 self._at(op.netns).learned.append(op)
             case Announcement():
                 self._at(op.netns).announced.add((op.device, op.address))
-            case File() | Daemon():
+            case File() | Daemon() | Qdisc():  # what an impaired link does to a flow is chance, which no walk can foretell
                 pass
             case _:
                 assert_never(op)

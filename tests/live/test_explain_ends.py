@@ -1,6 +1,7 @@
 """Explanations where rules are flat maps, where a proxy process takes the packet, and of packets that no rule ends."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 import netlab
 from netlab.client import Lab
-from netlab.errors import MachineError
+from netlab.errors import InputError, MachineError, NetlabError
 
 MANIFESTS = ["manifests/kubia.yaml", "manifests/no-endpoints.yaml"]
 
@@ -130,3 +131,53 @@ def test_ipv6_is_told_as_well(mode: str) -> None:
                 assert found["choice"]["odds"] == "1/2" and any(one["owner"] for one in decisive(found)), (sender, to)
             if outcome != "delivered":
                 assert found["why"], (sender, to)
+
+
+def while_calling(lab: Lab, target: str, command: list[str], sender: str, to: str, **options: Any) -> dict[str, Any]:
+    """Explain a real connection: the command is run again and again until one was caught."""
+    found: list[dict[str, Any]] = []
+    watcher = threading.Thread(target=lambda: found.append(lab.explain(sender, to, live_s=20, **options)))
+    watcher.start()
+    while watcher.is_alive():
+        lab.exec(target, command)
+    watcher.join()
+    return found[0]
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_a_real_programs_connection_is_followed(mode: str) -> None:
+    with running(proxy=mode) as lab:
+        curl = ["curl", "-s", "-m", "2", "--interface", "eth0", "http://10.96.1.1"]
+        other = threading.Event()
+
+        def somebody_else() -> None:
+            while not other.is_set():
+                lab.exec("host/client", ["curl", "-s", "-m", "2", "http://10.96.1.1"])
+
+        noise = threading.Thread(target=somebody_else)
+        noise.start()
+        try:
+            found = while_calling(lab, "pod/client", curl, "pod/client", "svc/kubia")
+        finally:
+            other.set()
+            noise.join()
+        agreed(found, "delivered")
+        assert found["hops"][0]["netns"] == "pod/default/client" and found["nat"]["kinds"] == ["dnat"]
+        assert {one["netns"].partition("/")[0] for one in found["hops"]} <= {"pod", "node", "lan"}, "nobody else's packets"
+        assert "ASSURED" in str(found["conntrack"]["node/node-170"]), "a whole connection, not a lone packet"
+
+        found = while_calling(lab, "node/node-170", ["curl", "-s", "-m", "2", "http://10.96.1.1"], "node/node-170", "svc/kubia")
+        agreed(found, "delivered")
+        assert "dnat" in found["nat"]["kinds"] and found["packet"]["dst"] == "10.96.1.1", "before its own node's rules"
+
+        found = while_calling(lab, "pod/client", ["curl", "-s", "-m", "2", "http://10.96.1.2"], "pod/client", "svc/nobody")
+        agreed(found, "rejected")
+        assert "has no endpoints" in found["remedies"][0]
+
+
+def test_live_says_what_it_cannot_follow() -> None:
+    with running() as lab:
+        with pytest.raises(NetlabError, match="was opened within"):
+            lab.explain("pod/client", "svc/kubia", live_s=0.2)
+        with pytest.raises(InputError, match="only a TCP connection"):
+            lab.explain("pod/client", "10.96.0.10:53", protocol="udp", live_s=0.2)
