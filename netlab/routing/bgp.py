@@ -112,16 +112,27 @@ def _balanced(cluster: Cluster, name: str) -> tuple[Network, ...]:
 
 
 def _daemons(cluster: Cluster, peerings: tuple[_Peering, ...], pods: dict[str, tuple[Network, ...]]) -> Iterator[Daemon]:
-    inside = tuple(network for networks in pods.values() for network in networks)
+    inside = _pod_networks(cluster, pods)
     everything = (*inside, *cluster.topology.cluster.service_cidrs, *announcing.networks(cluster))
     at_router = tuple(_session(one, inside, everything, to_node=True) for one in peerings)
     yield _daemon(static.ROUTER, (), at_router, peerings[0].router if peerings else None, 0)
     for number, (name, node) in enumerate(cluster.nodes.items(), 1):
         own = [one for one in peerings if one.node.meta.name == name]
-        others = tuple(network for network in inside if network not in pods[name])
         announced = _announced(cluster, node, pods)
-        sessions = tuple(_session(one, announced, others, to_node=False) for one in own)
+        sessions = tuple(_session(one, announced, inside, to_node=False) for one in own)
         yield _daemon(f"node/{name}", announced, sessions, own[0].address, number)
+
+
+def _pod_networks(cluster: Cluster, pods: dict[str, tuple[Network, ...]]) -> tuple[Network, ...]:
+    """What covers every pod: the cluster's podCIDRs, and what lies outside them (nodes and pods of a dump)."""
+    whole = cluster.topology.cluster.pod_cidrs
+    outside = (
+        network
+        for networks in pods.values()
+        for network in networks
+        if not any(network.version == one.version and network.network_address in one for one in whole)
+    )
+    return (*whole, *dict.fromkeys(outside))
 
 
 def _session(one: _Peering, sends: tuple[Network, ...], accepts: tuple[Network, ...], to_node: bool) -> bird.Session:
