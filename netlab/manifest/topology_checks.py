@@ -148,6 +148,12 @@ def _load_balancer(topology: Topology, place: Place, report: Report) -> None:
     at = ((place, "cluster"), "loadBalancer")
     if config.announce == "bgp" and topology.cluster.routing != "bgp":
         report.problem((at, "announce"), "bgp needs `routing: bgp`; l2 works with every routing")
+    proxy = topology.cluster.proxy
+    if config.announce == "l2" and proxy.mode == "ipvs" and not proxy.strict_arp:
+        report.problem(
+            ((place, "cluster"), "proxy"),
+            "mode ipvs has load balancers' addresses on every node, and all would answer ARP for them: strictARP: true",
+        )
     for first, last in config.pool:
         shown = f"{first}-{last}"
         for network in summarize_address_range(first, last):

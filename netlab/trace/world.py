@@ -304,11 +304,18 @@ class World:
         if not self.device(start).carrier:
             return f"the link of {start[1]} in {start[0]} is down"
         for end, passed in self._segment(start):
-            device = self.device(end)
-            place = self.places[end[0]]
-            if device.mac == mac if mac is not None else hop in place.local or (end[1], hop) in place.announced:
+            if self.device(end).mac == mac if mac is not None else self._answers(end, hop):
                 return end, passed
         return f"nobody on the link of {start[1]} in {start[0]} {'has the MAC of' if mac else 'answers for'} {hop}"
+
+    def _answers(self, end: End, hop: Address) -> bool:
+        """Whether ARP or neighbour discovery for `hop` is answered at this interface. arp_ignore: only for its own addresses."""
+        place = self.places[end[0]]
+        if hop.version == 4 and place.on("net/ipv4/conf/all/arp_ignore"):
+            local = any(op.address == hop for op in self.device(end).addresses)
+        else:
+            local = hop in place.local
+        return local or (end[1], hop) in place.announced
 
     def _through(self, tunnel: Vxlan, mac: str | None, hop: Address) -> tuple[End, tuple[End, ...]] | str:
         """The far end of an overlay, if the packets that carry the frame come there. On links they are not the flow's own."""
