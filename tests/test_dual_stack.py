@@ -14,7 +14,7 @@ from netlab.expect import expect
 from netlab.manifest.schemas import schema
 from netlab.model import Cluster, Flow, Key, Lan, OutcomeKind, Protocol, Ref, Topology
 from netlab.ops import DeviceAddress, Neighbour, Route
-from netlab.probes import packets
+from netlab.probes import packets, plain
 from netlab.probes.packets import Kind
 from netlab.targets import resolve_destination, source_address
 from netlab.trace import trace
@@ -351,7 +351,7 @@ def test_icmpv6_errors_quote_the_flow(protocol: Protocol, error: ICMPv6DestUnrea
 
 
 def test_the_reset_ends_what_the_syn_began() -> None:
-    data = packets.reset(RUN, SOURCE, DESTINATION, 80, 5, 4000)
+    data = plain.reset(RUN, SOURCE, DESTINATION, 80, 5, 4000)
     assert struct.unpack_from("!I", data, 44) == ((RUN << 16 | 5) + 1,)
     again = IPv6(data)
     assert again[TCP].flags == "R"

@@ -305,6 +305,28 @@ def test_haproxy_changes_without_a_reload_and_in_an_order_that_loses_nothing() -
     assert said[-1].endswith("state maint")
 
 
+SERVERS = """1
+# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_port
+4 u0 1 s1 10.0.0.1 2 0 80
+4 u0 2 s2 {} 0 {} 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("prefix", "server", "said"),
+    [
+        ("0x1 h/a/ u0\n", ("127.0.0.1", 5), []),
+        ("", ("127.0.0.1", 1), ["the prefix route h/a/ leads to nobody, not to a"]),
+        ("0x1 h/a/ u0\n0x2 h/b/ u9\n", ("127.0.0.1", 1), ["the prefix route h/b/ leads to the unused backend u9, not to nobody"]),
+        ("0x1 h/a/ u0\n", ("10.0.0.9", 0), ["server s2 of a is 10.0.0.9 port 1, not nobody"]),
+    ],
+)
+def test_what_haproxy_does_otherwise_is_read_back(prefix: str, server: tuple[str, int], said: list[str]) -> None:
+    told = tables(("a", 1))
+    shown = {"exact": "", "prefix": prefix, "default": ""}
+    assert haproxy.drift(told, haproxy.fresh(told), shown, SERVERS.format(*server)) == said
+
+
 def test_haproxy_asks_for_a_reload_only_where_there_is_no_room() -> None:
     before = haproxy.fresh(tables(("a", 1)))
     assert (before.backends, before.servers) == (16, 8)
@@ -367,3 +389,60 @@ def test_the_plan_names_routes_and_nothing_else_changes_with_them() -> None:
     changed = {op.identity[0] for op in plan.diff(before, after).added}
     assert changed == {"ingress", "file"}
     assert "prefix a.example.com/ to 10.244." in plan.text(after)
+
+
+# ---------------------------------------------------------------- what people see
+
+
+def test_get_and_describe_as_kubectl_prints_them() -> None:
+    from datetime import UTC, datetime
+
+    from netlab.cli import describe, tables
+
+    tls = [{"hosts": ["a.example.com"], "secretName": "absent"}]
+    given = [an_ingress("web", rule("one"), rule("nobody", host="*.b.com", path="/x"), tls=tls), CLASS]
+    cluster = cluster_of(given)
+    now = datetime.fromtimestamp(60, UTC)
+    shown = {kind: manifest.to_json(one, cluster) for (kind, _), one in cluster.others.items() if kind.startswith("Ingress")}
+    assert tables.text([shown["Ingress"]], now) == (
+        "NAME   CLASS    HOSTS                   ADDRESS            PORTS     AGE\n"
+        "web    <none>   a.example.com,*.b.com   192.168.0.169...   80, 443   60s\n"
+    )
+    pods, slices = list(cluster.services.values()), list(cluster.slices.values())
+    services, ends = ([manifest.to_json(one, cluster) for one in many] for many in (pods, slices))
+    problems = [f"ingress web: {text}" for _, text in table.problems(cluster)]
+    address = cluster.pods[Key("default", "one")].addresses[0]
+    text = describe.text(shown["Ingress"], describe.Related(now, slices=ends, services=services, problems=problems))
+    assert text.splitlines() == [
+        "Name:             web",
+        "Labels:           <none>",
+        "Namespace:        default",
+        "Address:          192.168.0.169,192.168.0.170,192.168.0.171",
+        "Ingress Class:    <none>",
+        "Default backend:  <default>",
+        "TLS:",
+        "  absent terminates a.example.com",
+        "Rules:",
+        "  Host           Path  Backends",
+        "  ----           ----  --------",
+        "  a.example.com  ",
+        f"                 /   one:80 ({address}:8080)",
+        "  *.b.com        ",
+        '                 /x   nobody:80 (<error: services "nobody" not found>)',
+        "Annotations:     <none>",
+        "Events:",
+        "  Type     Reason  From                Message",
+        "  ----     ------  ----                -------",
+        "  Warning  Route   ingress-controller  *.b.com/x: there is no Service nobody in namespace default: 503",
+        "  Warning  Route   ingress-controller  TLS of a.example.com: Secret absent is not in namespace default: "
+        "no certificate for it",
+    ]
+
+
+def test_a_probe_names_the_way_that_the_requests_went() -> None:
+    from netlab.cli.probing import route_text
+
+    route = {"proxy": "haproxy", "ingress": "default/web", "service": "svc/default/one:80", "backends": {"pod/default/one": 3}}
+    assert route_text(route) == "then haproxy, ingress default/web, svc/default/one:80: pod/default/one (3)"
+    nobody: dict[str, Any] = {"proxy": "nginx", "ingress": None, "service": None, "backends": {}, "why": "no rule fits"}
+    assert route_text(nobody) == "then nginx, no Ingress: no rule fits"

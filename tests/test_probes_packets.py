@@ -7,7 +7,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 
 from netlab.model import Protocol
-from netlab.probes import packets
+from netlab.probes import packets, plain
 from netlab.probes.packets import Kind
 
 SOURCE, DESTINATION = IPv4Address("10.244.1.3"), IPv4Address("10.96.0.80")
@@ -70,13 +70,13 @@ def test_icmp_errors_quote_the_flow(protocol: Protocol, quoted_bytes: int) -> No
 def test_strangers_and_fragments_of_packets_are_no_ones() -> None:
     own = packets.template(RUN, Protocol.TCP, SOURCE, DESTINATION, 80).fill(5, 4000)
     assert packets.seen(bytes(IP() / UDP() / b"netlzzzz0001"), RUN) is None
-    assert packets.seen(bytes(IP() / UDP() / (packets.payload(RUN, 0)[:-4] + b"zzzz")), RUN) is None
+    assert packets.seen(bytes(IP() / UDP() / (plain.payload(RUN, 0)[:-4] + b"zzzz")), RUN) is None
     for length in range(len(own)):
         packets.seen(own[:length], RUN)  # must not raise
 
 
 def test_the_reset_ends_what_the_syn_began() -> None:
-    data = packets.reset(RUN, SOURCE, DESTINATION, 80, 5, 4000)
+    data = plain.reset(RUN, SOURCE, DESTINATION, 80, 5, 4000)
     assert struct.unpack_from("!I", data, 24) == ((RUN << 16 | 5) + 1,)
     assert IP(data)[TCP].flags == "R"
 

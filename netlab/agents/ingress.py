@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from netlab.errors import KernelError
 from netlab.images import ProxyName
@@ -33,18 +33,6 @@ FINISH_S = 0.5
 AGAIN_S = 1.0
 """How long after a proxy died young it is started again."""
 _PR_SET_PDEATHSIG = 1
-
-
-class Driver(Protocol):
-    """One proxy and the process that it is."""
-
-    child: "subprocess.Popen[bytes] | None"
-
-    def configure(self, table: Table) -> None:
-        """Carry out the table; returns when it is in force. Raises KernelError."""
-
-    def start(self) -> None:
-        """Start the program with the last table."""
 
 
 class Program:
@@ -127,6 +115,10 @@ class Haproxy(Program):
         self.child = child = self.spawn(command)
         self.until(lambda: f"Pid: {child.pid}\n" in self._ask("show info"), child, "does not start")
 
+    def drift(self) -> list[str]:
+        shown = {name: self._ask(f"show map {name}.map") for name in haproxy.MAPS}
+        return haproxy.drift(self._table, self._allocation, shown, self._ask("show servers state"))
+
     def _say(self, commands: list[str]) -> None:
         """Many commands at a time. Whatever is refused, a reload with the whole new configuration puts right."""
         while commands:
@@ -171,12 +163,21 @@ class Nginx(Program):
         self._let_go(before)
 
     def start(self) -> None:
+        if self.child is not None and self.child.poll() is None:
+            self.child.terminate()
+            self.child.wait(READY_S)
         self.write(nginx.files(str(self.directory), self._table, self._generation, self._ipv6))
         self.child = self.spawn(nginx.command(str(self.directory), "nginx"))
         self.until(self._in_force, self.child, "does not start")
 
     def _in_force(self) -> bool:
         return all(_get(ADMIN_PORT, nginx.GENERATION_PATH).endswith(f"\r\n\r\n{self._generation}\n") for _ in range(3))
+
+    def drift(self) -> list[str]:
+        wanted = nginx.files(str(self.directory), self._table, self._generation, self._ipv6)
+        changed = [name for name, text in wanted.items() if (self.directory / name).read_text() != text]
+        told = [] if self._in_force() else ["it does not run with its last configuration"]
+        return [f"its file {name} was changed" for name in changed] + told
 
     def _workers(self) -> set[str]:
         assert self.child is not None
@@ -205,6 +206,9 @@ class Traefik(Program):
         else:
             files = traefik.files(str(self.directory), table)
             self.write({name: text for name, text in files.items() if name != "traefik.yml"})
+
+    def drift(self) -> list[str]:
+        return []
 
     def start(self) -> None:
         self.write(traefik.files(str(self.directory), self._table))
@@ -241,7 +245,12 @@ class Server:
         self.restarts = 0
 
     def run(self) -> NoReturn:
-        methods: dict[str, agent.Method] = {"configure": self._configure, "state": self._state}
+        methods: dict[str, agent.Method] = {
+            "configure": self._configure,
+            "repair": self._repair,
+            "drift": self._drift,
+            "state": self._state,
+        }
         while True:
             self._watch()
             for key, _ in self._selector.select():
@@ -255,6 +264,17 @@ class Server:
 
     def _configure(self, table: Table) -> None:
         self._driver.configure(table)
+
+    def _repair(self) -> None:
+        """Give the proxy its whole configuration anew."""
+        self._driver.start()
+
+    def _drift(self) -> list[str]:
+        """What differs from the last table; that the proxy does not run, where that is so."""
+        child = self._driver.child
+        if child is None or child.poll() is not None:
+            return ["it does not run"]
+        return self._driver.drift()
 
     def _state(self) -> dict[str, Any]:
         child = self._driver.child

@@ -577,7 +577,7 @@ def ingress(item: Json, related: Related) -> Lines:
         yield f"  {rule.get('host') or '*'}\t"
         for path in (rule.get("http") or {}).get("paths") or ():
             backend = path.get("backend") or {}
-            yield f"  \t{path.get('path') or '/'}\t{backend_word(backend)} ({backend_ends(backend, related)})"
+            yield f"  \t{path.get('path') or '/'} \t{backend_word(backend)} ({backend_ends(backend, related)})"
     if not what.get("rules"):
         yield f"  *\t*\t{shown}"
     notes = {key: value for key, value in (meta(item).get("annotations") or {}).items() if key != LAST_APPLIED}

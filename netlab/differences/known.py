@@ -5,11 +5,14 @@ explanation made from the oracle's own answer would explain the oracle's mistake
 flow that it holds for need not differ), never narrower.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from netlab.endpoints import endpoints_of, external_ips, family_of, is_proxied, load_balancer_ips
-from netlab.model import Address, Cluster, Flow, Node, Protocol, Service, ServicePort
+from netlab.endpoints import Family, endpoints_of, external_ips, family_of, is_proxied, load_balancer_ips
+from netlab.memory import last_kept
+from netlab.model import Address, Cluster, Flow, Key, Node, Protocol, Service, ServicePort
+
+FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +67,14 @@ def blocked_without_endpoints(cluster: Cluster, flow: Flow) -> bool:
 
 def undeclared_port(cluster: Cluster, flow: Flow) -> bool:
     """Row 20: a known clusterIP, and no port of it."""
-    owners = [service for service in _proxied(cluster) if flow.destination in service.cluster_ips]
+    owners = [service for service in _askable(cluster, flow) if flow.destination in service.cluster_ips]
     return bool(owners) and not any((p.port, p.protocol) == (flow.port, flow.protocol) for one in owners for p in one.ports)
 
 
 def unallocated(cluster: Cluster, flow: Flow) -> bool:
     """Row 21: an address of the service CIDR that no Service has."""
     inside = any(flow.destination in cidr for cidr in cluster.topology.cluster.service_cidrs)
-    return inside and not any(flow.destination in service.cluster_ips for service in _proxied(cluster))
+    return inside and not any(flow.destination in service.cluster_ips for service in _askable(cluster, flow))
 
 
 def own_packet_without_endpoints(cluster: Cluster, flow: Flow) -> bool:
@@ -88,7 +91,9 @@ def own_packet_without_endpoints(cluster: Cluster, flow: Flow) -> bool:
 
 def hairpin_elsewhere(cluster: Cluster, flow: Flow) -> bool:
     """Row 37: the sender is an endpoint of what it asks, but lives on another node than the one that rewrites, or on none."""
-    asked = [(s, p) for s in _proxied(cluster) for p in s.ports if p.protocol == flow.protocol and _asked(cluster, s, p, flow)]
+    asked = [
+        (s, p) for s in _askable(cluster, flow) for p in s.ports if p.protocol == flow.protocol and _asked(cluster, s, p, flow)
+    ]
     return any(
         one.address == flow.source and (one.node is None or flow.sender.kind != "pod")
         for service, port in asked
@@ -106,7 +111,7 @@ def relayed(cluster: Cluster, flow: Flow) -> bool:
     return _is_node_port(cluster, flow) or any(
         flow.destination
         in (*service.cluster_ips, *service.external_ips, *load_balancer_ips(service, family_of(flow.destination)))
-        for service in _proxied(cluster)
+        for service in _askable(cluster, flow)
     )
 
 
@@ -121,7 +126,7 @@ def own_packet_outside_ranges(cluster: Cluster, flow: Flow) -> bool:
 def undeclared_external(cluster: Cluster, flow: Flow) -> bool:
     """Row 20, of externalIPs and load balancers' addresses: in mode ipvs they are addresses of every node, too."""
     family = family_of(flow.destination)
-    owners = [s for s in _proxied(cluster) if flow.destination in (*external_ips(s, family), *load_balancer_ips(s, family))]
+    owners = [s for s in _askable(cluster, flow) if flow.destination in (*external_ips(s, family), *load_balancer_ips(s, family))]
     return bool(owners) and not any((p.port, p.protocol) == (flow.port, flow.protocol) for one in owners for p in one.ports)
 
 
@@ -198,13 +203,44 @@ KNOWN: tuple[Difference, ...] = (
 # ---------------------------------------------------------------- what predicates ask
 
 
-def _proxied(cluster: Cluster) -> Iterator[Service]:
-    return (service for service in cluster.services.values() if is_proxied(service))
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """The Services that a proxy handles by what may lead to them, in the cluster's order; made once for a matrix of flows."""
+
+    by_address: dict[Address, list[Service]]
+    by_number: dict[int, list[Service]]
+    """By port, by NodePort and by healthCheckNodePort."""
+    position: dict[Key, int]
+
+
+@last_kept
+def _index(services: Mapping[Key, Service]) -> _Index:
+    index = _Index({}, {}, {})
+    for service in filter(is_proxied, services.values()):
+        index.position[service.meta.key] = len(index.position)
+        outside = (one for family in FAMILIES for one in (*external_ips(service, family), *load_balancer_ips(service, family)))
+        for address in dict.fromkeys((*service.cluster_ips, *outside)):
+            index.by_address.setdefault(address, []).append(service)
+        numbers = (number for port in service.ports for number in (port.port, port.node_port))
+        for number in dict.fromkeys((*numbers, service.health_check_node_port)):
+            if number:
+                index.by_number.setdefault(number, []).append(service)
+    return index
+
+
+def _askable(cluster: Cluster, flow: Flow) -> list[Service]:
+    """The Services that have the flow's destination as an address; if it is a node's, those too that have its port."""
+    index = _index(cluster.services)
+    found = index.by_address.get(flow.destination, [])
+    if _node_with(cluster, flow.destination) is None:
+        return found
+    both = {service.meta.key: service for service in (*found, *index.by_number.get(flow.port, ()))}
+    return sorted(both.values(), key=lambda service: index.position[service.meta.key])
 
 
 def _ports(cluster: Cluster, flow: Flow) -> Iterator[tuple[Service, ServicePort]]:
     """The Service ports that have the flow's protocol and port as their own."""
-    for service in _proxied(cluster):
+    for service in _index(cluster.services).by_number.get(flow.port, ()):
         for port in service.ports:
             if (port.port, port.protocol) == (flow.port, flow.protocol):
                 yield service, port
@@ -219,7 +255,7 @@ def _asked(cluster: Cluster, service: Service, port: ServicePort, flow: Flow) ->
 
 def _asked_externally(cluster: Cluster, flow: Flow) -> Iterator[tuple[Service, ServicePort]]:
     """The Service ports that the flow asks at an external address or as a NodePort."""
-    for service in _proxied(cluster):
+    for service in _askable(cluster, flow):
         for port in service.ports:
             mine = port.protocol == flow.protocol and _asked(cluster, service, port, flow)
             if mine and flow.destination not in service.cluster_ips:
@@ -235,17 +271,23 @@ def _is_node_port(cluster: Cluster, flow: Flow) -> bool:
     return any(
         (port.node_port, port.protocol) == (flow.port, flow.protocol)
         or (service.health_check_node_port == flow.port and flow.protocol is Protocol.TCP)
-        for service in _proxied(cluster)
+        for service in _index(cluster.services).by_number.get(flow.port, ())
         for port in service.ports
     )
 
 
 def _node_with(cluster: Cluster, address: Address) -> Node | None:
     """The node that has the address: on a LAN, or on its pod bridge."""
-    for node in cluster.nodes.values():
-        if address in node.addresses or any(address == cidr[1] for cidr in node.pod_cidrs if cidr.num_addresses > 2):
-            return node
-    return None
+    return _nodes_by_address(cluster.nodes).get(address)
+
+
+@last_kept
+def _nodes_by_address(nodes: Mapping[str, Node]) -> dict[Address, Node]:
+    found: dict[Address, Node] = {}
+    for node in nodes.values():
+        for address in (*node.addresses, *(cidr[1] for cidr in node.pod_cidrs if cidr.num_addresses > 2)):
+            found.setdefault(address, node)
+    return found
 
 
 def _node_addresses(node: Node, flow: Flow) -> list[Address]:

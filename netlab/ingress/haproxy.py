@@ -21,6 +21,8 @@ from netlab.model import NOTHING, Address
 PROGRAM, PACKAGE = "haproxy", "haproxy"
 LEAST_BACKENDS, LEAST_SERVERS = 16, 8
 MAPS = ("exact", "prefix", "default")
+_IN_MAINTENANCE = 0x23
+"""The bits of srv_admin_state that keep a server out of use; that it was disabled by the configuration (0x04) does not."""
 Server = tuple[Address, int]
 
 
@@ -126,6 +128,38 @@ def maps(table: Table, allocation: Allocation) -> dict[str, dict[str, str]]:
     if table.default:
         found["default"]["*"] = f"u{allocation.slots[table.default]}"
     return found
+
+
+# ---------------------------------------------------------------- reading back
+
+
+def drift(table: Table, allocation: Allocation, shown: Mapping[str, str], servers: str) -> list[str]:
+    """How a running HAProxy differs. `shown`: what `show map` says of each map; `servers`: what `show servers state` says."""
+    found = []
+    for name, wanted in maps(table, allocation).items():
+        seen = dict(line.split()[1:3] for line in shown[name].splitlines() if len(line.split()) > 2)
+        for key in sorted(wanted.keys() | seen.keys()):
+            if wanted.get(key) != seen.get(key):
+                is_now, should = _named(allocation, seen.get(key)), _named(allocation, wanted.get(key))
+                found.append(f"the {name} route {key} leads to {is_now}, not to {should}")
+    lines = [line.split() for line in servers.splitlines() if line.strip()]
+    header = next((line[1:] for line in lines if line[0] == "#"), [])
+    for row in (dict(zip(header, line, strict=False)) for line in lines if line[0].isdigit() and len(line) > 5):
+        if row["be_name"][:1] != "u" or not row["be_name"][1:].isdigit():
+            continue
+        places = allocation.places.get(int(row["be_name"][1:]), (None,) * allocation.servers)
+        wanted_one = places[int(row["srv_name"][1:]) - 1]
+        ready = not int(row["srv_admin_state"]) & _IN_MAINTENANCE
+        is_here = f"{row['srv_addr']} port {row['srv_port']}" if ready else "nobody"
+        should_be = f"{wanted_one[0]} port {wanted_one[1]}" if wanted_one is not None else "nobody"
+        if is_here != should_be:
+            found.append(f"server {row['srv_name']} of {_named(allocation, row['be_name'])} is {is_here}, not {should_be}")
+    return found
+
+
+def _named(allocation: Allocation, backend: str | None) -> str:
+    owners = {f"u{number}": name for name, number in allocation.slots.items()}
+    return "nobody" if backend is None else owners.get(backend, f"the unused backend {backend}")
 
 
 # ---------------------------------------------------------------- files

@@ -29,6 +29,7 @@ PACKAGES = {
     "newuidmap": "uidmap",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
+    "traefik": "",
     "bird": "bird2",
 }
 """Program -> the Debian and Ubuntu package that has it; everything named ip*tables* is in iptables."""
@@ -43,6 +44,7 @@ _USES = {
     "curl": "the examples",
     "haproxy": "`cluster: {ingress: haproxy}`, the default Ingress controller",
     "nginx": "`cluster: {ingress: nginx}`",
+    "traefik": "`cluster: {ingress: traefik}`",
     "bird": "`routing: bgp`",
     "newuidmap": "more than one user inside a lab that an ordinary user runs",
 }
@@ -170,11 +172,12 @@ def _number(path: str) -> int | None:
 def _programs() -> Iterator[Check]:
     for program, use in _USES.items():
         path = path_of(program)
-        remedy = f"apt install {package_of(program)} ({use})"
+        package = package_of(program)
+        remedy = f"apt install {package} ({use})" if package else f"it is in no package of Debian: put its binary on PATH ({use})"
         yield Check(program, path is not None, program in _NEEDED, _version(program, path) if path else "", remedy)
 
 
-_VERSION_OPTIONS = {"ip": "-V", "newuidmap": ""}
+_VERSION_OPTIONS = {"ip": "-V", "newuidmap": "", "nginx": "-v", "traefik": "version"}
 
 
 def _version(program: str, path: str) -> str:

@@ -3,6 +3,7 @@
 loader     loads rules (libnftables calls exit() when it runs out of descriptors: it must not take the lab along), virtual servers
 dns        answers questions for names in the DNS pods
 responder  answers for every pod that has no program of its own
+errands    what takes long and needs to know the whole lab: a matrix; forked for it, and gone with its answer
 keeper     holds TCP connections open for who asked; started at the first
 load       one for each load under way: sends at a constant rate, in the sender's namespace
 workers    probe, read back, verify, capture, run commands; as many as there is to do at once, each one request at a time
@@ -92,6 +93,17 @@ class Agents:
             reply(ok, answer)
 
         generator.request(ended, "finish", stop)
+
+    def errand(self, reply: agent.Reply, name: str, do: Callable[[], Any]) -> None:
+        """Let a process do it that is forked now: it knows all that this one knows, and ends with its answer."""
+        started = self._start(name, lambda sock: agent.serve_forever(sock, {"do": do}))
+
+        def ended(ok: bool, answer: Any) -> None:
+            self._loop.forget(started.sock)
+            self._loop.after(0.0, started.sock.close)
+            reply(ok, answer)
+
+        started.request(ended, "do")
 
     def work(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
         """Let an idle worker do it, or a new one, or the first that has time; `reply` gets (ok, answer) later."""

@@ -444,7 +444,9 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(f"the {name} process died" + ("" if name in ("worker", "keeper", "load") else " and was started again"))
+        self.log(
+            f"the {name} process died" + ("" if name in ("worker", "keeper", "load", "matrix") else " and was started again")
+        )
         if name == "loader":
             self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
         elif name == "responder":

@@ -87,13 +87,22 @@ class Ingresses:
                 one.sock.close()  # it reads the end of its orders, and ends, and the proxy with it
 
     def drift(self) -> list[tuple[str, Identity | None]]:
-        """Proxies that do not run, and the identity of the op that mends it."""
+        """What the proxies do otherwise than they were told, and the identity of the op that mends it."""
         found: list[tuple[str, Identity | None]] = []
         for identity, one in self._agents.items():
-            if not _state(one)["pid"]:
-                op = self._ops[identity]
-                found.append((f"{op.netns}: the {op.proxy} of {op.pod} does not run", identity))
+            op = self._ops[identity]
+            try:
+                said = one.call("drift", deadline_s=DEADLINE_S)
+            except agent.AgentGone:
+                said = ["it does not run"]
+            found += [(f"{op.netns}: {op.proxy} of {op.pod}: {text}", identity) for text in said]
         return found
+
+    def repair(self, wanted: Iterable[IngressProxy]) -> None:
+        """Give these proxies their whole configuration anew. Raises KernelError."""
+        for op in wanted:
+            if op.identity in self._agents:
+                self._agents[op.identity].call("repair", deadline_s=DEADLINE_S)
 
     def _start(self, op: IngressProxy) -> None:
         from netlab.agents import ingress  # before the fork, so that it is read once for all

@@ -5,8 +5,10 @@ The three answers for one flow meet here. What a worker saw is an Observation, a
 to look.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from netlab import differences
@@ -16,6 +18,7 @@ from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.expect.http import controller_at
 from netlab.judge import judge
+from netlab.kernel import agent
 from netlab.lab import routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
@@ -23,6 +26,7 @@ from netlab.lab.verbs import alive
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
 from netlab.ops import Relay
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
+from netlab.probes.worker import Worker
 from netlab.targets import Destination, addresses_of, netns_of, resolve_destination, resolve_sender, source_address
 from netlab.trace import trace
 
@@ -33,8 +37,19 @@ MAXIMUM_PAIRS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """One probe, resolved: what is asked of the kernel."""
+
+    sender: Ref
+    destination: Destination
+    flow: Flow
+    count: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
-    """One probe, resolved: what is asked of the kernel and what the oracle and the offline walk say."""
+    """The same with what the oracle and the offline walk say."""
 
     sender: Ref
     destination: Destination
@@ -75,19 +90,63 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     pairs = [(sender, destination) for sender in senders for destination in to if sender != destination]
     if second:
         pairs = _of_one_family(cluster, pairs, second)
-    questions = [ask(lab, {**common, "from": sender, "to": destination}) for sender, destination in pairs]
-    names, watched = receivers(cluster), watch_list(lab)
+    bodies = [{**common, "from": sender, "to": destination} for sender, destination in pairs]
+    lab.agents.errand(later, "matrix", lambda: _matrix(lab, bodies))
 
-    def seen(ok: bool, answer: Any) -> None:
+
+def _matrix(lab: Lab, bodies: Sequence[Body]) -> list[dict[str, Any]]:
+    """The results of all. Runs in a process of its own, which lets one more send, and others share in working out what must
+    happen: what they need to know they have from the fork.
+    """
+    asked = [resolved(lab, body) for body in bodies]
+    names, watched = receivers(lab.cluster), watch_list(lab)
+    requests = [request(lab, one, names, ()) for one in asked]
+    share = -(-len(asked) // max(1, os.cpu_count() or 1))
+    shares = [asked[start : start + share] for start in range(0, len(asked), share)]
+    sender = _begun("sender", lambda: Worker().probe_many(requests, watched))
+    others = [_begun("oracle", partial(_answered, lab, part)) for part in shares[1:]]
+    questions = _answered(lab, shares[0] if shares else ())
+    questions += [one for other in others for one in other()]
+    return [result(lab, question, one, names) for question, one in zip(questions, sender(), strict=True)]
+
+
+def _answered(lab: Lab, asked: Sequence[Asked]) -> list[Question]:
+    return [answered(lab, one) for one in asked]
+
+
+def _begun(name: str, do: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
+    """Let a process forked now do it; what is returned waits for its answer. Raises what it raised."""
+    started = agent.spawn(name, lambda sock: agent.serve_forever(sock, {"do": do}))
+    found: list[tuple[bool, Any]] = []
+    started.request(lambda ok, answer: found.append((ok, answer)), "do")
+
+    def wait() -> list[Any]:
+        while not found:
+            started.on_readable()
+        started.sock.close()
+        ok, answer = found[0]
         if not ok:
-            return later(False, answer)
-        return later(True, [result(lab, question, one, names) for question, one in zip(questions, answer, strict=True)])
+            raise answer
+        return list(answer)
 
-    lab.agents.work(seen, "probe_many", [request(lab, question, names, ()) for question in questions], watched)
+    return wait
 
 
 def ask(lab: Lab, body: Body) -> Question:
-    """Resolve a request against the cluster as it is now. Raises InputError."""
+    """A request resolved against the cluster as it is now, and what must become of it. Raises InputError."""
+    return answered(lab, resolved(lab, body))
+
+
+def answered(lab: Lab, asked: Asked) -> Question:
+    """With what the oracle and the offline walk of the rules say."""
+    flow = asked.flow
+    expected, traced = expect(lab.cluster, flow), trace(lab.plan, flow).outcome
+    known = differences.known(lab.cluster, flow)
+    return Question(asked.sender, asked.destination, flow, asked.count, asked.timeout_s, expected, traced, known)
+
+
+def resolved(lab: Lab, body: Body) -> Asked:
+    """What a request means in the cluster as it is now. Raises InputError."""
     cluster, namespace = lab.cluster, body.get("namespace") or "default"
     sender = alive(lab, resolve_sender(cluster, body["from"], namespace))
     protocol, http = _protocol(body.get("protocol"))
@@ -101,16 +160,7 @@ def ask(lab: Lab, body: Body) -> Question:
     flow = Flow(
         sender, source, destination.address, destination.port, destination.protocol, _source_port(body.get("source_port"))
     )
-    return Question(
-        sender,
-        destination,
-        flow,
-        count,
-        float(body.get("timeout_s") or 1.0),
-        expect(cluster, flow),
-        trace(lab.plan, flow).outcome,
-        differences.known(cluster, flow),
-    )
+    return Asked(sender, destination, flow, count, float(body.get("timeout_s") or 1.0))
 
 
 def _protocol(text: str | None) -> tuple[Protocol | None, bool]:
@@ -200,7 +250,7 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
     )
 
 
-def request(lab: Lab, question: Question, names: Names, watched: tuple[Watched, ...]) -> ProbeRequest:
+def request(lab: Lab, question: Asked | Question, names: Names, watched: tuple[Watched, ...]) -> ProbeRequest:
     """What a worker is asked."""
     http = HttpRequest(question.destination.path, question.destination.url_host) if question.destination.url_host else None
     passing = lab.cluster.topology.cluster.proxy.mode == "userspace"

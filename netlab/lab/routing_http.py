@@ -110,6 +110,14 @@ def passing(cluster: Cluster, to: Destination, port: int) -> tuple[str, ...]:
     return (f"{where}; for {to.url_host}{to.path} {rule} counts: {answer.service}, to {ends}",)
 
 
-def problems_of(cluster: Cluster, key: Key | None = None) -> list[str]:
-    """What will not work of Ingresses, one sentence each; of one or of all."""
-    return [f"ingress {'/'.join(of)}: {text}" for of, text in table.problems(cluster) if key in (None, of)]
+def problems_by_ingress(cluster: Cluster) -> dict[Key, list[str]]:
+    """What will not work of each Ingress, one sentence each; those without a problem are left out."""
+    found: dict[Key, list[str]] = {}
+    for key, text in table.problems(cluster):
+        found.setdefault(key, []).append(f"ingress {'/'.join(key)}: {text}")
+    return found
+
+
+def problems_of(cluster: Cluster) -> list[str]:
+    """The same of all Ingresses."""
+    return [text for texts in problems_by_ingress(cluster).values() for text in texts]

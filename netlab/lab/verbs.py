@@ -38,9 +38,12 @@ def apply(lab: Lab, body: Body) -> list[dict[str, str]]:
     after = controllers.apply(before, objects)
     lab.change(after)
     done = [{"kind": kind_of(obj), **_named(obj), "action": controllers.action(before, obj)} for obj in objects]
-    for one in done:
-        if one["kind"] == "Ingress":
-            one["warning"] = "\n".join(routing_http.problems_of(lab.cluster, Key(one["namespace"], one["name"])))
+    if any(one["kind"] == "Ingress" for one in done):
+        said = routing_http.problems_by_ingress(lab.cluster)
+        done = [
+            {**one, "warning": "\n".join(said.get(Key(one["namespace"], one["name"]), ()))} if one["kind"] == "Ingress" else one
+            for one in done
+        ]
     return done
 
 
@@ -105,7 +108,7 @@ def endpoints(lab: Lab, body: Body) -> list[str]:
 
 def problems(lab: Lab, body: Body) -> list[str]:
     """{"ingress", "namespace"} -> what of this Ingress will not work, one sentence each."""
-    return routing_http.problems_of(lab.cluster, Key(body.get("namespace", "default"), body["ingress"]))
+    return routing_http.problems_by_ingress(lab.cluster).get(Key(body.get("namespace", "default"), body["ingress"]), [])
 
 
 def processes(lab: Lab, body: Body) -> dict[str, Any]:
@@ -269,10 +272,11 @@ def _listener_drift(lab: Lab) -> list[tuple[str, tuple[str, ...] | None]]:
 
 def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
-    wanted = [lab.plan.ops[identity] for identity in identities if identity in lab.plan.ops]
+    wanted = [lab.plan.ops[identity] for identity in dict.fromkeys(identities) if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    others = Ruleset | VirtualServer | Listener | Process | Relay | Daemon | IngressProxy | Announcement
-    lab.kernel.repair([op for op in wanted if not isinstance(op, others)], extra)
+    others = Ruleset | VirtualServer | Listener | Process | Relay | Daemon | Announcement
+    lab.kernel.repair([op for op in wanted if not isinstance(op, others | IngressProxy)], extra)
+    lab.ingresses.repair(op for op in wanted if isinstance(op, IngressProxy))
     lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, others)), ()))
 
 

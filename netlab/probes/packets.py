@@ -5,9 +5,9 @@ Decides where the token stands. A run is a random 16-bit number, an index tells 
     SCTP   initiate tag, the same number; the answer carries it as verification tag
     UDP    payload `netl` + run and index as eight hexadecimal digits
     ICMP   the same payload in an echo request, whose sequence number is the index
-ICMP errors quote the packet's start and so the token. The first packet of a kind is built by scapy (never its conf or sockets,
-and imported on first use: it takes 0.25 s); further ones differ in a few 16-bit words, patched with their checksum. An IPv6
-packet is the same one behind another header, with a checksum that covers that header's addresses.
+ICMP errors quote the packet's start and so the token. The first packet of a flow is packed by hand (plain.py), SCTP's built by
+scapy (never its conf or sockets, and imported on first use: it takes 0.25 s); further ones differ in a few 16-bit words,
+patched with their checksum.
 """
 
 import struct
@@ -18,14 +18,13 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NamedTuple
 
 from netlab.model import Address, Protocol
+from netlab.probes import plain
+from netlab.probes.plain import ICMPV6, MAGIC, NUMBERS, number_of, payload
 
-MAGIC = b"netl"
 MAX_INDEX = 0xFFF0
 OWN_TEST = 0xFFF8
 """The index of the watchers' own test packets; flows have indices below MAX_INDEX."""
 
-NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132, Protocol.ICMP: 1}
-ICMPV6 = 58
 LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 _CHECKSUM_AT = {6: 16, 17: 6, ICMPV6: 2}
 _ICMP_OF_ICMPV6 = {(1, 0): (3, 0), (1, 1): (3, 13), (1, 3): (3, 1), (1, 4): (3, 3), (1, 5): (3, 13), (1, 6): (3, 0)}
@@ -96,15 +95,6 @@ def address(packed: bytes) -> Address:
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
 
 
-def number_of(protocol: Protocol, version: int) -> int:
-    """The protocol's number in IP headers of that version."""
-    return ICMPV6 if protocol is Protocol.ICMP and version == 6 else NUMBERS[protocol]
-
-
-def payload(run: int, index: int) -> bytes:
-    return MAGIC + f"{run:04x}{index:04x}".encode()
-
-
 def template(run: int, protocol: Protocol, source: Address, destination: Address, port: int) -> Template:
     """The packets of one flow. Source port 0 of a filled packet stands for 0."""
 
@@ -129,25 +119,13 @@ def template(run: int, protocol: Protocol, source: Address, destination: Address
 
 def packet(run: int, protocol: Protocol, source: Address, destination: Address, port: int, index: int, source_port: int) -> bytes:
     """One packet, from its IP header on."""
+    if protocol is not Protocol.SCTP:
+        return plain.packet(run, protocol, source, destination, port, index, source_port)
     if isinstance(source, IPv4Address) and isinstance(destination, IPv4Address):
         return bytes(scapy_packet(run, protocol, source, destination, port, index, source_port))
     home = IPv4Address("127.0.0.1")
-    plain = bytes(scapy_packet(run, protocol, home, home, port, index, source_port))[20:]
-    return _behind_v6(number_of(protocol, 6), source, destination, plain)
-
-
-def _behind_v6(number: int, source: Address, destination: Address, plain: bytes) -> bytes:
-    """The packet behind an IPv6 header; its checksum covers the addresses, but for SCTP's."""
-    data = bytearray(plain)
-    if number == ICMPV6:
-        data[0] = 128  # echo request
-    if number in _CHECKSUM_AT:
-        at = _CHECKSUM_AT[number]
-        data[at : at + 2] = b"\0\0"
-        covered = source.packed + destination.packed + struct.pack("!II", len(data), number) + data
-        total = _checksum(sum(struct.unpack(f"!{(len(covered) + 1) // 2}H", covered + b"\0" * (len(covered) % 2))))
-        data[at : at + 2] = (total or 0xFFFF if number == 17 else total).to_bytes(2, "big")
-    return struct.pack("!IHBB", 0x60000000, len(data), number, 64) + source.packed + destination.packed + data
+    data = bytes(scapy_packet(run, protocol, home, home, port, index, source_port))[20:]  # its checksum covers no address
+    return struct.pack("!IHBB", 0x60000000, len(data), NUMBERS[protocol], 64) + source.packed + destination.packed + data
 
 
 def _checksum(total: int) -> int:
@@ -349,14 +327,3 @@ def _payload_index(data: bytes, at: int, run: int) -> int | None:
         return int(data[at + 8 : at + 12], 16)
     except ValueError:
         return None
-
-
-def reset(run: int, source: Address, destination: Address, port: int, index: int, source_port: int) -> bytes:
-    """The RST that ends what a SYN began: the sender's kernel sends it by itself where the source address is its own."""
-    from scapy.layers.inet import IP, TCP
-
-    sequence = (run << 16 | index) + 1
-    segment = TCP(sport=source_port, dport=port, flags="R", seq=sequence)
-    if source.version == 6:
-        return _behind_v6(6, source, destination, bytes(IP() / segment)[20:])
-    return bytes(IP(src=str(source), dst=str(destination)) / segment)

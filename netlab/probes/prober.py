@@ -10,14 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address
 from random import Random
 from typing import Any
 
 from netlab.errors import InputError
 from netlab.kernel import packet_sockets
-from netlab.model import FrozenDict, Observation, Protocol
-from netlab.probes import packets
+from netlab.model import FrozenDict, Observation
 from netlab.probes.rounds import Chunk, Round
 from netlab.probes.values import ProbeRequest
 
@@ -26,11 +24,6 @@ TRACED, TRACED_EACH, TRACE_S = 48, 4, 0.2
 """At most so many requests, and so many flows of each, are sent again to find out where they get lost; how long that waits."""
 FIRST_PORT, PORTS = 10_000, 20_000
 """Source ports: below the kernel's own choice (32768 and up) and below NodePorts (30000 and up)."""
-
-
-def warm() -> None:
-    """Import what the first probe would otherwise wait for (scapy: a quarter of a second)."""
-    packets.template(1, Protocol.UDP, IPv4Address("127.0.0.1"), IPv4Address("127.0.0.1"), 1)
 
 
 class Prober:

@@ -9,16 +9,17 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 from netlab.errors import NetlabError
 from netlab.kernel import packet_sockets
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING
 from netlab.model import Address, Flow, Observation, OutcomeKind, Protocol
-from netlab.probes import evidence, filters, packets, watching
+from netlab.probes import evidence, filters, packets, plain, watching
 from netlab.probes.flows import Batch, Sent, observation
 from netlab.probes.packets import OWN_TEST, Kind
 from netlab.probes.values import ProbeRequest, Watched
@@ -319,7 +320,7 @@ class Round:
             kind = flow.batch.flow
             if flow.batch.local or kind.protocol is not Protocol.TCP or flow.outcome is not OutcomeKind.DELIVERED:
                 continue
-            packet = packets.reset(self.run, kind.source, kind.destination, kind.port, flow.index, flow.source_port)
+            packet = plain.reset(self.run, kind.source, kind.destination, kind.port, flow.index, flow.source_port)
             try:
                 self.injectors[flow.batch.netns, kind.source.version].sendto(packet, (str(kind.destination), 0))
             except OSError:
@@ -350,12 +351,12 @@ def _flows_of(request: ProbeRequest) -> tuple[Flow, ...]:
     return (request.flow,) if request.control is None else (request.flow, request.control)
 
 
-def watched_of(requests: Iterable[ProbeRequest]) -> dict[str, Watched]:
+def watched_of(requests: Sequence[ProbeRequest]) -> dict[str, Watched]:
     """Namespace -> what to watch there; senders too, as witnesses where nobody asked for more."""
     watched: dict[str, Watched] = {}
-    for request in requests:
-        for what in request.watched:
-            watched.setdefault(what.netns, what)
+    lists = {id(request.watched): request.watched for request in requests}  # thousands share one
+    for what in chain.from_iterable(lists.values()):
+        watched.setdefault(what.netns, what)
     for request in requests:
         watched.setdefault(request.netns, Watched(request.netns, receiver=False))
     return watched

@@ -15,7 +15,8 @@ from netlab.kernel import packet_sockets
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import Delivered, Instruction, Tap
 from netlab.model import Address, Protocol
-from netlab.probes.packets import LOOPBACK, number_of
+from netlab.probes.packets import LOOPBACK
+from netlab.probes.plain import number_of
 from netlab.probes.values import Watched
 
 Spoken = tuple[int, Protocol]

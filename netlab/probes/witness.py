@@ -27,12 +27,13 @@ from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING, Delivered, Frame, Tap
 from netlab.model import Flow, Protocol
 from netlab.probes import filters, packets, plain, telling
-from netlab.probes.packets import Kind, Seen, number_of
+from netlab.probes.packets import Kind, Seen
+from netlab.probes.plain import number_of
 from netlab.probes.witnessed import Errand, RuleMet, Shown, Sighting, Witnessed
 
 PARTS = {Kind.REQUEST: "request", Kind.REPLY: "reply", Kind.REFUSAL: "refusal", Kind.ICMP_ERROR: "icmp-error"}
-PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", packets.ICMPV6: "ICMP"}
-ERRORS = {1: (3, 5, 11), packets.ICMPV6: (1, 3)}
+PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", plain.ICMPV6: "ICMP"}
+ERRORS = {1: (3, 5, 11), plain.ICMPV6: (1, 3)}
 FOREIGN = 3
 INDEX = 7
 AFTER_DROP_S = 0.02
@@ -163,7 +164,7 @@ class _Following:
 
     def _send(self, sender: _Place, flow: Any, stack: ExitStack) -> str:
         """Send it; in words why the sender's kernel refused to ('' if it did not)."""
-        packet = plain.packet(self.run, flow, INDEX)
+        packet = packets.packet(self.run, flow.protocol, flow.source, flow.destination, flow.port, INDEX, flow.source_port)
         self.requests.add(Shown(str(flow.source), str(flow.destination), flow.source_port, flow.port, str(flow.protocol)))
         with entered(sender.fd):
             version = flow.destination.version
@@ -273,7 +274,7 @@ class _Following:
         ip = packets.header(data) if len(data) >= 28 and data[0] >> 4 in (4, 6) else None
         if ip is None or len(data) < ip.length + 8:
             return None
-        error = ip.protocol in (1, packets.ICMPV6) and data[ip.length] in ERRORS[ip.protocol]
+        error = ip.protocol in (1, plain.ICMPV6) and data[ip.length] in ERRORS[ip.protocol]
         if error and len(data) <= ip.length + 20:
             return PARTS[Kind.ICMP_ERROR], _plain_shown(data)  # the trace shows too little of it for the token; it is our own
         if ip.protocol == 17:
@@ -384,7 +385,7 @@ def _opening(data: bytes) -> tuple[Seen, int] | None:
 def _plain_shown(data: bytes) -> Shown:
     ip = packets.header(data)
     ports = (0, 0)
-    if ip.protocol not in (1, packets.ICMPV6):
+    if ip.protocol not in (1, plain.ICMPV6):
         ports = int.from_bytes(data[ip.length : ip.length + 2]), int.from_bytes(data[ip.length + 2 : ip.length + 4])
     addresses = str(packets.address(ip.source)), str(packets.address(ip.destination))
     return Shown(*addresses, *ports, PROTOCOLS.get(ip.protocol, str(ip.protocol)))

@@ -80,6 +80,17 @@ def down(
     measured("down", runs, form, plot, save, PODS, most)
 
 
+@app.command()
+def ingress(runs: RunsOption = 100, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None) -> None:
+    """An Ingress' route changed to another Service under 200 requests a second, by HAProxy and nginx; the lost are counted.
+
+    \b
+    Example:
+      netlab bench ingress --runs 1000
+    """
+    measured("ingress", runs, form, plot, save)
+
+
 @app.command("services")
 def services_(  # the module keeps the name
     runs: RunsOption = 5, most: MostOption = 10_000, form: FormOption = None, plot: PlotOption = None, save: SaveOption = None
