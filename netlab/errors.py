@@ -44,6 +44,10 @@ class MachineError(NetlabError):
     exit_code = 3
 
 
+class MissingTool(MachineError):
+    """A program is missing that this lab asks for. Another lab may do without."""
+
+
 class KernelError(NetlabError):
     """The kernel or a tool refused an operation that was expected to work."""
 

@@ -198,6 +198,13 @@ def _attachment(lan: Lan, index: int, addresses: tuple[Address, ...]) -> Attachm
     return Attachment(lan.name, f"eth{index}", networks, addresses)
 
 
+def announcing_lan(topology: Topology, address: Address) -> Lan | None:
+    """The network on which a load balancer's address is answered for: the one that holds it, else the first with a router."""
+    holding = next((lan for lan in topology.networks if address in lan), None)
+    version = address.version
+    return holding or next((lan for lan in topology.networks if any(one.version == version for one in lan.routers)), None)
+
+
 def off_lan(topology: Topology, addresses: Iterable[Address]) -> tuple[Address, ...]:
     """Those of the addresses that lie in no network of the topology: they live on `lo`."""
     return tuple(address for address in addresses if not any(address in lan for lan in topology.networks))

@@ -110,6 +110,23 @@ class ProxyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadBalancerConfig:
+    """cluster.loadBalancer: where addresses of Services of type LoadBalancer come from, and how others hear of them.
+
+    pool: ranges (first, last) in the order in which they are used. announce: `l2`, one node answers for an address on its LAN;
+    `bgp`, every node that serves it announces it to the router.
+    """
+
+    pool: tuple[tuple[Address, Address], ...]
+    announce: Literal["l2", "bgp"] = "l2"
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, IPv4Address | IPv6Address) and any(
+            first.version == address.version and int(first) <= int(address) <= int(last) for first, last in self.pool
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class IngressConfig:
     """cluster.ingress. `upstream`: a request goes straight to a pod (endpoints), or to the Service's cluster IP."""
 
@@ -127,6 +144,8 @@ class ClusterConfig:
     fabric: str = "bridge"
     routing: str = "static"
     neighbours: Literal["permanent", "learned"] = "permanent"
+    load_balancer: LoadBalancerConfig | None = None
+    """None: Services of type LoadBalancer get no address, as in a cluster where nobody cares for them."""
     node_monitor_grace_s: float = 2.0
     """How long nobody hears from a node until it counts as NotReady (kube-controller-manager's --node-monitor-grace-period, 50
     s).
@@ -144,6 +163,29 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class NatForward:
+    """What comes to `port` of the router from outside goes to `address`:`target_port` of the network behind it."""
+
+    port: int
+    protocol: Protocol
+    address: Address
+    target_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """networks.NAME.nat: the router stands before the network as a virtual-machine host does before its guests.
+
+    What leaves the network gets the router's address; what comes from elsewhere gets in by `forwards` only, or (`routed`) also
+    when it is sent to an address of the network itself. hide_clients: what gets in has the router's address there as source.
+    """
+
+    forwards: tuple[NatForward, ...] = ()
+    routed: bool = False
+    hide_clients: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Lan:
     """networks.NAME: one layer-2 network. `router` is its router's address, None when it has none.
 
@@ -155,6 +197,7 @@ class Lan:
     router: Address | None = None
     second_cidr: Network | None = None
     second_router: Address | None = None
+    nat: Nat | None = None
 
     @property
     def cidrs(self) -> tuple[Network, ...]:
@@ -708,6 +751,12 @@ class Service:
     external_ips: tuple[Address, ...] = ()
     external_name: str = ""
     load_balancer: tuple[LoadBalancerIngress, ...] = ()
+    load_balancer_ip: Address | None = None
+    load_balancer_class: str = ""
+    announced_by: tuple[str, ...] = ()
+    """The nodes that announce the load balancer's addresses, decided by a controller; () while nobody does."""
+    pending: str = ""
+    """Why it has no address from the pool, though it should; '' when it has, or needs none."""
     source_ranges: tuple[Network, ...] = ()
     allocate_node_ports: bool = True
     health_check_node_port: int | None = None

@@ -188,6 +188,24 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True)
+class Announcement:
+    """A machine answers for an address that is not its own, on one LAN: ARP or neighbour discovery, with the device's MAC.
+
+    `source`: the machine's own address there, of the same family.
+    """
+
+    netns: str
+    device: str
+    address: Address
+    mac: str
+    source: Address
+
+    @property
+    def identity(self) -> Identity:
+        return ("announcement", str(self.address))
+
+
+@dataclass(frozen=True, slots=True)
 class Sysctl:
     """`key` with slashes, under /proc/sys: `net/ipv4/ip_forward`. `optional`: a kernel without it is as good as set."""
 
@@ -390,6 +408,7 @@ Op = (
     | Neighbour
     | Forwarding
     | Learned
+    | Announcement
     | Sysctl
     | VirtualServer
     | Ruleset
@@ -403,6 +422,6 @@ Op = (
 
 ORDER: tuple[type, ...] = (
     Netns, File, Sysctl, Bridge, Veth, Vxlan, Dummy, Qdisc, DeviceAddress, Route, Neighbour, Forwarding, Daemon, Learned, Relay,
-    VirtualServer, Ruleset, Listener, Process, IngressProxy,
+    VirtualServer, Ruleset, Announcement, Listener, Process, IngressProxy,
 )  # fmt: skip
 """The order in which kinds of Op are made; removal goes the other way round."""

@@ -16,6 +16,7 @@ from netlab import discovery, fabric, ingress, programs, proxy, routing, variabl
 from netlab.model import NOTHING, Address, Cluster, Container, Pod
 from netlab.ops import (
     ORDER,
+    Announcement,
     Bridge,
     Daemon,
     DeviceAddress,
@@ -228,7 +229,7 @@ def _to_remove(gone: Iterable[Op]) -> list[Op]:
                 vanishes = op.netns in dead
             case Sysctl() | Learned():
                 vanishes = True
-            case Netns() | Listener() | Process() | File() | Relay() | Daemon() | IngressProxy():
+            case Netns() | Listener() | Process() | File() | Relay() | Daemon() | IngressProxy() | Announcement():
                 # A listening socket and a process keep their namespace alive: they are ended one by one.
                 vanishes = False
             case _:
@@ -339,6 +340,8 @@ def line(op: Op) -> str:
         case Learned():
             ways = " nexthop ".join(f"via {gateway} dev {device}" for gateway, device in op.hops)
             return f"route {op.destination} {'nexthop ' if len(op.hops) > 1 else ''}{ways} proto {op.protocol}  # learned"
+        case Announcement():
+            return f"announce {op.address} lladdr {op.mac} dev {op.device}"
         case Daemon():
             return f"daemon {op.name}: {' '.join(op.command)}"
         case Sysctl():

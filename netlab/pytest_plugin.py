@@ -128,12 +128,14 @@ def start(
 ) -> "Lab":
     """A lab named after the test. Where this machine cannot run one, the test is skipped, or fails with --netlab-require."""
     from netlab import client
-    from netlab.errors import MachineError
+    from netlab.errors import MachineError, MissingTool
 
     reason = item.config.stash.get(UNABLE, "")
     if not reason:
         try:
             return client.up(topology, manifests, name=lab_name(item.nodeid, os.environ), proxy=proxy, fabric=fabric)
+        except MissingTool as error:
+            reason = f"this machine cannot run this lab: {error}"
         except MachineError as error:
             reason = item.config.stash[UNABLE] = f"this machine cannot run a lab: {error}"
     if item.config.getoption("netlab_require"):

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 import pytest
 
 from netlab import plan
-from netlab.errors import InputError, MachineError
+from netlab.errors import InputError, MachineError, MissingTool
 from netlab.expect import expect
 from netlab.kernel import listing, tools
 from netlab.kernel.verify import learned_problem
@@ -196,6 +196,6 @@ def test_a_route_is_learned_only_with_all_its_ways_and_no_other() -> None:
 def test_a_machine_without_bird_is_told_so_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools, "_SYSTEM", ())
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(MachineError, match="bird is missing: apt install bird2"):
+    with pytest.raises(MissingTool, match="bird is missing: apt install bird2"):
         daemons.check(Daemon("router/router", "bird", bird.COMMAND))
-    assert MachineError.exit_code == 3
+    assert MissingTool.exit_code == MachineError.exit_code == 3

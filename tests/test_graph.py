@@ -97,3 +97,16 @@ def test_policies_are_named_when_they_are_not_the_default() -> None:
     assert graph.policies(service) == (
         "externalTrafficPolicy: Cluster", "internalTrafficPolicy: Local", "sessionAffinity: ClientIP 10800 s",
     )  # fmt: skip
+
+
+def test_overlay_daemons_and_translation_are_in_the_picture() -> None:
+    from tests import test_bgp, test_load_balancer, test_nat, test_vxlan
+
+    assert graph.graph(test_vxlan.cluster()).nodes[0].bridge == "cni0 10.244.0.0/24; flannel.1 10.244.0.0"
+    learned = graph.graph(test_bgp.cluster())
+    assert learned.nodes[1].bridge == "cni0 10.244.1.0/24; bird, AS 64514" and "bird, AS 64512" in learned.router
+    assert learned.title.endswith("routing bgp")
+    translating = graph.graph(test_nat.cluster(test_nat.PLAIN)).router
+    assert "translates for lan" in translating and "8080/tcp to 192.168.0.10:30001" in translating
+    served = test_load_balancer.cluster(test_load_balancer.BGP, test_load_balancer.service("any"), *test_load_balancer.PODS)
+    assert "announced by node-a, node-b, node-c" in graph.graph(served).services[0].policies

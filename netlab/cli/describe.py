@@ -137,7 +137,15 @@ def service(item: Json, related: Related) -> Lines:
         yield f"HealthCheck NodePort:\t{what['healthCheckNodePort']}"
     if what.get("loadBalancerSourceRanges"):
         yield f"LoadBalancer Source Ranges:\t{','.join(what['loadBalancerSourceRanges'])}"
-    yield f"Events:\t{NONE}"
+    conditions = status(item).get("conditions") or ()
+    if conditions:
+        yield "Events:"
+        yield "  Type\tReason\tFrom\tMessage"
+        for one in conditions:
+            kind = "Normal" if one["status"] == "True" else "Warning"
+            yield f"  {kind}\t{one['reason']}\tload-balancer\t{one['message']}"
+    else:
+        yield f"Events:\t{NONE}"
 
 
 def service_port(port: Json, related: Related) -> Lines:

@@ -71,6 +71,9 @@ def network(lan: Lan, new: Sequence[Member], again: Sequence[Member], width: int
     above = rows([box(one, above=True) for one in new if one.name.startswith("host/")], width)
     below = rows([box(one, above=False) for one in new if one.name.startswith("node/")], width)
     router = f", router {' '.join(map(str, lan.routers))}" if lan.routers else ""
+    if lan.nat is not None:
+        ports = ", ".join(f"{one.port}/{one.protocol.lower()} to {one.address}:{one.target_port}" for one in lan.nat.forwards)
+        router += f" translates{f', forwards {ports}' if ports else ''}"
     title = f"== {lan.name} {' '.join(map(str, lan.cidrs))}{router} "
     longest = max([len(title) + 4, *(len(line) for row in (*above, *below) for line in row)])
     lines = [line for row in above for line in row]

@@ -188,6 +188,8 @@ def carried(service: Service, previous: Service) -> Service:
         service = replace(service, cluster_ips=kept)
         if not _names_headless(service) and previous.headless:
             service = replace(service, headless=True)
+    if service.type is ServiceType.LOAD_BALANCER and not service.load_balancer:
+        service = replace(service, load_balancer=previous.load_balancer)  # a status is not taken away by a new spec
     if external(service):
         known = {(port.port, port.protocol): port.node_port for port in previous.ports}
         taken = {(port.node_port, port.protocol) for port in service.ports if port.node_port}

@@ -17,6 +17,7 @@ from netlab.controllers import (
     endpointslices,
     jobs,
     lifecycle,
+    load_balancers,
     outages,
     replicas,
     scheduler,
@@ -41,6 +42,7 @@ CONTROLLERS: tuple[Controller, ...] = (
     lifecycle.advance,
     availability.stamp,
     endpointslices.reconcile,
+    load_balancers.reconcile,
 )
 READS: Mapping[Controller, tuple[str, ...]] = {
     outages.reconcile: ("topology", "pods", "nodes", "outages"),
@@ -54,6 +56,7 @@ READS: Mapping[Controller, tuple[str, ...]] = {
     scheduler.place: ("topology", "pods", "nodes"),
     availability.stamp: ("pods",),
     endpointslices.reconcile: ("services", "slices", "endpoints", "pods", "nodes"),
+    load_balancers.reconcile: ("topology", "services", "slices", "nodes", "links_down"),
 }
 """What a controller looks at to find out if there is something to do; with clock and serial it only does it.
 

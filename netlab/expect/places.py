@@ -36,6 +36,8 @@ class Lab:
     owners: dict[Address, Ref]
     pods: dict[Address, Pod]
     attachments: dict[Ref, tuple[ipam.Attachment, ...]]
+    balanced: dict[Address, tuple[str, ...]]
+    """Load balancers' addresses out of the pool: the nodes that announce each."""
     virtual: dict[str, frozenset[Address]]
 
     def node(self, place: Ref) -> Node:
@@ -85,9 +87,16 @@ def lab_of(cluster: Cluster) -> Lab:
         if pod.node in cluster.nodes and not pod.spec.host_network and pod.phase not in ("Succeeded", "Failed")
         for address in pod.addresses
     }
+    pool = topology.cluster.load_balancer
+    balanced = {
+        one.ip: service.announced_by
+        for service in cluster.services.values()
+        for one in service.load_balancer
+        if pool is not None and one.ip is not None and one.ip in pool
+    }
     served = topology.cluster.proxy.mode == "ipvs"
     virtual = {name: ipvs.service_addresses(cluster, node) for name, node in cluster.nodes.items()} if served else {}
-    return Lab(cluster, owners, pods, attachments, virtual)
+    return Lab(cluster, owners, pods, attachments, balanced, virtual)
 
 
 def place_of(lab: Lab, sender: Ref) -> Ref:
@@ -134,7 +143,7 @@ def next_place(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arriv
             learned = next(_learned(lab, destination), None)
             if learned is not None:
                 return learned
-            return _on_lan(lab, place, destination) or Lost(DROPPED, "dropped at the router")
+            return _on_lan(lab, place, destination) or _in_pool(lab, destination) or Lost(DROPPED, "dropped at the router")
 
 
 def _next_of_node(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
@@ -194,7 +203,8 @@ def _learned(lab: Lab, destination: Address) -> Iterator[Hop | Lost]:
     pod = lab.pods.get(destination)
     behind = pod.node if pod is not None else _node_of_cidr(lab, destination)
     service = any(destination in cidr for cidr in lab.cluster.topology.cluster.service_cidrs)
-    for name in lab.cluster.nodes if service else () if behind is None else (behind,):
+    names = lab.cluster.nodes if service else () if behind is None else (behind,)
+    for name in names or (() if is_l2(lab.cluster) else lab.balanced.get(destination, ())):
         peering = _peering(lab, name, destination.version)
         if peering is not None:
             at_router = next(one for one in lab.attachments[ROUTER] if one.lan == peering.lan)
@@ -248,6 +258,8 @@ def _on_lan(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | None:
     owner = lab.owners.get(destination)
     for own in lab.attachments[place]:
         if own.network_of(destination) and not _is_down(lab, str(place), own.device):
+            if owner is None and is_l2(lab.cluster) and destination in lab.balanced:
+                return _to_announcer(lab, place, own, destination)
             if owner is None:
                 return Lost(DROPPED, f"nobody has {destination} in {own.lan}")
             return _across(lab, place, own, owner, destination)
@@ -255,6 +267,30 @@ def _on_lan(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | None:
     if owner is not None and place.kind != "host" and not any(destination in lan for lan in lab.cluster.topology.networks):
         return _to_machine(lab, place, _by_way_of(lab, place, owner), destination)
     return None
+
+
+def _in_pool(lab: Lab, destination: Address) -> Hop | Lost | None:
+    """What the router does with an address of a pool that lies in no network: it asks for it where nodes answer."""
+    pool = lab.cluster.topology.cluster.load_balancer
+    if pool is None or not is_l2(lab.cluster) or destination not in pool:
+        return None
+    lan = ipam.announcing_lan(lab.cluster.topology, destination)
+    own = next((one for one in lab.attachments[ROUTER] if lan is not None and one.lan == lan.name), None)
+    return None if own is None else _to_announcer(lab, ROUTER, own, destination)
+
+
+def _to_announcer(lab: Lab, place: Ref, own: ipam.Attachment, destination: Address) -> Hop | Lost:
+    """The node that answers for a load balancer's address on this LAN; it does not ask itself."""
+    for name in lab.balanced.get(destination, ()):
+        node = Ref("node", "", name)
+        if node != place:
+            return _across(lab, place, own, node, destination)
+    return Lost(DROPPED, f"nobody answers for {destination} in {own.lan}")
+
+
+def is_l2(cluster: Cluster) -> bool:
+    pool = cluster.topology.cluster.load_balancer
+    return pool is not None and pool.announce == "l2"
 
 
 def _by_way_of(lab: Lab, place: Ref, owner: Ref) -> Ref:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from netlab.expect.deciding import decide
 from netlab.expect.health import checks_health
-from netlab.expect.places import Arrived, Hop, Lab, Lost, is_bgp, next_place, next_places
+from netlab.expect.nat import translated, translates
+from netlab.expect.places import ROUTER, Arrived, Hop, Lab, Lost, is_bgp, next_place, next_places
 from netlab.expect.policy import Decision, Packet, local_addresses
 from netlab.images import probed_ports, runs_program
 from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT, flavour_of
@@ -71,6 +72,12 @@ def _forward(
 
     `note`: what else is said if it is lost. `through`: it came from elsewhere, and `place` is a node, which tracks it.
     """
+    if place == ROUTER and translates(lab):
+        after = translated(lab, packet)
+        if isinstance(after, str):
+            yield _lost(trail, packet, DROPPED, after if trail.rewrites else f"{note}; {after}")
+            return
+        packet, trail = _translated(packet, after, trail)
     hops = next_places(lab, place, packet.destination)
     if len(hops) == 1:
         yield from _to(lab, place, packet, trail, hops[0], note, through)
@@ -81,6 +88,16 @@ def _forward(
     uneven = len(chosen) > 1 or any(end.affinity or end.spread != "random" for way in ways for end in way)
     for end in (end for way in ways for end in way):
         yield replace(end, affinity=False, spread="any") if uneven else end
+
+
+def _translated(packet: Packet, after: Packet, trail: Trail) -> tuple[Packet, Trail]:
+    """The router rewrote the packet, and must see the answer."""
+    if after == packet:
+        return packet, trail
+    rewrites = (*trail.rewrites, Rewrite(ROUTER, packet, after))
+    if after.source == packet.source:
+        return after, replace(trail, rewrites=rewrites)
+    return after, replace(trail, rewrites=rewrites, masqueraded=True, sources=(after.source,))
 
 
 def _to(lab: Lab, place: Ref, packet: Packet, trail: Trail, hop: Hop | Lost | Arrived, note: str, through: bool) -> Iterator[End]:
@@ -141,8 +158,11 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
 
 
 def _would_circle(lab: Lab, packet: Packet) -> bool:
-    """With BGP the router sends what is for a Service network to a node: a node forwards none of it."""
-    return is_bgp(lab.cluster) and any(packet.destination in cidr for cidr in lab.cluster.topology.cluster.service_cidrs)
+    """With BGP the router sends what is for a Service network or a pool to a node: a node forwards none of it."""
+    config = lab.cluster.topology.cluster
+    pool = config.load_balancer
+    services = any(packet.destination in cidr for cidr in config.service_cidrs)
+    return is_bgp(lab.cluster) and (services or (pool is not None and packet.destination in pool))
 
 
 def _relayed(lab: Lab, place: Ref, packet: Packet, decision: Decision, trail: Trail) -> Iterator[End]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from netlab.errors import MachineError
+from netlab.errors import MissingTool
 
 _SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 PACKAGES = {
@@ -72,11 +72,11 @@ def package_of(program: str) -> str:
 
 
 def find(program: str, variant: str = "") -> str:
-    """Where the program is. Raises MachineError that names its package."""
+    """Where the program is. Raises MissingTool, which names its package."""
     path = path_of(program)
     if path is None:
         why = f" (a proxy with `backend: {variant}` needs it)" if variant else ""
-        raise MachineError(f"{program} is missing{why}: apt install {package_of(program)}")
+        raise MissingTool(f"{program} is missing{why}: apt install {package_of(program)}")
     return path
 
 

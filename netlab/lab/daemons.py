@@ -134,5 +134,5 @@ class Daemons:
 
 
 def check(op: Daemon) -> None:
-    """Raises MachineError, which names the package, when this machine lacks the program."""
+    """Raises MissingTool, which names the package, when this machine lacks the program."""
     tools.find(op.command[0])

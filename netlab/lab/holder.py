@@ -40,6 +40,7 @@ from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
 from netlab.lab.relays import Relays
 from netlab.lab.sandboxes import Sandboxes
+from netlab.lab.speaking import Speaking
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.model import Cluster, Key, Ref
 from netlab.targets import netns_of
@@ -171,6 +172,7 @@ class Lab:
         if spec.topology.cluster.dns:
             self._start_dns()
         self.daemons = programs.Daemons(loop, self.files, self.netns_path, self.log)
+        self.speaking = Speaking(loop, self.netns_path, self.log)
         self.relays = Relays(loop, self.netns_path, self.log)
         self.balancing = Balancing(loop, self.agents, self.netns_path, self.log)
         self.ingresses = Ingresses(loop, self.files, self.netns_path, self.log)
@@ -300,6 +302,7 @@ class Lab:
         self.balancing.load(op for op in added if isinstance(op, ops.VirtualServer))
         self._load(difference)
         self.relays.trim(relays)
+        self.speaking.announce([op for op in added if isinstance(op, ops.Announcement)])
         self.ingresses.configure(op for op in added if isinstance(op, ops.IngressProxy))
         self._forget_stale_flows()
         self._start_processes(op for op in added if isinstance(op, ops.Process))
@@ -308,6 +311,7 @@ class Lab:
                 self.processes.stop(op)  # its container is gone, or its program has ended by itself
             elif isinstance(op, ops.Daemon):
                 self.daemons.stop(op)
+        self._withdraw([op for op in removed if isinstance(op, ops.Announcement)])
         self.ingresses.close(op for op in removed if isinstance(op, ops.IngressProxy))
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
         self.balancing.unload(op for op in removed if isinstance(op, ops.VirtualServer))
@@ -317,6 +321,18 @@ class Lab:
             if isinstance(op, ops.File):
                 (self.files / op.path).unlink(missing_ok=True)
         self._names_known()
+
+    def _withdraw(self, gone: Sequence[ops.Announcement]) -> None:
+        """Answer no more for these addresses, and let everyone forget who did: what is judged is what there is, not what the
+        caches of a LAN will hold for another minute.
+        """
+        self.speaking.withdraw(gone)
+        legs = (
+            [op for op in self.plan.ops.values() if isinstance(op, ops.Veth) and op.peer_netns.startswith("lan/")] if gone else []
+        )
+        known = [("neighbour", leg.netns, leg.device, str(op.address)) for op in gone for leg in legs]
+        if known:
+            self.kernel.repair((), known)
 
     def _write_files(self, files: Iterable[ops.File]) -> None:
         for file in files:
@@ -459,5 +475,5 @@ class Lab:
 
 def _is_link_level(op: ops.Op) -> bool:
     running = ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.IngressProxy
-    others = running | ops.Ruleset | ops.VirtualServer | ops.Learned
+    others = running | ops.Ruleset | ops.VirtualServer | ops.Learned | ops.Announcement
     return not isinstance(op, others)

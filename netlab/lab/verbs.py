@@ -14,7 +14,7 @@ from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.model import Container, Key, Ref
-from netlab.ops import Daemon, IngressProxy, Listener, Process, Relay, Ruleset, Veth, VirtualServer
+from netlab.ops import Announcement, Daemon, IngressProxy, Listener, Process, Relay, Ruleset, Veth, VirtualServer
 from netlab.targets import netns_of, resolve_sender
 
 FAULTS = (
@@ -114,7 +114,7 @@ def problems(lab: Lab, body: Body) -> list[str]:
 def processes(lab: Lab, body: Body) -> dict[str, Any]:
     """The lab's processes by name, with their pids in the lab's pid namespace."""
     return {
-        "agents": {**lab.agents.pids(), **lab.relays.pids(), **lab.ingresses.pids()},
+        "agents": {**lab.agents.pids(), **lab.relays.pids(), **lab.ingresses.pids(), **lab.speaking.pids()},
         "daemons": lab.daemons.pids(),
         "containers": lab.processes.pids(),
     }
@@ -129,7 +129,7 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
     if kind in link_faults.FAULTS:
         before = lab.cluster
         target, after = link_faults.FAULTS[kind](lab.now, lab.plan, body)
-        lab.change(after)
+        lab.change(controllers.settle(after))  # who announces an address may follow from it
         return {"target": target, "undo": link_faults.undo_of(before, after)}
     namespace = body.get("namespace", "default")
     if kind == "heal" and not body.get("target"):
@@ -250,7 +250,7 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
     def found(ok: bool, answer: Any) -> None:
         if not ok:
             return later(False, answer)
-        drift = answer + _listener_drift(lab) + lab.relays.drift() + lab.ingresses.drift()
+        drift = answer + _listener_drift(lab) + lab.relays.drift() + lab.ingresses.drift() + lab.speaking.drift()
         sentences = [sentence for sentence, _ in drift]
         if body.get("repair") and drift:
             repair(lab, [identity for _, identity in drift if identity is not None])
@@ -274,7 +274,7 @@ def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
     """Make the named ops again, whatever the kernel holds in their place."""
     wanted = [lab.plan.ops[identity] for identity in dict.fromkeys(identities) if identity in lab.plan.ops]
     extra = [identity for identity in identities if identity not in lab.plan.ops]
-    others = Ruleset | VirtualServer | Listener | Process | Relay | Daemon
+    others = Ruleset | VirtualServer | Listener | Process | Relay | Daemon | Announcement
     lab.kernel.repair([op for op in wanted if not isinstance(op, others | IngressProxy)], extra)
     lab.ingresses.repair(op for op in wanted if isinstance(op, IngressProxy))
     lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, others)), ()))

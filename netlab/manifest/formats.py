@@ -295,6 +295,40 @@ def percent(value: Any) -> str:
     return f"must be a share like 1% or 0.5%, not {json_type(value)}"
 
 
+def pool(value: Any) -> str:
+    """Ranges of addresses: CIDRs and FIRST-LAST, one or a list."""
+    items = value if type(value) is list and value else [value]
+    for item in items:
+        first, dash, last = str(item).partition("-")
+        if type(item) is not str or not (dash or "/" in item):
+            return f"must be a CIDR or a range like 192.168.0.240-192.168.0.250, or a list of them, not {json_type(item)}"
+        if error := strict_network(item) if not dash else ip(first.strip()) or ip(last.strip()):
+            return error
+        if dash:
+            low, high = ip_address(first.strip()), ip_address(last.strip())
+            if low.version != high.version or int(low) > int(high):
+                return f'"{item[:80]}" is no range: its first address must not be above its last, and of the same family'
+    return ""
+
+
+def forward(value: Any) -> str:
+    """Where a router's port leads: ADDRESS or ADDRESS:PORT, IPv6 as [ADDRESS]:PORT."""
+    if error := string(value):
+        return error
+    address, number = split_forward(value)
+    if error := ip(address):
+        return f"{error}; an address is wanted, or ADDRESS:PORT"
+    return "" if number is None or 1 <= number <= 65535 else f"{number} is no port number"
+
+
+def split_forward(value: str) -> tuple[str, int | None]:
+    """Address and port (None: not given) of what `forward` accepts."""
+    bare, colon, number = value.rpartition(":")
+    if colon and number.isdecimal() and (bare.count(":") == 0 or bare.endswith("]")):
+        return bare.strip("[]"), int(number)
+    return value.strip("[]"), None
+
+
 def router(value: Any) -> str:
     """An address, one a family as a list, or the word none."""
     if value == "none":
@@ -453,6 +487,8 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "networks": (networks, {"type": ["string", "array"], "items": {"type": "string"}}),
     "duration": (duration, _NUMBER_OR_STRING),
     "router": (router, _STRINGS),
+    "forward": (forward, _STRING),
+    "pool": (pool, _STRINGS),
     "addresses": (addresses, _STRINGS),
     "nodePortAddresses": (node_port_addresses, _STRINGS),
     "modes": (modes, _STRINGS),

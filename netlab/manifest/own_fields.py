@@ -11,14 +11,16 @@ TABLES: dict[str, str] = {
     "Topology": """apiVersion kind name:label description cluster:ClusterConfig networks:{Lan} nodes:{NodeSpec} hosts:{HostSpec}
         links:{LinkSpec}""",
     "ClusterConfig": """podCIDR:networks serviceCIDR:networks proxy:ProxyConfig fabric:bridge|routed routing:static|vxlan|bgp
-        neighbours:permanent|learned dns:bool ingress:ingress nodeMonitorGracePeriod:duration
+        neighbours:permanent|learned loadBalancer:LoadBalancer dns:bool ingress:ingress nodeMonitorGracePeriod:duration
         unreachableToleration:duration crashLoopBackOff:CrashLoopBackOff""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
         detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
         nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
         scheduler:rr|wrr|lc|wlc|sh|dh|sed|nq strictARP:bool syncPeriod:duration""",
     "CrashLoopBackOff": "initial:duration max:duration",
-    "Lan": "cidr:networks! router:router",
+    "LoadBalancer": "pool:pool! announce:l2|bgp",
+    "Lan": "cidr:networks! router:router nat:Nat",
+    "Nat": "forwards:{forward} routed:bool hideClients:bool",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
     "HostSpec": "addresses:addresses routes:{ip}",
     "LinkSpec": """rate:rate delay:duration jitter:duration loss:percent duplicate:percent reorder:percent corrupt:percent

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
-from netlab.manifest.formats import label_name, object_name
+from netlab.manifest.formats import ip, label_name, object_name
 from netlab.manifest.meta import EMPTY, Json, items, labels, raw, read_meta
 from netlab.manifest.problems import Place, Report
 from netlab.model import Address, LoadBalancerIngress, Protocol, Service, ServicePort, ServiceType
@@ -48,6 +48,8 @@ def read_service(data: Json, manifest: Json, place: Place, report: Report) -> Se
         external_ips=tuple(ip_address(text) for _, text in items(spec.get("externalIPs"))),
         external_name=spec.get("externalName") or "",
         load_balancer=_load_balancer(data),
+        load_balancer_ip=_wished(spec, at, report),
+        load_balancer_class=spec.get("loadBalancerClass") or "",
         source_ranges=tuple(ip_network(text.strip(), strict=False) for _, text in items(spec.get("loadBalancerSourceRanges"))),
         allocate_node_ports=spec.get("allocateLoadBalancerNodePorts") is not False,
         health_check_node_port=spec.get("healthCheckNodePort") or None,
@@ -57,6 +59,16 @@ def read_service(data: Json, manifest: Json, place: Place, report: Report) -> Se
         ip_family_policy=spec.get("ipFamilyPolicy") or ("RequireDualStack" if len(families) > 1 else "SingleStack"),
         manifest=manifest,
     )
+
+
+def _wished(spec: Json, place: Place, report: Report) -> Address | None:
+    text = spec.get("loadBalancerIP")
+    if not text:
+        return None
+    if error := ip(text):
+        report.problem((place, "loadBalancerIP"), error)
+        return None
+    return ip_address(text)
 
 
 def _cluster_ips(spec: Json, place: Place, report: Report) -> list[str]:

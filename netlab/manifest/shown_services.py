@@ -62,7 +62,15 @@ def service_status(service: Service, given: Mapping[str, Any]) -> dict[str, Any]
         if entry.ip:
             shown["ipMode"] = entry.ip_mode or "VIP"
         ingress.append(shown)
-    return {"loadBalancer": {"ingress": ingress} if ingress else {}}
+    status: dict[str, Any] = {"loadBalancer": {"ingress": ingress} if ingress else {}}
+    if service.pending:
+        condition = {"type": "LoadBalancerAllocated", "status": "False", "reason": "AllocationFailed", "message": service.pending}
+        status["conditions"] = [condition]
+    elif service.announced_by:
+        by = ", ".join(service.announced_by)
+        condition = {"type": "LoadBalancerAnnounced", "status": "True", "reason": "Announced", "message": f"announced by {by}"}
+        status["conditions"] = [condition]
+    return status
 
 
 def slice_json(entry: EndpointSlice) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from netlab.errors import InputError
 from netlab.manifest import impairments, own_fields
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import Document, read_documents
-from netlab.manifest.formats import json_type, seconds
+from netlab.manifest.formats import json_type, seconds, split_forward
 from netlab.manifest.meta import Json, labels
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
 from netlab.manifest.source import Source
@@ -26,8 +26,12 @@ from netlab.model import (
     IngressConfig,
     Labels,
     Lan,
+    LoadBalancerConfig,
+    Nat,
+    NatForward,
     Network,
     NodeSpec,
+    Protocol,
     ProxyConfig,
     Topology,
 )
@@ -130,6 +134,7 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         fabric=data.get("fabric") or defaults.fabric,
         routing=data.get("routing") or defaults.routing,
         neighbours=data.get("neighbours") or defaults.neighbours,
+        load_balancer=_load_balancer(data),
         backoff_s=_backoff(data.get("crashLoopBackOff") or {}, (place, "crashLoopBackOff"), report),
         node_monitor_grace_s=_seconds(data, "nodeMonitorGracePeriod", defaults.node_monitor_grace_s),
         unreachable_toleration_s=_seconds(data, "unreachableToleration", defaults.unreachable_toleration_s),
@@ -138,6 +143,23 @@ def _cluster(data: Json, place: Place, report: Report) -> ClusterConfig:
         ingress=_ingress(data.get("ingress")),
         cidrs_given=bool(given),
     )
+
+
+def _load_balancer(data: Json) -> LoadBalancerConfig | None:
+    given = data.get("loadBalancer") or {}
+    if not given.get("pool"):
+        return None
+    pool = given["pool"] if isinstance(given["pool"], list) else [given["pool"]]
+    usual: Literal["l2", "bgp"] = "bgp" if data.get("routing") == "bgp" else "l2"
+    return LoadBalancerConfig(tuple(map(_range, pool)), given.get("announce") or usual)
+
+
+def _range(text: str) -> tuple[Address, Address]:
+    first, dash, last = text.partition("-")
+    if dash:
+        return ip_address(first.strip()), ip_address(last.strip())
+    network = ip_network(text.strip())
+    return network.network_address, network.broadcast_address
 
 
 def _backoff(data: Json, place: Place, report: Report) -> tuple[float, float]:
@@ -206,7 +228,20 @@ def _lan(name: str, entry: Json) -> Lan:
     # An address of a family that the network has not is the first one's: the check names it.
     stray = [address for version, address in known.items() if version not in {cidr.version for cidr in cidrs}]
     routers = [known.get(cidr.version, stray.pop() if stray else None) for cidr in cidrs]
-    return Lan(name, cidrs[0], routers[0], *((cidrs[1], routers[1]) if len(cidrs) > 1 else ()))
+    nat = None if entry.get("nat") is None else _nat(entry["nat"])
+    second_cidr, second_router = (cidrs[1], routers[1]) if len(cidrs) > 1 else (None, None)
+    return Lan(name, cidrs[0], routers[0], second_cidr, second_router, nat)
+
+
+def _nat(data: Json) -> Nat:
+    forwards = []
+    for key, target in (data.get("forwards") or {}).items():
+        number, _, protocol = str(key).partition("/")
+        if not number.isdecimal() or (protocol or "tcp").upper() not in ("TCP", "UDP"):
+            continue  # check_topology names it
+        address, port = split_forward(target)
+        forwards.append(NatForward(int(number), Protocol((protocol or "tcp").upper()), ip_address(address), port or int(number)))
+    return Nat(tuple(forwards), bool(data.get("routed")), bool(data.get("hideClients")))
 
 
 def _without_router(data: Json, lan: Lan) -> bool:

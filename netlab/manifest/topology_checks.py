@@ -5,7 +5,7 @@ from a dump.
 """
 
 from collections.abc import Iterator
-from ipaddress import ip_network
+from ipaddress import ip_network, summarize_address_range
 from itertools import pairwise
 
 from netlab.manifest.formats import ip, machine_name, strict_network
@@ -17,7 +17,7 @@ _RESERVED = ("router", "localhost")
 
 def check_topology(topology: Topology, place: Place, report: Report) -> None:
     """Reports everything that is wrong with a complete topology."""
-    for check in (_names, _networks, _addresses, _pod_cidrs, _routes, _links):
+    for check in (_names, _networks, _addresses, _pod_cidrs, _routes, _links, _load_balancer, _nats):
         check(topology, place, report)
 
 
@@ -139,6 +139,57 @@ def _written_routes(place: Place, host: str) -> Iterator[tuple[str, str]]:
     for key, value in routes.items() if isinstance(routes, dict) else ():
         if isinstance(value, str):
             yield key, value
+
+
+def _load_balancer(topology: Topology, place: Place, report: Report) -> None:
+    config = topology.cluster.load_balancer
+    if config is None:
+        return None
+    at = ((place, "cluster"), "loadBalancer")
+    if config.announce == "bgp" and topology.cluster.routing != "bgp":
+        report.problem((at, "announce"), "bgp needs `routing: bgp`; l2 works with every routing")
+    proxy = topology.cluster.proxy
+    if config.announce == "l2" and proxy.mode == "ipvs" and not proxy.strict_arp:
+        report.problem(
+            ((place, "cluster"), "proxy"),
+            "mode ipvs has load balancers' addresses on every node, and all would answer ARP for them: strictARP: true",
+        )
+    for first, last in config.pool:
+        shown = f"{first}-{last}"
+        for network in summarize_address_range(first, last):
+            for name, other in (("podCIDR", topology.cluster.pod_cidrs), ("serviceCIDR", topology.cluster.service_cidrs)):
+                if any(network.version == one.version and network.overlaps(one) for one in other):
+                    return report.problem((at, "pool"), f"{shown} overlaps {name}")
+            if config.announce == "bgp" and any(
+                network.version == c.version and network.overlaps(c) for lan in topology.networks for c in lan.cidrs
+            ):
+                return report.problem(
+                    (at, "pool"), f"{shown} lies in a network: its machines would not ask the router for it (use announce: l2)"
+                )
+        for _, end in _ends(topology):
+            if taken := next((address for address in end.addresses if address in config), None):
+                return report.problem((at, "pool"), f"{taken} is also the address of {end.name}")
+        for lan in topology.networks:
+            if taken := next((address for address in lan.routers if address in config), None):
+                return report.problem((at, "pool"), f"{taken} is also the router of {lan.name}")
+    return None
+
+
+def _nats(topology: Topology, place: Place, report: Report) -> None:
+    for lan in topology.networks:
+        if lan.nat is None:
+            continue
+        at = (((place, "networks"), lan.name), "nat")
+        if not lan.routers:
+            report.problem(at, f"{lan.name} has no router that could translate (`router: none`)")
+        written_forwards = written((at, "forwards"))
+        for key in written_forwards if isinstance(written_forwards, dict) else ():
+            number, _, protocol = str(key).partition("/")
+            if not number.isdecimal() or not 1 <= int(number) <= 65535 or (protocol or "tcp").upper() not in ("TCP", "UDP"):
+                report.problem(((at, "forwards"), key), f"{key} is no port: 8080, 8080/tcp or 53/udp is wanted", key=True)
+        for forward in lan.nat.forwards:
+            if forward.address not in lan:
+                report.problem((at, "forwards"), f"{forward.address} does not lie in {lan.name}")
 
 
 def _links(topology: Topology, place: Place, report: Report) -> None:

@@ -7,9 +7,11 @@ a letter beside its colour, so that nothing rests on colour alone.
 
 from dataclasses import dataclass
 
+from netlab import overlay
 from netlab.endpoints import endpoints_of
 from netlab.fabric import impairments
-from netlab.model import Address, Cluster, Pod, Ref, Service
+from netlab.model import Address, Cluster, Node, Pod, Ref, Service
+from netlab.routing import bgp
 
 COLLAPSE = 16
 """Pods of one node above which they are shown by owner."""
@@ -84,6 +86,8 @@ class Graph:
     services: tuple[ServiceRow, ...]
     down: tuple[str, ...] = ()
     impaired: tuple[str, ...] = ()
+    router: tuple[str, ...] = ()
+    """What there is to say of the router."""
 
 
 def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = frozenset()) -> Graph:
@@ -116,6 +120,7 @@ def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = f
             if config.fabric == "bridge"
             else f"pods {', '.join(map(str, node.pod_cidrs))}"
         )
+        bridge = "; ".join((bridge, *_routing(cluster, node)))
         notes = ("control plane",) if node.control_plane else ()
         nodes.append(
             Machine(
@@ -124,8 +129,28 @@ def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = f
             )
         )  # fmt: skip
     title = f"{cluster.topology.name}: {len(nodes)} nodes, {len(cluster.pods)} pods, proxy {config.proxy.mode}"
+    title += f", routing {config.routing}" if config.routing != "static" else ""
     down = tuple(f"{device} of {netns}" for netns, device in sorted(cluster.links_down))
-    return Graph(title, lans, hosts, tuple(nodes), tuple(rows), down, impairments.told(cluster))
+    return Graph(title, lans, hosts, tuple(nodes), tuple(rows), down, impairments.told(cluster), _of_router(cluster))
+
+
+def _routing(cluster: Cluster, node: Node) -> tuple[str, ...]:
+    """How the node learns ways, where that is not by static routes."""
+    found = [f"{overlay.DEVICE} {address}" for address in overlay.addresses(cluster, node)]
+    if cluster.topology.cluster.routing == "bgp":
+        found.append(f"bird, AS {bgp.FIRST_NODE_AS + list(cluster.nodes).index(node.meta.name)}")
+    return tuple(found)
+
+
+def _of_router(cluster: Cluster) -> tuple[str, ...]:
+    found = ["blackhole default"]
+    if cluster.topology.cluster.routing == "bgp":
+        found.append(f"bird, AS {bgp.ROUTER_AS}")
+    for lan in cluster.topology.networks:
+        if lan.nat is not None:
+            found.append(f"translates for {lan.name}")
+            found += (f"{one.port}/{one.protocol.lower()} to {one.address}:{one.target_port}" for one in lan.nat.forwards)
+    return tuple(found)
 
 
 def letter(number: int) -> str:
@@ -166,6 +191,8 @@ def policies(service: Service) -> tuple[str, ...]:
         found.append(f"internalTrafficPolicy: {service.internal_traffic_policy}")
     if service.session_affinity != "None":
         found.append(f"sessionAffinity: {service.session_affinity} {service.affinity_timeout_s} s")
+    if service.announced_by:
+        found.append(f"announced by {', '.join(service.announced_by)}")
     if service.traffic_distribution:
         found.append(f"trafficDistribution: {service.traffic_distribution}")
     return tuple(found)

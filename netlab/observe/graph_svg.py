@@ -128,7 +128,7 @@ def _lan(layout: Layout, graph: Graph, lan: LanBar, y: float, drawn: set[str], b
     hosts = [one for one in graph.hosts if one.lans[:1] == (lan.name,)]
     nodes = [one for one in graph.nodes if one.lans[:1] == (lan.name,)]
     if lan.router:
-        hosts = [*hosts, Machine("router", "router/router", (lan.router,), (lan.name,), ("blackhole default",))]
+        hosts = [*hosts, Machine("router", "router/router", (lan.router,), (lan.name,), graph.router)]
     top, bottom = y, y
     x = float(PAD)
     wires = []

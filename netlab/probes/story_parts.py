@@ -94,6 +94,8 @@ def route_words(row: Mapping[str, Any]) -> str:
     """The route as ip(8) prints it."""
     kind = f"{row['type']} " if "type" in row else ""
     via = f" via {row['gateway']}" if "gateway" in row else ""
+    if row.get("nexthops"):  # which of them, a hash of the packet says: the next sighting shows it
+        via = f" via one of {', '.join(str(hop.get('gateway', hop.get('dev', ''))) for hop in row['nexthops'])}"
     return f"{kind}{row['dst']}{via}{' dev ' + row['dev'] if 'dev' in row else ''}"
 
 

@@ -21,7 +21,7 @@ from netlab.ipam import Attachment
 from netlab.model import Address, Cluster, Network, Node
 from netlab.ops import Daemon, Learned, Op, Ruleset, Sysctl
 from netlab.rendering import bird
-from netlab.routing import static
+from netlab.routing import announcing, static
 from netlab.ruleset import Base, Chain, Destination, Drop, Family, Hook, Rule, Table
 from netlab.ruleset import Ruleset as RulesetValue
 
@@ -99,20 +99,40 @@ def _of(
 
 
 def _announced(cluster: Cluster, node: Node, pods: dict[str, tuple[Network, ...]]) -> tuple[Network, ...]:
-    return (*pods[node.meta.name], *cluster.topology.cluster.service_cidrs)
+    return (*pods[node.meta.name], *cluster.topology.cluster.service_cidrs, *_balanced(cluster, node.meta.name))
+
+
+def _balanced(cluster: Cluster, name: str) -> tuple[Network, ...]:
+    """The load balancers' addresses that the node announces."""
+    config = cluster.topology.cluster.load_balancer
+    if config is None or config.announce != "bgp":
+        return ()
+    served = (service for service in cluster.services.values() if name in service.announced_by)
+    return tuple(ipam.host_route(one.ip) for service in served for one in service.load_balancer if one.ip in config and one.ip)
 
 
 def _daemons(cluster: Cluster, peerings: tuple[_Peering, ...], pods: dict[str, tuple[Network, ...]]) -> Iterator[Daemon]:
-    inside = tuple(network for networks in pods.values() for network in networks)
-    everything = (*inside, *cluster.topology.cluster.service_cidrs)
+    inside = _pod_networks(cluster, pods)
+    everything = (*inside, *cluster.topology.cluster.service_cidrs, *announcing.networks(cluster))
     at_router = tuple(_session(one, inside, everything, to_node=True) for one in peerings)
     yield _daemon(static.ROUTER, (), at_router, peerings[0].router if peerings else None, 0)
     for number, (name, node) in enumerate(cluster.nodes.items(), 1):
         own = [one for one in peerings if one.node.meta.name == name]
-        others = tuple(network for network in inside if network not in pods[name])
         announced = _announced(cluster, node, pods)
-        sessions = tuple(_session(one, announced, others, to_node=False) for one in own)
+        sessions = tuple(_session(one, announced, inside, to_node=False) for one in own)
         yield _daemon(f"node/{name}", announced, sessions, own[0].address, number)
+
+
+def _pod_networks(cluster: Cluster, pods: dict[str, tuple[Network, ...]]) -> tuple[Network, ...]:
+    """What covers every pod: the cluster's podCIDRs, and what lies outside them (nodes and pods of a dump)."""
+    whole = cluster.topology.cluster.pod_cidrs
+    outside = (
+        network
+        for networks in pods.values()
+        for network in networks
+        if not any(network.version == one.version and network.network_address in one for one in whole)
+    )
+    return (*whole, *dict.fromkeys(outside))
 
 
 def _session(one: _Peering, sends: tuple[Network, ...], accepts: tuple[Network, ...], to_node: bool) -> bird.Session:
@@ -163,7 +183,7 @@ def _at_nodes(peerings: tuple[_Peering, ...], pods: dict[str, tuple[Network, ...
 def _loop_guards(cluster: Cluster) -> Iterator[Ruleset]:
     """Behind the proxy's own rules, which refuse what has no endpoints."""
     families: tuple[tuple[Family, int], ...] = (("ip", 4), ("ip6", 6))
-    networks = cluster.topology.cluster.service_cidrs
+    networks = (*cluster.topology.cluster.service_cidrs, *announcing.networks(cluster))
     tables = []
     for family, version in families:
         own = tuple(network for network in networks if network.version == version)

@@ -14,6 +14,7 @@ from typing import assert_never
 from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT
 from netlab.model import Address, Network, Protocol
 from netlab.ops import (
+    Announcement,
     Bridge,
     Daemon,
     DeviceAddress,
@@ -91,6 +92,7 @@ class Place:
         self.devices: dict[str, Device] = {"lo": Device((name, "lo"), "")}
         self.routes: list[Route] = []
         self.learned: list[Learned] = []
+        self.announced: set[tuple[str, Address]] = set()
         self.tunnels: dict[str, Vxlan] = {}
         self.forwarding: dict[tuple[str, str], Address] = {}
         self.neighbours: dict[tuple[str, Address], str] = {}
@@ -270,6 +272,8 @@ class World:
                 self._at(op.netns).forwarding[op.device, op.mac] = op.remote
             case Learned():
                 self._at(op.netns).learned.append(op)
+            case Announcement():
+                self._at(op.netns).announced.add((op.device, op.address))
             case File() | Daemon() | Qdisc():  # what an impaired link does to a flow is chance, which no walk can foretell
                 pass
             case _:
@@ -300,10 +304,18 @@ class World:
         if not self.device(start).carrier:
             return f"the link of {start[1]} in {start[0]} is down"
         for end, passed in self._segment(start):
-            device = self.device(end)
-            if device.mac == mac if mac is not None else hop in self.places[end[0]].local:
+            if self.device(end).mac == mac if mac is not None else self._answers(end, hop):
                 return end, passed
         return f"nobody on the link of {start[1]} in {start[0]} {'has the MAC of' if mac else 'answers for'} {hop}"
+
+    def _answers(self, end: End, hop: Address) -> bool:
+        """Whether ARP or neighbour discovery for `hop` is answered at this interface. arp_ignore: only for its own addresses."""
+        place = self.places[end[0]]
+        if hop.version == 4 and place.on("net/ipv4/conf/all/arp_ignore"):
+            local = any(op.address == hop for op in self.device(end).addresses)
+        else:
+            local = hop in place.local
+        return local or (end[1], hop) in place.announced
 
     def _through(self, tunnel: Vxlan, mac: str | None, hop: Address) -> tuple[End, tuple[End, ...]] | str:
         """The far end of an overlay, if the packets that carry the frame come there. On links they are not the flow's own."""

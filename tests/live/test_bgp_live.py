@@ -14,6 +14,7 @@ import pytest
 import netlab
 from netlab.client import Lab
 from netlab.errors import NetlabError
+from netlab.kernel.tools import path_of
 
 TOPOLOGY = "topologies/bgp.yaml"
 KUBIA = "manifests/kubia.yaml"
@@ -37,6 +38,9 @@ except TimeoutError:
 CHI_SQUARE_2 = 27.63
 """Two degrees of freedom: a fair spread exceeds it once in a million."""
 FLOWS = 600
+
+
+pytestmark = pytest.mark.skipif(path_of("bird") is None, reason="bird is not installed: it is for labs that ask for it")
 
 
 @pytest.fixture(scope="module")
@@ -87,20 +91,21 @@ def test_without_the_hash_over_ports_one_client_uses_one_node(lab: Lab) -> None:
     assert lab.verify().drift == []
 
 
-def test_a_dead_nodes_routes_go_and_come_back(lab: Lab) -> None:
+@pytest.mark.parametrize(("break_it", "mend_it"), [("link-down", "link-up"), ("kill-node", "heal")])
+def test_a_dead_nodes_routes_go_and_come_back(lab: Lab, break_it: str, mend_it: str) -> None:
     found: list[str] = []
     command = ["python3", "-c", MONITOR, "10.244.2.0", "20"]
     watcher = threading.Thread(target=lambda: found.append(lab.exec("router/router", command, check=True).stdout))
     watcher.start()
     wait_for_listener(lab)
     start = time.monotonic()
-    lab.fault("link-down", "node/node-171")
+    lab.fault(break_it, "node/node-171")
     watcher.join()
     gone = json.loads(found[0])
     assert gone is not None, "the router's kernel kept the route"
-    print(f"the route to the dead node's pods was deleted {gone - start:.3f} s after its link went down")
+    print(f"the route to the dead node's pods was deleted {gone - start:.3f} s after {break_it}")
     assert learned(lab) == {"10.96.0.0/12": 2, "10.244.0.0/24": 1, "10.244.1.0/24": 1}
-    lab.fault("link-up", "node/node-171")
+    lab.fault(mend_it, "node/node-171")
     assert learned(lab) == ALL
 
 
