@@ -121,7 +121,7 @@ def environment(cluster: Cluster, pod: Pod) -> Mapping[str, str]:
     variables = {"HOSTNAME": hostname(pod)}
     for service in sorted(cluster.services.values(), key=lambda service: service.meta.key):
         master = service.meta.key == ("default", "kubernetes")
-        older = service.meta.created <= pod.meta.created
+        older = service.meta.created <= pod.meta.created and pod.spec.service_links
         if (master or (service.meta.namespace == pod.meta.namespace and older)) and service.cluster_ips and not service.headless:
             variables.update(_service_variables(service))
     return variables

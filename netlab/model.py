@@ -426,6 +426,8 @@ class PodSpec:
     """Required terms, of which one must hold. A field (`metadata.name`) stands among a term's expressions."""
     tolerations: tuple[Toleration, ...] = ()
     share_process_namespace: bool = False
+    service_links: bool = True
+    """enableServiceLinks: its containers are told the Services of their namespace in variables."""
     init: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
 

@@ -97,7 +97,11 @@ def build(cluster: Cluster) -> Plan:
         ingress.plan(cluster),
     )
     dead = _dead(cluster)
-    return plan_of(op for op in ops if not (dead and isinstance(op, Listener | Process | Relay | Daemon) and op.netns in dead))
+    return plan_of(op for op in ops if not (dead and isinstance(op, RUNNING) and op.netns in dead))
+
+
+RUNNING = Listener | Process | Relay | Daemon | IngressProxy
+"""What ends with the machine that it runs on."""
 
 
 def _dead(cluster: Cluster) -> frozenset[str]:

@@ -92,8 +92,9 @@ class Page:
             self._next(deadline)
 
     def scheme(self, dark: bool) -> None:
-        value = "dark" if dark else "light"
-        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
+        """Choose the colours; nothing glides, so that a picture shows where things end up."""
+        wanted = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+        self.ask("Emulation.setEmulatedMedia", features=[{"name": name, "value": value} for name, value in wanted.items()])
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression yields, promises awaited."""

@@ -67,7 +67,33 @@ MANY = spec.Case(
 )
 """A case of our own, for what none of the file has: other protocols, more endpoints, other machines' node ports."""
 
-CASES = (*(case for case in (*spec.load_cases(), *spec.load_verdicts()) if case.services), MANY)
+OPEN = spec.Case(
+    "node-ports-of-every-protocol",
+    "NodePorts of TCP, UDP and SCTP with policy Cluster",
+    tuple(
+        {
+            "name": f"open-{proto.lower()}",
+            "type": "NodePort",
+            "clusterIP": f"10.96.0.{20 + at}",
+            "ports": [{"name": "x", "port": 80, "targetPort": 8080, "protocol": proto, "nodePort": 30090 + at}],
+        }
+        for at, proto in enumerate(("TCP", "UDP", "SCTP"))
+    ),
+    tuple(
+        {"service": f"open-{proto}", "ip": f"10.244.{node}.{5 + at}", "node": f"node-{'ab'[node - 1]}", **PLAIN}
+        for at, proto in enumerate(("tcp", "udp", "sctp"))
+        for node in (1, 2)
+    ),
+    {"nodePortAddresses": ["192.168.50.0/24"]},
+    tuple(
+        {"packet": {"from": "external", "srcIP": "203.0.113.50", "to": to, "port": 30090 + at, "proto": proto}}
+        for at, proto in enumerate(("TCP", "UDP", "SCTP"))
+        for to in ("192.168.50.10", "192.168.51.10")
+    ),
+)
+"""NodePorts that every protocol has, and an address of the node that does not serve them."""
+
+CASES = (*(case for case in (*spec.load_cases(), *spec.load_verdicts()) if case.services), MANY, OPEN)
 NODE, HOST = Ref("node", "", "node-a"), Ref("host", "", "client")
 UNALLOCATED = "10.96.77.7"
 

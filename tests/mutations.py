@@ -491,7 +491,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     planner("everything masqueraded", proxy(masquerade_all=True)),
     planner("no detector of local traffic", proxy(detect_local="none")),
     planner("NodeCIDR instead of the detector asked for", proxy(detect_local="NodeCIDR")),
-    planner("nodePortAddresses ignored", proxy(node_port_addresses=None), IPT, NFT),
+    planner("nodePortAddresses ignored", proxy(node_port_addresses=None)),
     planner("node ports on every address", proxy(node_port_addresses=(ip_network("0.0.0.0/0"),)), NFT),
     planner("localhostNodePorts ignored", proxy(localhost_node_ports=False), IPT),
     without_ops("health checks are not listened for", lambda op: isinstance(op, op_kinds.Listener) and op.health is not None),

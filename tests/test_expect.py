@@ -476,7 +476,7 @@ def test_the_oracle_knows_no_planner_and_no_tracer() -> None:
     import netlab.expect
 
     files = [*Path(netlab.expect.__file__).parent.glob("*.py"), Path(netlab.endpoints.__file__)]
-    assert len(files) == 10
+    assert len(files) == 11
     allowed = {
         "netlab.model",
         "netlab.memory",

@@ -240,6 +240,9 @@ def test_a_command_is_a_process_with_the_pods_variables() -> None:
     assert told["MY_SVC_PORT_80_TCP"] == told["MY_SVC_PORT"] == "tcp://10.96.0.80:80"
     assert told["KUBERNETES_SERVICE_PORT"] == "443"
     assert not [name for name in told if name.startswith(("NEW_", "FAR_"))]
+    (bare,) = program_ops(replace(loop, spec=replace(loop.spec, service_links=False)), services=[old, kubernetes])
+    assert isinstance(bare, Process)
+    assert {name.partition("_")[0] for name, _ in bare.env} == {"HOSTNAME", "KUBERNETES"}
 
 
 def test_files_of_a_pod() -> None:

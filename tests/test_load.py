@@ -1,14 +1,20 @@
 """Loads, offline: what a record says - counts, outages, percentiles - and when it is a pass, a failure, or neither."""
 
+import socket
+import threading
+import time
 from array import array
+from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
+from netlab.agents.load import Generator
 from netlab.cli.loading import load_text
 from netlab.model import Judgement
 from netlab.probes import load
-from netlab.probes.load import Allowed, Fate, LoadRecord, Outage
+from netlab.probes.load import Allowed, Fate, LoadRecord, LoadRequest, Outage
 
 RATE = 100.0
 LETTERS = {".": Fate.ANSWERED, "x": Fate.REFUSED, "t": Fate.TIMED_OUT, "r": Fate.RESET, "w": Fate.WRONG_STATUS, "u": Fate.UNSENT}
@@ -124,3 +130,73 @@ def test_what_is_printed() -> None:
         "  nobody answered for 10 ms, 60 ms after the beginning (1 request lost)\n"
         "  why: 3 of 8 requests were lost\n"
     )
+
+
+# ---------------------------------------------------------------- the generator, over the loopback
+
+
+def answering(server: socket.socket, delay_s: float, answer: bytes, served: int) -> None:
+    """Answer that many connections, each after a while."""
+
+    def one(peer: socket.socket) -> None:
+        with peer:
+            peer.recv(4096)
+            time.sleep(delay_s)
+            peer.sendall(answer)
+
+    threads = []
+    for _ in range(served):
+        threads.append(threading.Thread(target=one, args=(server.accept()[0],)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Netlab-Pod: a\r\nConnection: close\r\n\r\n"
+
+
+def generated(clock: Callable[[], float], timeout_s: float, answer: bytes = OK, delay_s: float = 0.05) -> LoadRecord:
+    """20 requests a second for 0.3 s to a server here."""
+    ours, theirs = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as server, ours, theirs:
+        thread = threading.Thread(target=answering, args=(server, delay_s, answer, 6))
+        thread.start()
+        here = ip_address("127.0.0.1")
+        request = LoadRequest("", here, here, server.getsockname()[1], "http", 20, timeout_s, 0.3)
+        made = Generator(request, ours, clock).run()
+        thread.join()
+    return made
+
+
+def test_time_in_which_the_generator_did_not_run_counts_against_nobody() -> None:
+    begun = time.monotonic()
+
+    def jumping() -> float:
+        now = time.monotonic()
+        return now + (5.0 if now - begun > 0.12 else 0.0)
+
+    made = generated(jumping, timeout_s=1.0)
+    assert list(made.fates) == [Fate.ANSWERED] * 6
+    assert max(made.late_s) > 4, "and that it was late is seen"
+    assert load.judged(load.seen(made, 20), DELIVERED, Allowed())[0] is Judgement.INCONCLUSIVE
+
+
+def test_a_deadline_is_a_deadline() -> None:
+    made = generated(time.monotonic, timeout_s=0.02, delay_s=0.2)
+    assert list(made.fates) == [Fate.TIMED_OUT] * 6
+
+
+@pytest.mark.parametrize(
+    ("answer", "fate"),
+    [
+        (OK, Fate.ANSWERED),
+        (OK.replace(b"200 OK", b"503 No"), Fate.WRONG_STATUS),
+        (OK.replace(b"Length: 0", b"Length: 9"), Fate.RESET),
+        (b"what?\r\n\r\n", Fate.RESET),
+        (b"", Fate.RESET),
+    ],
+)
+def test_what_an_answer_counts_as(answer: bytes, fate: Fate) -> None:
+    made = generated(time.monotonic, timeout_s=2.0, answer=answer, delay_s=0.0)
+    assert list(made.fates) == [fate] * 6
+    assert made.backends == ({"a": 6} if fate is Fate.ANSWERED else {})

@@ -242,6 +242,12 @@ def test_an_update_goes_from_the_last_to_the_first_and_waits_for_each() -> None:
     assert workload.stateful is not None and workload.stateful.current == workload.revisions[-1].hash
 
 
+def test_a_parallel_set_updates_one_by_one_too() -> None:
+    text = DB.replace("serviceName: db", "serviceName: db\n  podManagementPolicy: Parallel")
+    cluster = controllers.apply(all_ready(started(text)), objects(text.replace("image: redis", "image: redis:8")))
+    assert images(cluster, "db") == ["redis", "redis", "redis:8"]
+
+
 def test_a_partition_keeps_the_lower_ones_even_when_they_are_made_anew() -> None:
     text = DB.replace("serviceName: db", "serviceName: db\n  updateStrategy: {rollingUpdate: {partition: 2}}")
     cluster = all_ready(controllers.apply(all_ready(started(text)), objects(text.replace("image: redis", "image: redis:8"))))

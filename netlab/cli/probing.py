@@ -102,6 +102,8 @@ def route_text(route: Mapping[str, Any]) -> str:
     seen = ", ".join(f"{name} ({number})" for name, number in route["backends"].items())
     rule = f"ingress {route['ingress']}" if route["ingress"] else "no Ingress"
     parts = [f"then {route['proxy']}", rule, *([route["service"]] if route["service"] else [])]
+    if route.get("sources"):
+        seen += f", which saw {', '.join(route['sources'])}"
     return f"{', '.join(parts)}: {seen or route.get('why') or 'no pod answered'}"
 
 

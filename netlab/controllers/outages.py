@@ -33,7 +33,7 @@ def cut(cluster: Cluster, name: str, killed: bool) -> Cluster:
 
 
 def heal(cluster: Cluster, name: str) -> Cluster:
-    """The cluster with the node in reach again, not settled; its pods that were deleted meanwhile are gone."""
+    """The cluster with the node in reach again, not settled; its kubelet then ends the pods that were deleted."""
     outage = cluster.outages.get(name)
     if outage is None:
         return cluster
@@ -46,8 +46,8 @@ def heal(cluster: Cluster, name: str) -> Cluster:
     for key, pod in cluster.pods.items():
         if pod.node != name:
             continue
-        if pod.terminating:
-            del pods[key]
+        if pod.terminating and not pod.statuses:
+            del pods[key]  # one of a dump, of which nothing runs
         elif pod.phase == "Running":
             pods[key] = _back(pod, outage.killed, cluster.clock)
     return cluster.with_(pods=pods)

@@ -4,7 +4,7 @@ The node with the fewest pods wins, the first one among equals; one with a Prefe
 (nodeName, status.podIP) is kept. A pod that fits nowhere stays Pending and says why, in the scheduler's words.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 
 from netlab import ipam
@@ -21,12 +21,16 @@ NAME_FIELD = "metadata.name"
 """What a term of nodeAffinity calls the node's name (matchFields)."""
 
 
+_HostPort = tuple[str, int, str, str]
+"""Node, port, protocol, and the address that it is taken at ('' for every one)."""
+
+
 @dataclass(slots=True)
 class _Load:
     """What one round of placing needs to know of every node; local to that round, so that placing n pods is one scan."""
 
     pods: dict[str, int]
-    host_ports: set[tuple[str, int, str]]
+    host_ports: set[_HostPort]
     free: dict[str, "_Free"]
 
 
@@ -107,10 +111,22 @@ def _free(cluster: Cluster, node: Node, load: _Load) -> _Free:
     return load.free[name]
 
 
-def _host_ports(pod: Pod, node: str) -> Iterable[tuple[str, int, str]]:
-    if not pod.spec.host_network:
-        return ()
-    return [(node, port.port, port.protocol) for container in pod.spec.containers for port in container.ports]
+def _host_ports(pod: Pod, node: str) -> Iterator[_HostPort]:
+    """The ports that the pod takes on its node: on the node's own network every port that it declares, else its hostPorts."""
+    for container in pod.all_containers:
+        for port in container.ports:
+            number = port.port if pod.spec.host_network else port.host_port
+            if number:
+                yield node, number, port.protocol, str(port.host_ip or "")
+
+
+def _collides(taken: Set[_HostPort], wanted: Iterable[_HostPort]) -> bool:
+    for node, number, protocol, address in wanted:
+        if (node, number, protocol, address) in taken or (node, number, protocol, "") in taken:
+            return True
+        if not address and any(one[:3] == (node, number, protocol) for one in taken):
+            return True
+    return False
 
 
 def _placed(cluster: Cluster, pod: Pod, load: _Load) -> Pod:
@@ -160,7 +176,7 @@ def _node_of_address(cluster: Cluster, pod: Pod) -> str:
 
 
 def _crowded(cluster: Cluster, pod: Pod, node: Node, load: _Load) -> str:
-    if not load.host_ports.isdisjoint(_host_ports(pod, node.meta.name)):
+    if _collides(load.host_ports, _host_ports(pod, node.meta.name)):
         return PORT_TAKEN
     if not pod.spec.host_network and not pod.addresses and not _free(cluster, node, load).next:
         return FULL

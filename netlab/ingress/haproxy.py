@@ -211,6 +211,7 @@ _HEAD = """global
     stats socket unix@runtime.sock mode 600 level admin expose-fd listeners
     nbthread 1
     maxconn 4000
+    no strict-limits
     hard-stop-after 30s
 defaults
     mode http

@@ -156,9 +156,15 @@ def new_uts_and_ipc(hostname: str) -> tuple[int, int]:
 
 
 def send_children_to(pids: str) -> None:
-    """From now on children are born there, as `children_in` says; for a process that does not come back from it."""
+    """From now on children are born there, as `children_in` says; for a process that does not come back from it.
+
+    Raises: MachineError at the machine's limit of pid namespaces.
+    """
     if pids == "new":
-        unshare(CLONE_NEWPID)
+        try:
+            unshare(CLONE_NEWPID)
+        except OSError as error:
+            raise refused(error.errno, CLONE_NEWPID) from None
     elif pids:
         with suppress(FileNotFoundError):
             fd = os.open(pids, os.O_RDONLY | os.O_CLOEXEC)

@@ -143,6 +143,9 @@ class Api:
             document = {**document, "metadata": {**document.get("metadata", {}), "namespace": namespace}}
         loaded = manifest.object_from_json(document)
         self._lab.change(controllers.apply(self._lab.now, loaded.objects))
+        key = self._key(kind, namespace, str(name))
+        if controllers.find(self._lab.cluster, kind.kind, key) is None:  # gone with the change: relabelled, it was one too many
+            return manifest.to_json(loaded.objects[0], self._lab.cluster, self._lab.started), 200
         return self._one(kind, namespace, str(name)), 200 if exists else 201
 
     # ------------------------------------------------------------ netlab's verbs
@@ -206,7 +209,7 @@ NOW: dict[str, Now] = {
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }
-SETTLING = ("apply", "scale", "fault", "rollout", "cordon")
+SETTLING = ("apply", "scale", "fault", "cordon")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
     "matrix": probing.matrix,

@@ -159,7 +159,7 @@ class Lab:
         self.files = Path(spec.directory) / "fs"
         self.files.mkdir(exist_ok=True)
         ns.mount("netlab", str(self.files), "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
-        self.started = time.time()
+        self.started = time.time() - (spec.cluster.clock if spec.cluster is not None else 0.0)  # a twin goes on with the clock
         self.proc_pid = int(Path("/proc/self").readlink().name)
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()

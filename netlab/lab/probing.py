@@ -253,9 +253,9 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
 def request(lab: Lab, question: Asked | Question, names: Names, watched: tuple[Watched, ...]) -> ProbeRequest:
     """What a worker is asked."""
     http = HttpRequest(question.destination.path, question.destination.url_host) if question.destination.url_host else None
-    passing = lab.cluster.topology.cluster.proxy.mode == "userspace"
-    if passing and http is not None:  # an Ingress controller says the request again: it would be seen to arrive twice
-        passing = controller_at(lab.cluster, question.flow.destination, question.flow.port) is None
+    userspace = lab.cluster.topology.cluster.proxy.mode == "userspace"
+    # An Ingress controller says the request again, on a connection of its own: only what is said can be followed there, too.
+    passing = http is not None and controller_at(lab.cluster, question.flow.destination, question.flow.port) is not None
     return ProbeRequest(
         netns=lab.netns_path(netns_of(lab.cluster, question.sender)),
         flow=question.flow,
@@ -264,7 +264,7 @@ def request(lab: Lab, question: Asked | Question, names: Names, watched: tuple[W
         watched=watched,
         names=names,
         http=http,
-        relayed=passing and question.flow.protocol is Protocol.TCP,
+        relayed=(userspace or passing) and question.flow.protocol is Protocol.TCP,
     )
 
 
@@ -279,6 +279,7 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         seen = replace(
             seen, blind=(*seen.blind, *seen.evidence, "a refusal by an SCTP receiver cannot be seen here"), delivered=0
         )
+    seen, behind = routing_http.split(lab.cluster, question.destination, seen, names)
     exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
     verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
     document = {
@@ -303,8 +304,7 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         ]
     if not verdict.why and seen.evidence and not seen.delivered:
         document["why"] = list(seen.evidence)
-    at = (question.destination.address, question.destination.port)
-    return routing_http.told(lab.cluster, document, question.destination, at, responses, names)
+    return routing_http.told(lab.cluster, document, question.destination, responses, behind, names)
 
 
 def expectation(expected: Outcome, names: Names) -> dict[str, Any]:

@@ -1,44 +1,71 @@
 """HTTP probes that pass an Ingress controller: which Service and pods must answer, and whether they did.
 
-The evidence is the answer itself: pods of the built-in responder name themselves in every response, and the proxy names itself.
-It is judged after the probe of the flow to the proxy, and can only make that verdict worse.
+The evidence: the request carries a token, which the stacks of the pods are watched for (so that the pod and the source that it
+saw are known), and pods of the built-in responder name themselves in every answer; the proxy names itself. It is judged after
+the flow to the proxy, and can only make that verdict worse.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from netlab.expect.http import HttpAnswer, controller_at, expect_http
 from netlab.ingress import table
 from netlab.ingresses import Controller
 from netlab.lab.receiving import Names, name_of, receivers
-from netlab.model import Address, Cluster, Judgement, Key
+from netlab.model import NOTHING, Address, Cluster, Judgement, Key, Observation
 from netlab.targets import Destination
 
 POD_HEADER, PROXY_HEADER = "x-netlab-pod", "x-netlab-ingress"
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What was seen of requests behind the controller: receiver -> requests, source address -> requests."""
+
+    backends: Mapping[str, int] = NOTHING
+    sources: Mapping[str, int] = NOTHING
+
+
+def split(cluster: Cluster, to: Destination, seen: Observation, names: Names) -> tuple[Observation, Behind]:
+    """What was seen of the flow to the controller, and what of the requests that it sent on; all where none stands there."""
+    if controller_at(cluster, to.address, to.port) is None or not seen.arrivals:
+        return seen, Behind()
+    near = {key: number for key, number in seen.arrivals.items() if key[:2] == (to.address, to.port)}
+    far = {key: number for key, number in seen.arrivals.items() if key not in near}
+    twice = "arrived more than once"  # as it must: at the controller, and behind it
+    evidence = tuple(line for line in seen.evidence if twice not in line)
+    flow, behind = _counted(near, names), _counted(far, names)
+    return replace(seen, arrivals=near, backends=flow.backends, sources=flow.sources, evidence=evidence), behind
+
+
+def _counted(arrivals: Mapping[tuple[Address, int, Address], int], names: Names) -> Behind:
+    backends, sources = Counter[str](), Counter[str]()
+    for (address, port, source), number in sorted(arrivals.items(), key=lambda one: tuple(map(str, one[0]))):
+        backends[name_of(address, port, names)] += number
+        sources[str(source)] += number
+    return Behind(dict(backends), dict(sources))
+
+
 def told(
-    cluster: Cluster,
-    document: Mapping[str, Any],
-    to: Destination,
-    at: tuple[Address, int],
-    responses: Sequence[Any],
-    names: Names,
+    cluster: Cluster, document: Mapping[str, Any], to: Destination, responses: Sequence[Any], behind: Behind, names: Names
 ) -> dict[str, Any]:
     """The probe result with `route`, where it went through an Ingress controller; otherwise as it is."""
-    controller = controller_at(cluster, *at)
+    controller = controller_at(cluster, to.address, to.port)
     if controller is None or not responses:
         return dict(document)
     answer = expect_http(cluster, controller, to.url_host, to.path or "/")
     wanted = {name_of(address, port, names) for address, port in answer.endpoints}
-    verdict, why, seen = judged(cluster, controller, answer, wanted, responses)
+    verdict, why = judged(cluster, controller, answer, wanted, responses, behind)
     route = {
         "controller": str(controller.pod),
         "proxy": controller.proxy,
         "ingress": "/".join(answer.ingress) if answer.ingress else None,
         "service": answer.service or None,
         "expected": {"status": answer.status or "of the backend", "backends": sorted(wanted)},
-        "backends": seen,
+        "backends": dict(behind.backends),
+        "sources": dict(behind.sources),
     }
     if answer.why:
         route["why"] = answer.why
@@ -47,34 +74,40 @@ def told(
 
 
 def judged(
-    cluster: Cluster, controller: Controller, answer: HttpAnswer, wanted: set[str], responses: Sequence[Any]
-) -> tuple[Judgement, list[str], dict[str, int]]:
-    """(verdict, reasons, pod -> answers that it gave)"""
-    seen: dict[str, int] = {}
+    cluster: Cluster, controller: Controller, answer: HttpAnswer, wanted: set[str], responses: Sequence[Any], behind: Behind
+) -> tuple[Judgement, list[str]]:
+    """By the answers' status and names, and by where the requests were seen to arrive."""
     wrong: dict[str, None] = {}
-    unnamed = 0
+    for name, number in behind.backends.items():
+        if name not in wanted:
+            wrong[f"{number} requests arrived at {name}, which is no endpoint of {answer.service or 'any route'}"] = None
     for one in responses:
-        if one.problem:
-            wrong[f"no answer came through {controller.proxy}: {one.problem}"] = None
-            continue
-        pod = _pod(cluster, one.headers.get(POD_HEADER, ""), wanted)
-        if pod:
-            seen[pod] = seen.get(pod, 0) + 1
-        if not one.headers.get(PROXY_HEADER) and not (answer.status and not pod):
-            wrong[f"the answer did not pass {controller.proxy}"] = None
-        if answer.status and (one.status != answer.status or pod):
-            wrong[f"{pod or 'the proxy'} answered {one.status}, expected {answer.status}: {answer.why}"] = None
-        elif not answer.status and not pod:
-            unnamed += one.status < 500
-            if one.status in (404, 502, 503, 504):
-                wrong[f"the proxy answered {one.status}, expected an answer of {answer.service}"] = None
-        elif not answer.status and pod not in wanted:
-            wrong[f"{pod} answered, which is no endpoint of {answer.service}"] = None
+        wrong |= dict.fromkeys(_faults(cluster, controller, answer, wanted, one))
     if wrong:
-        return Judgement.FAIL, list(wrong), seen
-    if unnamed:
-        return Judgement.INCONCLUSIVE, [f"{unnamed} answers do not say which pod gave them (a program of its own)"], seen
-    return Judgement.PASS, [], seen
+        return Judgement.FAIL, list(wrong)
+    answered, arrived = sum(not one.problem for one in responses), sum(behind.backends.values())
+    if not answer.status and arrived < answered:
+        return Judgement.INCONCLUSIVE, [
+            f"of {answered} answered requests only {arrived} were seen to arrive behind {controller.proxy}"
+        ]
+    return Judgement.PASS, []
+
+
+def _faults(cluster: Cluster, controller: Controller, answer: HttpAnswer, wanted: set[str], one: Any) -> Iterator[str]:
+    """What is wrong with one answer."""
+    if one.problem:
+        yield f"no answer came through {controller.proxy}: {one.problem}"
+        return
+    pod = _pod(cluster, one.headers.get(POD_HEADER, ""), wanted)
+    if not one.headers.get(PROXY_HEADER) and (pod or not answer.status):
+        yield f"the answer did not pass {controller.proxy}"
+    if answer.status:
+        if one.status != answer.status or pod:
+            yield f"{pod or 'the proxy'} answered {one.status}, expected {answer.status}: {answer.why}"
+    elif not pod and one.status in (404, 502, 503, 504) and one.headers.get("server") is None:
+        yield f"the proxy answered {one.status}, expected an answer of {answer.service}"
+    elif pod and pod not in wanted:
+        yield f"{pod} answered, which is no endpoint of {answer.service}"
 
 
 def _pod(cluster: Cluster, name: str, wanted: set[str]) -> str:

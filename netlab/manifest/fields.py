@@ -44,7 +44,7 @@ TABLES: dict[str, str] = {
         volumeDevices:list livenessProbe:Probe readinessProbe:Probe startupProbe:Probe lifecycle:Lifecycle terminationMessagePath
         terminationMessagePolicy imagePullPolicy:Always|IfNotPresent|Never securityContext:object stdin:bool
         stdinOnce:bool tty:bool""",
-    "ContainerPort": f"containerPort:port! name:portName protocol:{_PROTOCOL} hostPort:int?0 hostIP?",
+    "ContainerPort": f"containerPort:port! name:portName protocol:{_PROTOCOL} hostPort:count hostIP",
     "EnvVar": "name! value valueFrom:EnvVarSource",
     "EnvVarSource": """fieldRef:ObjectFieldSelector configMapKeyRef:KeySelector secretKeyRef:KeySelector resourceFieldRef:object?
         fileKeyRef:object?""",

@@ -86,6 +86,8 @@ def read_pod_spec(spec: Json, place: Place, report: Report, was_run: bool = Fals
     at = (place, "containers")
     if spec.get("containers") == []:
         report.problem(at, "must not be empty")
+    if spec.get("hostNetwork"):
+        _check_host_ports(spec, at, report)
     taken: set[str] = set()
     init = [] if was_run else [*items(spec.get("initContainers"))]
     return PodSpec(
@@ -102,7 +104,15 @@ def read_pod_spec(spec: Json, place: Place, report: Report, was_run: bool = Fals
         node_affinity=_node_affinity(spec.get("affinity") or EMPTY, (place, "affinity"), report),
         tolerations=tuple(_toleration(entry) for _, entry in items(spec.get("tolerations")) if not _by_default(entry)),
         share_process_namespace=bool(spec.get("shareProcessNamespace")),
+        service_links=spec.get("enableServiceLinks") is not False,
     )
+
+
+def _check_host_ports(spec: Json, place: Place, report: Report) -> None:
+    for index, container in items(spec.get("containers")):
+        for at, port in items(container.get("ports")):
+            if port.get("hostPort") not in (None, 0, port.get("containerPort")):
+                report.problem(((((place, index), "ports"), at), "hostPort"), "must match containerPort when hostNetwork is true")
 
 
 def _containers(

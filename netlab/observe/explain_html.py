@@ -61,7 +61,8 @@ const $=id=>document.getElementById(id),items=[...document.querySelectorAll('li[
 function show(n){i=Math.max(0,Math.min(S.length-1,n));const s=S[i];
  $('packet').style.transform=`translate(${s.x}px,${s.y}px)`;
  const from=s.back?S.findIndex(o=>o.back):0;const pts=S.slice(from,i+1);
- const path=l=>l.map((p,k)=>(k?'L':'M')+p.x+' '+p.y).join('');
+ const leg=(o,p)=>(p.y<o.y)!==(o.pod||p.pod)?`H${p.x}V${p.y}`:`V${p.y}H${p.x}`;
+ const path=l=>l.map((p,k)=>k?leg(l[k-1],p):`M${p.x} ${p.y}`).join('');
  $('trail').setAttribute('d',path(pts));$('gone').setAttribute('d',path(S.slice(0,from)));
  $('trail').classList.toggle('back',s.back);
  document.querySelectorAll('.here').forEach(e=>e.classList.remove('here'));
@@ -158,7 +159,8 @@ def _steps(document: Mapping[str, Any], layout: Layout) -> list[dict[str, Any]]:
             x, y = _point(event, layout)
             steps.append(
                 {
-                    "x": round(x), "y": round(y), "netns": event["netns"], "back": back, "tone": TONES.get(event["event"], ""),
+                    "x": round(x), "y": round(y), "pod": event["netns"].startswith("pod/"), "netns": event["netns"],
+                    "back": back, "tone": TONES.get(event["event"], ""),
                     "title": f"{event['netns']}: {_title(event)}", "line": _title(event), "text": event["text"],
                     "packet": shown(event["packet"]), "rule": event["rule"] or "", "owner": event["owner"] or "",
                     "rests": "; ".join(event["evidence"]), "us": max(0, (event["at"] - first) // 1000) if event["at"] else 0,
@@ -216,7 +218,7 @@ def _point(event: Mapping[str, Any], layout: Layout) -> tuple[float, float]:
         return spot.x + spot.w * 0.72, spot.y + 26
     if netns.startswith("pod/"):
         return spot.x + spot.w * 0.66, spot.y + spot.h * 0.7
-    return spot.x + spot.w * 0.8, spot.y + 16
+    return spot.centre[0], spot.y + spot.h - 5
 
 
 PAD = 20.0

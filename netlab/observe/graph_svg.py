@@ -14,6 +14,8 @@ POD_W, POD_H, GAP, PAD = 186, 38, 10, 14
 SMALL_W, SMALL_H, SMALL_GAP = 172, 24, 6
 """A pod among more than MANY on its node: its name alone, the address on pointing at it. Two such nodes fit side by side."""
 MANY = 16
+DEEP = "#0072B2"
+"""The one colour of PALETTE on which white letters have more contrast (5.2) than dark ones."""
 MACHINE_W = 216
 PAGE_W = 1180
 ROW_H = 44
@@ -29,7 +31,7 @@ STYLE = """
 .nl .unready{stroke:var(--bad);stroke-dasharray:4 3}.nl .lan{fill:var(--lan)}.nl .bridge{fill:var(--line)}
  .nl .wire{stroke:var(--line);stroke-width:2;fill:none}
 .nl .on{stroke:var(--lan);stroke-width:3}.nl .lan text,.nl text.inv{fill:var(--bg);font-weight:600}
- .nl text.tag{fill:#fff;font-size:10px;font-weight:700}
+ .nl text.tag{fill:#fff;font-size:10px;font-weight:700}.nl text.tag.dark{fill:#1b1f24}
 """
 
 
@@ -247,7 +249,8 @@ def _pod(layout: Layout, pod: PodBox, spot: Spot) -> None:
 
 def _tag(layout: Layout, x: float, y: float, colour: str, mark: str) -> None:
     layout.shapes.append(f'<circle cx="{x:g}" cy="{y:g}" r="8.5" fill="{colour}"/>')
-    layout.words.append(f'<text class="tag" text-anchor="middle" x="{x:g}" y="{y + 3.5:g}">{mark}</text>')
+    kind = "tag" if colour == DEEP else "tag dark"
+    layout.words.append(f'<text class="{kind}" text-anchor="middle" x="{x:g}" y="{y + 3.5:g}">{mark}</text>')
 
 
 def _services(layout: Layout, services: Sequence[ServiceRow], y: float) -> float:

@@ -12,7 +12,7 @@ from netlab.endpoints import endpoints_of
 from netlab.model import Cluster, Key
 from netlab.observe import graph, graph_svg, results_html
 from netlab.observe.page import details, page, pill, reasons, table
-from netlab.ops import Ruleset
+from netlab.ops import Ruleset, VirtualServer
 from netlab.plan import Plan
 from netlab.ruleset import Table
 
@@ -116,17 +116,29 @@ def _rules(plan: Plan) -> str:
                 rows.append((op.netns, op.value.dialect, *_counts(one)))
     rows.sort()
     total = sum(int(row[5]) for row in rows)
+    shown = _virtual_servers([op for op in plan.ops.values() if isinstance(op, VirtualServer)])
     heads = ("where", "dialect", "family", "table", "chains", "rules", "sets and maps", "elements")
     inside = table(heads, rows, frozenset((4, 5, 6, 7)))
     if not rows:
-        return '<p class="soft">none: this mode has no rules of its own</p>'
-    return details(f"{total} rules in {len(rows)} tables", inside, opened=len(rows) <= 16)
+        return shown or '<p class="soft">none: this mode has no rules of its own</p>'
+    return details(f"{total} rules in {len(rows)} tables", inside, opened=len(rows) <= 16) + shown
+
+
+def _virtual_servers(found: Sequence[VirtualServer]) -> str:
+    """How many virtual servers IPVS has in each node, and how many real servers behind them; '' for none."""
+    rows = []
+    for netns in dict.fromkeys(one.netns for one in found):
+        here = [one for one in found if one.netns == netns]
+        rows.append((netns, str(len(here)), str(sum(len(one.real_servers) for one in here))))
+    return table(("where", "IPVS virtual servers", "real servers"), rows, frozenset((1, 2)))
 
 
 def _counts(one: Table) -> tuple[str, ...]:
     elements = sum(len(each.elements) for each in one.maps) + sum(len(each.elements) for each in one.sets)
+    elements += sum(len(targets) for each in one.data_maps for _, targets in each.elements)
     rules = sum(len(chain.rules) for chain in one.chains)
-    return one.family, one.name, str(len(one.chains)), str(rules), str(len(one.maps) + len(one.sets)), str(elements)
+    sets = len(one.maps) + len(one.sets) + len(one.data_maps)
+    return one.family, one.name, str(len(one.chains)), str(rules), str(sets), str(elements)
 
 
 def _nodes(cluster: Cluster) -> str:

@@ -28,7 +28,7 @@ def render(
     title = title if len(title) < 60 else f"{len({run['name'] for run in runs})} scenarios"
     head = (
         f"<header><h1>netlab run: {escape(title)}</h1><p>{results_html.verdicts(steps)} "
-        f"<span class='soft'>{len(steps)} steps in {len(runs)} labs, {took:.1f} s · "
+        f"<span class='soft'>{_many(len(steps), 'step')} in {_many(len(runs), 'lab')}, {took:.1f} s · "
         f"{escape(' · '.join(facts))}</span></p></header>"
     )
     links = "".join(
@@ -46,12 +46,16 @@ def render(
     return page(f"netlab run: {title}", f"{head}<nav>{links}</nav>{''.join(body)}")
 
 
+def _many(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def _heading(run: Document) -> str:
     return f"{run['name']} [{run['proxy']}]" if run["proxy"] else str(run["name"])
 
 
 def _run(run: Document, cluster: Cluster | None, number: int) -> str:
-    summary = f"{escape(run['file'])} · {len(run['steps'])} steps, {run['seconds']:.2f} s"
+    summary = f"{escape(run['file'])} · {_many(len(run['steps']), 'step')}, {run['seconds']:.2f} s"
     drawn = details("Topology, as the run began", _drawing(cluster)) if cluster is not None else ""
     steps = "".join(_step(step, at, run, cluster) for at, step in enumerate(run["steps"], 1))
     return (
@@ -122,7 +126,8 @@ def _evidence(step: Document, cluster: Cluster | None) -> str:
 def _load(found: Document) -> str:
     """A load: its counts, how fast it was answered, and what was done meanwhile."""
     latency = ", ".join(f"{name} {value:g} ms" for name, value in found["latency_ms"].items() if value is not None)
-    rows = [(name.replace("_", " "), str(value)) for name, value in found.items() if isinstance(value, int | float | str)]
+    said = {name: value for name, value in found.items() if name in ("sent", "answered", "lost") or value}
+    rows = [(name.replace("_", " "), str(value)) for name, value in said.items() if isinstance(value, int | float | str)]
     inner = [(step["kind"], step["title"], step["verdict"]) for step in found.get("steps", ())]
     return table(("", ""), [*rows, ("latency", latency)]) + table(("meanwhile", "", ""), inner)
 

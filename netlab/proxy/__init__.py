@@ -12,7 +12,7 @@ from types import ModuleType
 from netlab.errors import InputError
 from netlab.model import Cluster
 from netlab.ops import Op
-from netlab.proxy import health
+from netlab.proxy import health, host_ports
 from netlab.proxy.port_blocks import blocks_of
 
 
@@ -38,7 +38,8 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
 
 def _rules(module: ModuleType, cluster: Cluster, nodes: frozenset[str]) -> tuple[Op, ...]:
     ports = blocks_of(cluster).ports
-    rules = (op for name, node in cluster.nodes.items() if name in nodes for op in module.plan(cluster, node, ports))
+    mine = (node for name, node in cluster.nodes.items() if name in nodes)
+    rules = (op for node in mine for op in host_ports.plan(cluster, node, module.plan(cluster, node, ports)))
     checks = (op for op in health.plan(cluster) if op.netns.removeprefix("node/") in nodes)
     return (*rules, *checks)
 

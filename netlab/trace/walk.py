@@ -30,7 +30,6 @@ BEFORE_IPVS, BEYOND_IPVS, BEFORE_LOCAL_IPVS = range(EVERY.start, 99), range(99, 
 """Priorities of the hooks on either side of IPVS: at 99 in INPUT, at -98 in OUTPUT (net/netfilter/ipvs/ip_vs_core.c)."""
 WEIGHTED = ("wrr", "wlc", "sed", "nq")
 """Schedulers that ask for weights; to the others a weight only says whether a server takes connections at all."""
-ROUTE_LOCALNET = "net/ipv4/conf/all/route_localnet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ class _Walk:
             again = way if now.destination == packet.destination else _way(place, now.destination)
             if isinstance(again, str):
                 yield self._lost(place, now, further, again, _unroutable(again))
-            elif now.source.is_loopback and again.device != "lo" and not place.on(ROUTE_LOCALNET):
+            elif now.source.is_loopback and again.device != "lo" and not _takes_localhost(place, again.device):
                 yield self._lost(place, now, further, "a packet from 127.0.0.1 may not leave without route_localnet")
             else:
                 yield from self._postrouting(place, now, again, further)
@@ -352,13 +351,18 @@ def _unroutable(why: str) -> Literal[OutcomeKind.REJECTED, OutcomeKind.DROPPED]:
     return OutcomeKind.REJECTED if why.startswith("no route") else OutcomeKind.DROPPED
 
 
+def _takes_localhost(place: Place, device: str) -> bool:
+    """Whether addresses of 127.0.0.0/8 may pass this device: route_localnet is on for it or for all."""
+    return any(place.on(f"net/ipv4/conf/{name}/route_localnet") for name in ("all", device))
+
+
 def _martian(place: Place, device: str, packet: Packet) -> str:
     """Why the kernel refuses the packet by its addresses alone (ip_route_input_slow); '' when it does not."""
     if device == "lo":
         return ""
     if packet.source in place.local:
         return f"a packet from outside with its own address {packet.source} as source is discarded"
-    if (packet.source.is_loopback or packet.destination.is_loopback) and not place.on(ROUTE_LOCALNET):
+    if (packet.source.is_loopback or packet.destination.is_loopback) and not _takes_localhost(place, device):
         return "a packet from outside with a 127.0.0.0/8 address is discarded"
     return ""
 

