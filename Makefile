@@ -7,7 +7,7 @@ export VENV
 # An ordinary user's PATH on Debian has none of these, and tests call nft and ip by name.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help setup demo test test-vm check golden mutations torture bench clean
+.PHONY: help setup demo test test-vm vagrant-up check golden mutations torture bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -23,6 +23,9 @@ test: setup ## all tests, the live ones in labs of their own
 
 test-vm: setup ## tests that need ip_vs or netem, in a VM where this kernel lacks them
 	@$(PYTHON) -m pytest --vm $(PYTEST_ARGS)
+
+vagrant-up: setup ## a real `vagrant up` with libvirt and a box built here, as root; half an hour
+	@PYTHON=$(PYTHON) tools/vagrant/up.sh
 
 check: setup ## style, types, floors
 	$(VENV)/bin/ruff check .

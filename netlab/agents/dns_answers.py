@@ -149,6 +149,8 @@ class Resolver:
             query = DNSRecord.parse(packet)
         except (DNSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
             return [_refusal(packet, RCODE.FORMERR)]
+        if any(len(part) > 63 for question in query.questions for part in question.qname.label):
+            return [_refusal(packet, RCODE.FORMERR)]  # the parser takes such a name, and nothing can be said about it
         options = [extra for extra in query.ar if extra.rtype == QTYPE.OPT]
         if query.header.opcode != OPCODE.QUERY:
             return [_refusal(packet, RCODE.NOTIMP)]

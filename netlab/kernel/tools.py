@@ -27,6 +27,7 @@ PACKAGES = {
     "tcpdump": "tcpdump",
     "curl": "curl",
     "newuidmap": "uidmap",
+    "qemu-system-x86_64": "qemu-system-x86",
     "haproxy": "haproxy",
     "nginx": "nginx-light",
     "traefik": "",
@@ -46,6 +47,7 @@ _USES = {
     "nginx": "`cluster: {ingress: nginx}`",
     "traefik": "`cluster: {ingress: traefik}`",
     "bird": "`routing: bgp`",
+    "qemu-system-x86_64": "`make test-vm` where this kernel lacks ip_vs or netem",
     "newuidmap": "more than one user inside a lab that an ordinary user runs",
 }
 _NEEDED = ("iptables-nft-restore",)

@@ -10,9 +10,9 @@ from ipaddress import ip_address
 from typing import assert_never
 
 from netlab.model import Protocol, Ref
-from netlab.ops import Ruleset
+from netlab.ops import Ruleset, VirtualServer
 from netlab.plan import Plan
-from netlab.probes.witnessed import RuleMet
+from netlab.probes.witnessed import RuleMet, Shown
 from netlab.rendering import iptables
 from netlab.ruleset import (
     Accept,
@@ -72,6 +72,9 @@ class PlannedRules:
         self._dialects: dict[tuple[str, str], str] = {}
         self._lines: dict[str, Mapping[str, tuple[str, ...]]] = {}
         self._rulesets: dict[str, Ruleset] = {}
+        self._virtual = {
+            (op.netns, str(op.address), op.port, op.protocol): op for op in plan.ops.values() if isinstance(op, VirtualServer)
+        }
         for op in plan.ops.values():
             if isinstance(op, Ruleset):
                 if op.value.dialect == "iptables":
@@ -84,6 +87,10 @@ class PlannedRules:
 
     def chain(self, netns: str, table: str, chain: str) -> Chain | None:
         return self._chains.get((netns, table, chain))
+
+    def virtual_server(self, netns: str, packet: Shown) -> VirtualServer | None:
+        """The virtual server that IPVS has in the namespace for the packet, as it was before any rewriting."""
+        return self._virtual.get((netns, packet.dst, packet.dport, Protocol(packet.proto)))
 
     def find(self, met: RuleMet) -> Known | None:
         """The planned rule; None for a policy, and for a rule that is not netlab's."""

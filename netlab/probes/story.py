@@ -283,10 +283,17 @@ class _Teller:
             end_of(was.src, was.sport), end_of(now.src, now.sport))  # fmt: skip
         word = "puts back" if back else "rewrites"
         evidence = ["the packet before and after"]
+        server = self._planned.virtual_server(stay.netns, was) if half == "destination" and not back else None
+        owner = str(server.owner) if server is not None and server.owner is not None else None
+        if server is not None:
+            word = f"IPVS (virtual server {old}, {server.scheduler}) rewrites"
+            evidence.append("the virtual server of the plan")
         if self._seen.conntrack.get(stay.netns):
             evidence.append(f"conntrack entry of {stay.netns}")
         text = f"{word} the {half}: {old} -> {new}"
         event = event_of(stamp, stay.netns, "", "", now, "nat", text, evidence, part="")
+        if owner is not None:
+            event |= {"owner": owner}
         return event | {"half": half, "before": as_json(was), "after": as_json(now), "undone": back}
 
     def _route(self, stay: Stay, stamp: int) -> Event | None:
@@ -298,7 +305,9 @@ class _Teller:
             return None
         if any(rule.verdict == "drop" and rule.hook in ("prerouting",) for rule in stay.rules):
             return None
-        inward = any(rule.hook == "input" for rule in stay.rules)
+        # What IPVS takes from INPUT goes on to where it sends it.
+        taken = stay.entered is not None and self._planned.virtual_server(stay.netns, stay.entered) is not None
+        inward = any(rule.hook == "input" for rule in stay.rules) and not (taken and goal != stay.entered)
         if stay.accepted is not None or inward:
             text = f"{goal.dst} is an address of {stay.netns}"
             why = "it met the input hook" if inward else f"the stack of {stay.netns} accepted it"

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.needs_ip_vs
 MODE = "ipvs"
 FLOWS = 4
 """Round robin: of two real servers both are seen, each twice."""
+OTHERWISE = {"udp-03": "a UDP real server that is not ready any more is deleted at once, terminating but serving or not"}
+"""Cases in steps that ipvs does not keep to, as kube-proxy's does not (pkg/proxy/ipvs/graceful_termination.go)."""
 SINGLE = [case for case in spec.load_cases() if case.single]
 
 
@@ -75,7 +77,7 @@ def problem(lab: Lab, case: Case) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("case", STEPPED, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [case for case in STEPPED if case.id not in OTHERWISE], ids=lambda case: case.id)
 def test_case_in_steps(case: Case, tmp_path: Path) -> None:
     with start(case, MODE, tmp_path) as lab, contextlib.ExitStack() as held:
         remembered, connection = "", None
@@ -235,7 +237,7 @@ BROKEN = {
     "an address is deleted": ["ip", "addr", "del", "10.96.5.5/32", "dev", "kube-ipvs0"],
     "an address is added": ["ip", "addr", "add", "10.96.5.6/32", "dev", "kube-ipvs0"],
     "the device is deleted": ["ip", "link", "del", "kube-ipvs0"],
-    "a sysctl is changed": ["sysctl", "-qw", "net.ipv4.vs.conntrack=0"],
+    "a sysctl is changed": ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/vs/conntrack"],
 }
 
 

@@ -115,7 +115,7 @@ def _run(command: list[str], what: str, log: TextIO) -> None:
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     )
     try:
         code = process.wait()
@@ -128,7 +128,8 @@ def _run(command: list[str], what: str, log: TextIO) -> None:
         raise Unable(f"building the test VM's image: {what} failed ({code}); the last lines of {log.name}:\n{last}")
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """To be run in a child: it is killed when this process ends, however that happens."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.vm.image import Image, Unable, cache, say
+from tools.vm.image import Image, Unable, cache, die_with_parent, say
 from tools.vm.recipe import CHECKOUT, HERE, key
 
 QEMU = "qemu-system-x86_64"
@@ -127,7 +127,7 @@ def _boot(
             process = subprocess.Popen(
                 arguments(image, directory / "job.tar", console, theirs.fileno(), accelerator, processors),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=(directory / "qemu.log").open("wb"),
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(),), preexec_fn=die_with_parent,
             )  # fmt: skip
         try:
             return _listen(ours, process, directory, accelerator, tell, timeout_s)

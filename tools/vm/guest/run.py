@@ -10,6 +10,7 @@ import os
 import platform
 import pwd
 import selectors
+import shutil
 import subprocess
 import sys
 import time
@@ -48,16 +49,9 @@ def main() -> None:
 
 
 def install() -> None:
-    """netlab is found as if pip had installed the checkout in place: its package, its entry points, its program."""
-    checkout, here = JOB / "checkout", Path("/usr/lib/python3/dist-packages")
-    (here / "netlab-vm.pth").write_text(f"{checkout}\n/opt/packages\n")
-    information = here / "netlab-0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: netlab\nVersion: 0\n")
-    (information / "entry_points.txt").write_text("[pytest11]\nnetlab = netlab.pytest_plugin\n")
-    program = Path("/usr/local/bin/netlab")
-    program.write_text("#!/usr/bin/python3\nimport sys\nfrom netlab.__main__ import main\nsys.exit(main())\n")
-    program.chmod(0o755)
+    """The checkout is where the Vagrantfile has it, and where the image's virtual environment looks for netlab."""
+    shutil.rmtree("/vagrant")
+    Path("/vagrant").symlink_to(JOB / "checkout")
 
 
 def run(job: dict[str, Any], tell: Callable[..., None]) -> int:
@@ -68,8 +62,9 @@ def run(job: dict[str, Any], tell: Callable[..., None]) -> int:
     subprocess.run(["chown", "-R", f"{user.pw_uid}:{user.pw_gid}", str(runtime), str(JOB / "checkout")], check=True)
     said, say = os.pipe()
     environment = {
-        "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": user.pw_dir, "USER": user.pw_name,
-        "XDG_RUNTIME_DIR": str(runtime), "NETLAB_VM_SAY": str(say), **job["env"],
+        "PATH": f"/opt/netlab/bin:{os.environ['PATH']}", "LC_ALL": "C.UTF-8", "HOME": user.pw_dir, "USER": user.pw_name,
+        "XDG_RUNTIME_DIR": str(runtime), "NETLAB_VM_SAY": str(say),
+        "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt/wheels", **job["env"],
     }  # fmt: skip
     process = subprocess.Popen(
         job["argv"], cwd=JOB / "checkout", env=environment, pass_fds=(say,),
