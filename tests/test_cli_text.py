@@ -197,10 +197,11 @@ def test_ip_batch_makes_what_the_ops_say() -> None:
 def test_benchmark_series_have_a_growth_and_a_picture() -> None:
     rows = [Row(f"a, {size}", (size / 1000, size / 500), series="a", size=size, cpu=(0.5,)) for size in (10, 100, 1000)]
     rows.append(Row("less than nothing", (-5.0,), unit="B", series="b", size=10))
-    assert "a: grows with size^1.00" in table(rows)
-    assert [one["growth"] for one in document(rows)] == [pytest.approx(1.0)] * 3 + [None]
+    rows.append(Row("a, 2000", (-1.0, 3.0, 3.0), series="a", size=2000))
+    assert "a: grows with size^1.0" in table(rows)
+    assert [one["growth"] for one in document(rows)] == [pytest.approx(1.0, abs=0.1)] * 3 + [None, pytest.approx(1.0, abs=0.1)]
     picture = svg("it <grows>", rows)
-    assert picture.count("<circle") == 3 and "it &lt;grows&gt;" in picture and "a (size^1.00)" in picture
+    assert picture.count("<circle") == 4 and "it &lt;grows&gt;" in picture and "a (size^1.0" in picture
     assert svg("bars", rows[:1]).count("<rect") == 2, "the ground and one bar"
     ElementTree.fromstring(picture)
 

@@ -1,4 +1,4 @@
-"""The spread of connections over endpoints, with packets: uniform for 2, 3, 7 and 50 endpoints, from a pod, a node and outside.
+"""The spread of connections over endpoints, with packets: uniform for 2, 3, 7 and 50 endpoints, from a pod and from outside.
 
 3,000 connections: with 50 endpoints each is expected 60 times, and an endpoint that gets half of its share is found with
 near certainty. The chi-square test's false-alarm rate is 1e-6 a run.
@@ -6,6 +6,7 @@ near certainty. The chi-square test's false-alarm rate is 1e-6 a run.
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 import netlab
 from netlab.client import Lab
 from netlab.judge import ALPHA, chi_square_p
-from netlab.proxy import modes
+from netlab.manifest import default_topology
+from netlab.model import Topology
 
 SIZES = (2, 3, 7, 50)
 CONNECTIONS = 3000
-MODES = [mode for mode in modes() if mode in ("iptables", "nftables")]
+WAYS = ("iptables", "nftables", "nftables, layout maps")
 
 
 def objects() -> list[dict[str, Any]]:
@@ -50,11 +52,18 @@ def objects() -> list[dict[str, Any]]:
     return found
 
 
-@pytest.fixture(scope="module", params=MODES)
+def topology(way: str) -> Topology:
+    mode, _, layout = way.partition(", layout ")
+    default = default_topology()
+    proxy = replace(default.cluster.proxy, mode=mode, layout=layout or "chains")  # type: ignore[arg-type]  # one of the two
+    return replace(default, cluster=replace(default.cluster, proxy=proxy))
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     manifest: Path = tmp_path_factory.mktemp("distribution") / "objects.json"
     manifest.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects()}))
-    with netlab.up(manifests=[manifest], proxy=request.param) as running:
+    with netlab.up(topology(request.param), [manifest]) as running:
         yield running
 
 

@@ -34,16 +34,16 @@ def measured(
     rows = importlib.import_module(f"netlab.cli.bench.{name}").rows(runs, **counts)
     from netlab.cli.bench.rows import document, table
 
+    if form == "json":
+        output.print_json(document(rows))
+    else:
+        print(table(rows), end="")
     if plot is not None:
         from netlab.cli.bench.plot import svg
 
         _write(plot, svg(f"netlab bench {name}", rows))
     if save is not None:
         _write(save, json.dumps(document(rows), indent=1) + "\n")
-    if form == "json":
-        output.print_json(document(rows))
-    else:
-        print(table(rows), end="")
 
 
 def _write(path: Path, text: str) -> None:

@@ -46,7 +46,8 @@ def _lines(series: dict[str, list[Row]]) -> Iterator[str]:
         return LEFT + (WIDTH - LEFT - RIGHT) * math.log(size / sizes[0]) / spread
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (math.log10(value) - low) / (high - low)
+        above = math.log10(max(value, 10.0**low)) - low  # of what may be less than nothing (memory), the axis shows the end
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * above / (high - low)
 
     for power in range(low, high + 1):
         at = y(10**power)
