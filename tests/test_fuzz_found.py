@@ -7,7 +7,7 @@ from dnslib import RCODE, DNSRecord
 
 from netlab.agents.dns_answers import Resolver
 from netlab.errors import InputError
-from netlab.manifest import Source, read_objects
+from netlab.manifest import Source, read_objects, read_topology
 from tests.fuzz.__main__ import mutated
 from tests.fuzz.targets import TARGETS, seeds
 
@@ -35,6 +35,17 @@ def test_a_custom_resource_called_ingress_is_no_ingress() -> None:
     TARGETS["manifest"](CUSTOM.format(version="example.org/v1").encode())
     with pytest.raises(InputError, match="has no Ingress"):
         read_objects([Source("x.yaml", CUSTOM.format(version="networking.k8s.io/~1networking.k8s.io/v1").encode())])
+
+
+def test_an_ipv6_node_address_in_a_cluster_of_both_families_is_no_traceback() -> None:
+    """Looking for a free IPv4 address took the last digits of an IPv6 one for a number."""
+    topology = """
+cluster: {podCIDR: [10.244.0.0/16, "fd00:10:244::/56"], serviceCIDR: [10.96.0.0/16, "fd00:10:96::/112"]}
+networks: {lan: {cidr: [192.168.0.0/24, "fd00:192:168::/64"]}}
+nodes: {a: {addresses: ["fd00:192:168::169"]}}
+"""
+    read = read_topology(Source("x.yaml", topology.encode()))
+    assert [address.version for address in read.nodes[0].addresses] == [6, 4]
 
 
 @pytest.mark.parametrize("name", TARGETS)

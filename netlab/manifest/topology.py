@@ -280,6 +280,8 @@ def _twins(address: Address, cidr: Network) -> list[Address]:
     """The address if it lies in the network; in IPv6 the one that ends with the same digits: 192.168.0.169 and ::169."""
     if cidr.version == address.version:
         return [address] if address in cidr else []
+    if address.version == 6:
+        return []  # what its digits would be in IPv4 nobody can say
     twin = cidr.network_address + int(str(address).rpartition(".")[2], 16)
     return [twin] if cidr.version == 6 and twin in cidr else []
 

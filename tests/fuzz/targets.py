@@ -33,10 +33,9 @@ def topology(data: bytes) -> None:
         read = read_topology(Source("fuzz.yaml", data))
         if len(read.nodes) > 20:
             return
-        cluster = controllers.initial(read, ())
+        plan.text(plan.build(controllers.initial(read, ())))
     except (InputError, ApiError):
         return
-    plan.text(plan.build(cluster))
 
 
 def scenario(data: bytes) -> None:
