@@ -237,11 +237,11 @@ def test_loss_duplicates_and_corruption_are_as_often_as_said() -> None:
 def test_reordered_packets_overtake() -> None:
     with netlab.up(manifests=[UDP]) as lab:
         lab.fault("delay", "client/lan", value="50ms", direction="out")
-        assert echo(lab, number=200, pause=0.001).overtaken == 0
+        assert echo(lab, number=200, pause=0.001).overtaken <= 4  # two processors hand one over late now and then
         lab.fault("reorder", "client/lan", value="30%", direction="out")
         seen = echo(lab, number=200, pause=0.001)
         assert seen.answered == 200
-        assert seen.overtaken > 0
+        assert seen.overtaken > 12  # some 60 of 200 are sent ahead; 12 is seven standard deviations below
 
 
 @pytest.mark.needs_netem

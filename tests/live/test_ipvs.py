@@ -24,8 +24,11 @@ pytestmark = pytest.mark.needs_ip_vs
 MODE = "ipvs"
 FLOWS = 4
 """Round robin: of two real servers both are seen, each twice."""
-OTHERWISE = {"udp-03": "a UDP real server that is not ready any more is deleted at once, terminating but serving or not"}
-"""Cases in steps that ipvs does not keep to, as kube-proxy's does not (pkg/proxy/ipvs/graceful_termination.go)."""
+OTHERWISE = {
+    "aff-03": "a client is remembered while one of its connections is, TIME_WAIT's two minutes included (ip_vs_conn_expire)",
+    "udp-03": "a UDP real server that is not ready any more is deleted at once, terminating but serving or not",
+}
+"""Cases in steps that ipvs does not keep to, as kube-proxy (pkg/proxy/ipvs/graceful_termination.go) and the kernel do not."""
 SINGLE = [case for case in spec.load_cases() if case.single]
 
 
