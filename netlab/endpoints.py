@@ -94,12 +94,15 @@ def endpoints_of(
     port: ServicePort,
     family: Family = "IPv4",
     slices: Mapping[Key, tuple[EndpointSlice, ...]] | None = None,
+    headless: bool = False,
 ) -> tuple[ServiceEndpoint, ...]:
     """Every endpoint of a Service port, usable or not, sorted by its ip:port string and unique in it.
 
+    `headless`: those of headless Services, too, which proxies do not list, but Ingress controllers do.
+
     The join is by Service name, port name and protocol; the number is the slice's, targetPort is never read.
     """
-    mine = slices.get(service.meta.key, ()) if slices is not None else _slices_of(cluster, service)
+    mine = slices.get(service.meta.key, ()) if slices is not None else _slices_of(cluster, service, headless)
     found: dict[str, ServiceEndpoint] = {}
     for one in mine:
         if one.address_type == family:
@@ -112,8 +115,12 @@ def endpoints_of(
     return tuple(found[text] for text in sorted(found))
 
 
-def _slices_of(cluster: Cluster, service: Service) -> list[EndpointSlice]:
-    mine = (one for one in cluster.slices.values() if one.service == service.meta.key and HEADLESS_LABEL not in one.meta.labels)
+def _slices_of(cluster: Cluster, service: Service, headless: bool) -> list[EndpointSlice]:
+    mine = (
+        one
+        for one in cluster.slices.values()
+        if one.service == service.meta.key and (headless or HEADLESS_LABEL not in one.meta.labels)
+    )
     return sorted(mine, key=lambda one: one.meta.key)
 
 

@@ -94,7 +94,10 @@ def _answer(cluster: Cluster, one: Ingress, backend: Backend) -> HttpAnswer:
         return HttpAnswer(503, one.key, label, why=f"Service {backend.service} has no port {backend.port}")
     families = service.ip_families or ("IPv4",)
     ready = tuple(
-        (end.address, end.port) for family in families for end in endpoints_of(cluster, service, port, family) if end.ready
+        (end.address, end.port)
+        for family in families
+        for end in endpoints_of(cluster, service, port, family, headless=True)
+        if end.ready
     )
     if not ready:
         return HttpAnswer(503, one.key, label, why=f"Service {backend.service} has no ready endpoints")

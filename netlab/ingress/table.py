@@ -122,7 +122,7 @@ def _endpoints(cluster: Cluster, service: Service, port: ServicePort) -> Iterato
         yield service.cluster_ips[0], port.port
         return
     for family in service.ip_families or ("IPv4",):
-        for endpoint in endpoints_of(cluster, service, port, family):
+        for endpoint in endpoints_of(cluster, service, port, family, headless=True):
             if endpoint.ready:
                 yield endpoint.address, endpoint.port
 

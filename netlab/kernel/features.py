@@ -215,6 +215,15 @@ def _packets() -> str:
     return ""
 
 
+def has_sctp() -> bool:
+    """Whether this kernel has SCTP sockets."""
+    try:
+        _sctp()
+    except OSError:
+        return False
+    return True
+
+
 def _sctp() -> str:
     socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132).close()
     return ""

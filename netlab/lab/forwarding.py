@@ -40,7 +40,7 @@ def _behind(cluster: Cluster, service: Service) -> Pod:
     targets: list[Ref] = []
     for port in service.ports:
         for family in service.ip_families or ("IPv4",):
-            found = sorted(endpoints_of(cluster, service, port, family), key=lambda one: (not one.ready, str(one)))
+            found = sorted(endpoints_of(cluster, service, port, family, headless=True), key=lambda one: (not one.ready, str(one)))
             targets += [one.target for one in found if one.target is not None and one.target.kind == "pod"]
     pods = [cluster.pods[key] for ref in targets if (key := Key(ref.namespace, ref.name)) in cluster.pods]
     if not pods:

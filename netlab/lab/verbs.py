@@ -8,12 +8,13 @@ from netlab import controllers, manifest, plan
 from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError, NetlabError
 from netlab.images import runs_program
+from netlab.kernel.features import has_sctp
 from netlab.lab import link_faults, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
-from netlab.model import Container, Key, Ref
+from netlab.model import Container, Key, Protocol, Ref
 from netlab.ops import Announcement, Daemon, IngressProxy, Listener, Process, Relay, Ruleset, Veth, VirtualServer
 from netlab.targets import netns_of, resolve_sender
 
@@ -266,7 +267,7 @@ def _listener_drift(lab: Lab) -> list[tuple[str, tuple[str, ...] | None]]:
     return [
         (f"{op.netns}: nothing listens on {op.protocol} port {op.port}", op.identity)
         for op in lab.plan.ops.values()
-        if isinstance(op, Listener) and op.identity not in open_now
+        if isinstance(op, Listener) and op.identity not in open_now and (op.protocol is not Protocol.SCTP or has_sctp())
     ]
 
 

@@ -26,7 +26,7 @@ def read_service(data: Json, manifest: Json, place: Place, report: Report) -> Se
     ports = _ports(spec, manifest, kind, at, report)
     for rule in (_type_rules, _policy_rules, _load_balancer_rules, _affinity_rules):
         rule(spec, kind, headless, at, report)
-    no_ports = not spec.get("ports") and (spec is manifest.get("spec") or raw(manifest, "spec", "ports") == [])
+    no_ports = not spec.get("ports") and raw(manifest, "spec", "ports") in (None, [])
     if no_ports and not headless and kind is not ServiceType.EXTERNAL_NAME:
         report.problem(
             (at, "ports"), "required, but missing: only a headless Service (clusterIP: None) and ExternalName have no ports"

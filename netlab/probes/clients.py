@@ -63,7 +63,8 @@ class Client:
         except OSError as error:
             self.failed(error)
         except h11.RemoteProtocolError as error:
-            self.finished(f"the answer is no HTTP: {error}")
+            closed = "ConnectionClosed" in str(error)  # h11's own words are about its states
+            self.finished("closed without a whole answer" if closed else f"the answer is no HTTP: {error}")
 
     def start(self) -> None:
         """Send the request."""

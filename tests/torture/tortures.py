@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.live import caller
-from tests.torture.world import KUBIA, ROOT, World
+from tests.torture.world import KUBIA, LISTENING, ROOT, World
 
 Torture = Callable[[World, int], str]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV)
@@ -128,7 +128,7 @@ def kill_the_test_runner(world: World, times: int) -> str:
     file = world.runtime / "test_forever.py"
     file.write_text(TEST.format(kubia=KUBIA))
     for number in range(times):
-        command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(file)]
+        command = [*LISTENING, sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(file)]
         with subprocess.Popen(command, env=world.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:

@@ -22,6 +22,8 @@ from tests.live import caller
 ROOT = Path(__file__).parents[2]
 KUBIA = str(ROOT / "manifests/kubia.yaml")
 MARK = "NETLAB_TORTURE_MARK"
+LISTENING = ("env", "--default-signal=INT,QUIT")
+"""What a shell starts in the background ignores Ctrl-C, and so would all that is started here."""
 
 
 @dataclass(slots=True)
@@ -34,7 +36,7 @@ class World:
     before: dict[str, str] = field(default_factory=dict)
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "netlab", *arguments]
+        return [*LISTENING, sys.executable, "-m", "netlab", *arguments]
 
     def start(self, *arguments: str, **changes: str) -> "subprocess.Popen[str]":
         """A netlab command that runs on."""
