@@ -178,18 +178,25 @@ def _printed(lab: "Lab", places: Sequence[Place], wanted: Wanted, shown: Sequenc
         finally:
             reader.stdin.close()
             os.close(names_write)
-        if reader.stdout is not None:
-            _show(reader.stdout, names, renamed)
+        heard = reader.stdout is None or _show(reader.stdout, names, renamed)
+        if not heard:
+            reader.terminate()  # its end of the pipe closes, and the recording ends with it
         complaints = "".join(line for line in reader.stderr if not line.startswith(_CHATTER))
         done = recorder.finish()
-    if code := reader.wait():
+    code = reader.wait()
+    if not heard:
+        raise BrokenPipeError
+    if code:
         raise InputError(complaints.strip() or f"tcpdump ended with {code}")
     sys.stderr.write(complaints)
     return done
 
 
-def _show(lines: IO[str], names: IO[str], renamed: Mapping[str, str]) -> None:
-    """Print tcpdump's lines with the names of the interfaces, which it cannot know: `names` has one line for each packet."""
+def _show(lines: IO[str], names: IO[str], renamed: Mapping[str, str]) -> bool:
+    """Print tcpdump's lines with the names of the interfaces, which it cannot know: `names` has one line for each packet.
+
+    False when nobody reads on (`| head`).
+    """
     read, name, width = 0, "", 5
     for line in lines:
         found = _NUMBERED.match(line)
@@ -203,7 +210,8 @@ def _show(lines: IO[str], names: IO[str], renamed: Mapping[str, str]) -> None:
         try:
             print(line, end="", flush=True)
         except BrokenPipeError:
-            return
+            return False
+    return True
 
 
 # ---------------------------------------------------------------- the child that records

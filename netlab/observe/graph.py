@@ -165,7 +165,8 @@ def _lans(cluster: Cluster, addresses: tuple[Address, ...]) -> tuple[str, ...]:
 def _service(cluster: Cluster, service: Service, number: int) -> tuple[ServiceRow, set[Address]]:
     known: dict[Address, bool] = {}
     for port in service.ports:
-        for endpoint in endpoints_of(cluster, service, port):
+        both = (one for family in service.ip_families or ("IPv4",) for one in endpoints_of(cluster, service, port, family))
+        for endpoint in both:
             known[endpoint.address] = known.get(endpoint.address, False) or endpoint.ready
     by_address = {address: pod for pod in cluster.pods.values() for address in pod.addresses}
     nodes = tuple(sorted({by_address[one].node for one, ready in known.items() if ready and one in by_address}))

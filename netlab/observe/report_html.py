@@ -75,7 +75,8 @@ def _services(cluster: Cluster) -> str:
             ", ".join(map(str, service.cluster_ips)) or "headless",
         )
         for port in service.ports:
-            known = endpoints_of(cluster, service, port)
+            families = service.ip_families or ("IPv4",)
+            known = [one for family in families for one in endpoints_of(cluster, service, port, family)]
             ready = sum(one.ready for one in known)
             nodes = sorted({one.node for one in known if one.ready and one.node})
             where = ", ".join(f"{one.address}:{one.port}{'' if one.ready else ' (not ready)'}" for one in known[:8])

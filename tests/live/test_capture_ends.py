@@ -108,3 +108,16 @@ def test_what_records_ends_with_its_parent(number: signal.Signals, tmp_path: Pat
         code = process.wait(PATIENCE_S)
         assert code == (0 if number == signal.SIGTERM else -9)
         until(lambda: not alive(recorder))
+
+
+def test_a_capture_ends_when_nobody_reads_on() -> None:
+    """`netlab capture | head -2`: it hung until it was killed."""
+    with netlab.up(manifests=["manifests/kubia.yaml"]) as lab:
+        command = f"{sys.executable} -m netlab capture --lab {lab.name} -f tcp | head -2"
+        with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+            deadline = time.monotonic() + 20
+            while running.poll() is None and time.monotonic() < deadline:
+                lab.probe("pod/client", "svc/kubia", count=5)
+            assert running.poll() == 0
+            assert running.stdout is not None
+            assert len(running.stdout.read().splitlines()) == 2
