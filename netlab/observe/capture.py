@@ -8,6 +8,7 @@ sorted, and what conntrack tells of their connections is there in time.
 
 import os
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -88,6 +89,8 @@ class _Writer:
     out: Output
     wanted: Wanted
     descriptions: Mapping[str, str]
+    there: Sequence[str] = ()
+    """Interfaces that there are at the beginning: each has its block, whether packets pass it or not."""
     numbers: dict[str, int] = field(default_factory=dict)
     seen: dict[str, None] = field(default_factory=dict)
     packets: int = 0
@@ -98,7 +101,8 @@ class _Writer:
         self.numbers.clear()
         match self.wanted.format:
             case "pcapng":
-                self.out.write(pcap.section("netlab", self.wanted.comment) + pcap.names(self.wanted.names))
+                blocks = b"".join(self._interface(name) for name in self.there)
+                self.out.write(pcap.section("netlab", self.wanted.comment) + pcap.names(self.wanted.names) + blocks)
             case "pcap":
                 self.out.write(pcap.pcap_header(pcap.ETHERNET, self.wanted.snap_bytes))
             case "sll2":
@@ -123,6 +127,7 @@ class _Writer:
                 number = self.numbers.get(name)
                 head = b"" if number is not None else self._interface(name)
                 comment = self.wanted.annotator.comment(data) if self.wanted.annotator is not None else ""
+                self.seen[name] = None
                 return head + pcap.packet(self.numbers[name], time_ns, data, length, kind == OUTGOING, comment)
             case "pcap":
                 return pcap.pcap_record(time_ns, data, length)
@@ -133,7 +138,6 @@ class _Writer:
 
     def _interface(self, name: str) -> bytes:
         self.numbers[name] = len(self.numbers)
-        self.seen[name] = None
         return pcap.interface(name, self.descriptions.get(name.rpartition(":")[0], ""), self.wanted.snap_bytes)
 
     def end(self, drops: Mapping[str, int]) -> None:
@@ -153,6 +157,7 @@ class _Sources:
 
     packets: dict[str, Source] = field(default_factory=dict)
     connections: dict[str, conntrack.Events] = field(default_factory=dict)
+    there: list[str] = field(default_factory=list)
 
 
 def capture(
@@ -168,11 +173,8 @@ def capture(
     Raises KernelError (a place that cannot be entered), MachineError (no permission for packet sockets), OSError (disk full).
     """
     with packet_sockets.stamped_time(), _sources(places, open_netns, wanted) as sources:
-        writer = _Writer(
-            Output(out_fd if wanted.rotation is None else -1, wanted.rotation),
-            wanted,
-            {place.name: place.description for place in places},
-        )
+        out = Output(out_fd if wanted.rotation is None else -1, wanted.rotation)
+        writer = _Writer(out, wanted, {place.name: place.description for place in places}, sources.there)
         with suppress(BrokenPipeError, KeyboardInterrupt):
             writer.start()
             ready()
@@ -198,6 +200,7 @@ def _sources(places: Sequence[Place], open_netns: Callable[[str], int], wanted: 
         for place in places:
             with _inside(place, open_netns):
                 found.packets[place.name] = _source(wanted, size)
+                found.there += [f"{place.name}:{name}" for _, name in socket.if_nameindex() if wanted.device in ("", "any", name)]
         yield found
     finally:
         for events in found.connections.values():
