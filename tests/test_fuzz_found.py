@@ -9,7 +9,8 @@ from netlab.agents.dns_answers import Resolver
 from netlab.errors import InputError
 from netlab.manifest import Source, read_objects, read_topology
 from tests.fuzz.__main__ import mutated
-from tests.fuzz.targets import TARGETS, seeds
+from tests.fuzz.seeds import seeds
+from tests.fuzz.targets import TARGETS
 
 
 def test_a_question_with_a_label_that_is_too_long_is_refused() -> None:
