@@ -4,7 +4,7 @@ Decides what may not change and what two objects may not share.
 Refuses to know what follows from a change: that is the controllers' work.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from netlab.errors import InputError, Problem
 from netlab.ipam import gateway
 from netlab.memory import replaced
 from netlab.model import (
+    NOTHING,
     Address,
     Cluster,
     Endpoints,
@@ -27,6 +28,7 @@ from netlab.model import (
     Other,
     Pod,
     PodSpec,
+    PodTemplate,
     Service,
     Workload,
 )
@@ -195,11 +197,65 @@ def _put_workload(draft: Draft, workload: Workload) -> None:
         reasons.append("spec.template.metadata.labels: Invalid value: `selector` does not match template `labels`")
     if workload.replicas < 0:
         reasons.append(f"spec.replicas: Invalid value: {workload.replicas}: must be greater than or equal to 0")
-    if old is not None and workload.kind != "ReplicationController" and old.selector != workload.selector:
-        reasons.append(f"spec.selector: Invalid value: {dict(workload.selector.labels)}: field is immutable")
+    if old is not None:
+        reasons += _immutable(old, workload)
     if _refuse(draft, workload, reasons):
         return
     draft.workloads[slot] = _stored(draft, old, workload)  # type: ignore[assignment]  # merged keeps the kind
+
+
+def _immutable(old: Workload, new: Workload) -> Iterator[str]:
+    """What of a workload may not change, in the API server's words."""
+    match new.kind:
+        case "ReplicationController":
+            return
+        case "StatefulSet":
+            if _fixed(old) != _fixed(new):
+                yield f"spec: Forbidden: updates to statefulset spec for fields other than {SET_MAY_CHANGE} are forbidden"
+            return
+        case "Job":
+            yield from _immutable_of_job(old, new)
+        case _:
+            pass
+    if old.selector != new.selector:
+        yield f"spec.selector: Invalid value: {dict(new.selector.labels)}: field is immutable"
+
+
+SET_MAY_CHANGE = (
+    "'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and "
+    "'minReadySeconds'"
+)
+
+
+def _fixed(one: Workload) -> tuple[Any, ...]:
+    """What of a StatefulSet may not change."""
+    assert one.stateful is not None
+    claims = (one.manifest.get("spec") or {}).get("volumeClaimTemplates") or ()
+    named = [((claim.get("metadata") or {}).get("name"), claim.get("spec")) for claim in claims]
+    return one.selector, one.stateful.service_name, one.stateful.pod_management, named
+
+
+def _immutable_of_job(old: Workload, new: Workload) -> Iterator[str]:
+    was, now = old.batch, new.batch
+    assert was is not None and now is not None
+    if was.completions != now.completions:
+        if not was.indexed:
+            yield f"spec.completions: Invalid value: {now.completions}: field is immutable"
+        elif now.completions != now.parallelism:
+            yield f"spec.completions: Invalid value: {now.completions}: can only be modified in tandem with spec.parallelism"
+    if was.indexed != now.indexed:
+        yield f'spec.completionMode: Invalid value: "{"Indexed" if now.indexed else "NonIndexed"}": field is immutable'
+    waits = was.suspended and was.started is None  # where its pods may run can still be changed
+    if _template(old, waits) != _template(new, waits):
+        yield "spec.template: Invalid value: field is immutable; delete the Job and create it again"
+
+
+def _template(one: Workload, waits: bool) -> PodTemplate:
+    bare = replace(one.template, manifest=NOTHING)
+    if not waits:
+        return bare
+    spec = replace(bare.spec, node_selector=NOTHING, node_affinity=(), tolerations=())
+    return PodTemplate(spec)
 
 
 def _put_service(draft: Draft, service: Service) -> None:
