@@ -96,6 +96,7 @@ def probe_text(result: Mapping[str, Any], colour: bool) -> str:
     if result["verdict"] != "pass" or not backends:
         rows.append(f"  expected: {expected_text(result.get('expected') or {})}")
     rows += [f"  why: {line}" for line in result["why"]]
+    rows += [f"  note: {line}" for line in result.get("notes", ())]
     return "".join(row + "\n" for row in rows)
 
 
@@ -246,6 +247,7 @@ def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool, names: Mappi
     tally = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
     rows.append(", ".join(paint(f"{number} {word}", COLOUR[word], colour) for word, number in tally.items() if number))
     rows += [f"  {one['from']} -> {one['to']}: {line}" for one in results if one["verdict"] != "pass" for line in one["why"]]
+    rows += [f"note: {line}" for line in dict.fromkeys(line for one in results for line in one.get("notes", ()))]
     return "".join(row + "\n" for row in rows)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
-from netlab.lab import explaining_relays, probing, routing_http
+from netlab.lab import by_arrival, explaining_relays, probing, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.naming import Names, names_of
 from netlab.lab.probing import Body, Later, Question
@@ -100,7 +100,7 @@ def document(
     """What `explain` answers; the port of a proxy process, where that is as far as this packet went."""
     names = receivers(cluster)
     source = source_of(cluster, question)
-    told = story.tell(seen, plan, sender, source)
+    told, silent = by_arrival.told(story.tell(seen, plan, sender, source), question.flow.protocol)
     traced = Tracer(plan).trace(question.flow, sender)
     taken = explaining_relays.taken_by(plan, told)
     if taken is not None:
@@ -108,8 +108,11 @@ def document(
     planned = PlannedRules(plan, question.flow.destination.version)
     agreed = agreement.compare(traced, told, seen, planned)
     observation = observed(told, seen, names)
+    if silent:
+        observation = replace(observation, evidence=(by_arrival.SILENT,))
     exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in expect(cluster, question.flow).backends}
-    verdict = judge(question.expected, question.traced, observation, source=question.flow.source, names=exact)
+    unseen = by_arrival.unseen_refusal(question.expected, observation)
+    verdict = unseen or judge(question.expected, question.traced, observation, source=question.flow.source, names=exact)
     judgement = verdict.judgement
     if agreed.differences and judgement is Judgement.PASS:
         judgement = Judgement.FAIL
@@ -160,6 +163,7 @@ def document(
             *seen.notes,
             *borrowed(cluster, question, source),
             *flow_notes(told, seen),
+            *silent,
             *routing_http.passing(cluster, question.destination, question.flow.port),
         ],
         "names": {str(address): name for (address, _), name in names.items()},

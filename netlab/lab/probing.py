@@ -19,11 +19,11 @@ from netlab.expect import expect
 from netlab.expect.http import controller_at
 from netlab.judge import judge
 from netlab.kernel import agent
-from netlab.lab import routing_http
+from netlab.lab import by_arrival, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
 from netlab.lab.verbs import alive
-from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
+from netlab.model import Address, Cluster, Flow, Observation, Outcome, Protocol, Ref
 from netlab.ops import Relay
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
 from netlab.probes.worker import Worker
@@ -284,14 +284,10 @@ def request(lab: Lab, question: Asked | Question, names: Names, watched: tuple[W
 def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str, Any]:
     """The probe result document of the contract. `answer` is an Observation, or an HttpResult around one."""
     seen: Observation = getattr(answer, "observation", answer)
-    if question.flow.protocol is Protocol.SCTP and question.expected.kind is OutcomeKind.REJECTED and seen.delivered:
-        # Without SCTP in the kernel nobody refuses: arrival is all that can be seen, and it proves nothing about a refusal.
-        seen = replace(
-            seen, blind=(*seen.blind, *seen.evidence, "a refusal by an SCTP receiver cannot be seen here"), delivered=0
-        )
     seen, behind = routing_http.split(lab.cluster, question.destination, seen, names)
     exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
-    verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
+    unseen = by_arrival.unseen_refusal(question.expected, seen)
+    verdict = unseen or judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
     document = {
         "from": str(question.sender),
         "to": question.destination.label,
@@ -305,6 +301,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         "verdict": str(verdict.judgement),
         "why": list(verdict.why),
     }
+    if notes := by_arrival.notes(seen):
+        document["notes"] = list(notes)
     if question.known:
         document["differences"] = [{"row": d.row, "text": d.text, "apart": sorted(d.apart)} for d in question.known]
     responses: Sequence[Any] = getattr(answer, "responses", ())
