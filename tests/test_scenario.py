@@ -369,6 +369,15 @@ def test_modes(tmp_path: Path, proxy: str | None, modes: list[str]) -> None:
     assert [run.proxy for run in runs] == modes
 
 
+def test_a_step_for_a_mode_is_taken_in_its_layouts_too(tmp_path: Path) -> None:
+    text = FILE.replace("  verify: {}", "  proxy: nftables\n  verify: {}")
+    steps = {}
+    for mode in ("iptables", "nftables", "nftables-maps"):
+        runs, _, _ = run_file(tmp_path, text, FakeLab(probe=Result(), verify=Report()), Options(proxy=mode))
+        steps[mode] = len(runs[0].steps)
+    assert steps == {"iptables": 1, "nftables": 2, "nftables-maps": 2}
+
+
 def test_a_failure_is_printed_with_its_reasons_and_the_rest_still_runs(tmp_path: Path) -> None:
     lab = FakeLab(probe=Result(verdict="fail", why=["nothing arrived"]), verify=Report())
     paused: list[Any] = []

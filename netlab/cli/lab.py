@@ -28,7 +28,8 @@ def up(
     files: FilesOption = None,
     name: Annotated[str | None, typer.Option(metavar="LAB", help="The lab's name; otherwise the topology's.")] = None,
     proxy: Annotated[
-        str | None, typer.Option(metavar="MODE", help="iptables, ipvs, nftables or userspace, whatever the topology says.")
+        str | None,
+        typer.Option(metavar="MODE", help="iptables, ipvs, nftables, nftables-maps or userspace, whatever the topology says."),
     ] = None,
     fabric: Annotated[str | None, typer.Option(metavar="NAME", help="bridge or routed, whatever the topology says.")] = None,
     named: Annotated[bool, typer.Option("--named", help="Publish the namespaces for `ip netns exec` (root only).")] = False,

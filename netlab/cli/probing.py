@@ -28,7 +28,9 @@ def probe(
     protocol: Annotated[str | None, typer.Option(metavar="tcp|udp|sctp|icmp|http")] = None,
     source: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Send from this address of the sender.")] = None,
     source_port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535)] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Silence until then counts as dropped.")] = 1.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", callback=output.above_zero, help="Silence until then counts as dropped.")
+    ] = 1.0,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", min=0.1, metavar="N", help="A load: N requests a second, whatever becomes of them.")
@@ -94,6 +96,7 @@ def probe_text(result: Mapping[str, Any], colour: bool) -> str:
     if result["verdict"] != "pass" or not backends:
         rows.append(f"  expected: {expected_text(result.get('expected') or {})}")
     rows += [f"  why: {line}" for line in result["why"]]
+    rows += [f"  note: {line}" for line in result.get("notes", ())]
     return "".join(row + "\n" for row in rows)
 
 
@@ -244,6 +247,7 @@ def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool, names: Mappi
     tally = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
     rows.append(", ".join(paint(f"{number} {word}", COLOUR[word], colour) for word, number in tally.items() if number))
     rows += [f"  {one['from']} -> {one['to']}: {line}" for one in results if one["verdict"] != "pass" for line in one["why"]]
+    rows += [f"note: {line}" for line in dict.fromkeys(line for one in results for line in one.get("notes", ()))]
     return "".join(row + "\n" for row in rows)
 
 

@@ -16,6 +16,7 @@ from netlab.manifest.shown import to_json
 from netlab.manifest.shown_services import endpoints_from_slices
 from netlab.manifest.source import Source, read_paths
 from netlab.manifest.topology import default_topology, read_topology
+from netlab.manifest.unused import unused_options
 
 __all__ = [
     "Loaded",
@@ -35,4 +36,5 @@ __all__ = [
     "read_topology",
     "schema",
     "to_json",
+    "unused_options",
 ]

@@ -128,7 +128,7 @@ def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = f
                 bridge, _boxes(here, serving, collapse, always), len(here),
             )
         )  # fmt: skip
-    title = f"{cluster.topology.name}: {len(nodes)} nodes, {len(cluster.pods)} pods, proxy {config.proxy.mode}"
+    title = f"{cluster.topology.name}: {len(nodes)} nodes, {len(cluster.pods)} pods, proxy {config.proxy.variant}"
     title += f", routing {config.routing}" if config.routing != "static" else ""
     down = tuple(f"{device} of {netns}" for netns, device in sorted(cluster.links_down))
     return Graph(title, lans, hosts, tuple(nodes), tuple(rows), down, impairments.told(cluster), _of_router(cluster))

@@ -41,7 +41,7 @@ class Findings:
 def render(found: Findings) -> str:
     """The page."""
     cluster = found.cluster
-    mode = cluster.topology.cluster.proxy.mode
+    mode = cluster.topology.cluster.proxy.variant
     head = (
         f"<header><h1>Lab {escape(found.name)}</h1><p>{pill(found.verdict)} <span class='soft'>proxy {escape(mode)} · "
         f"{len(cluster.nodes)} nodes, {len(cluster.pods)} pods, {len(cluster.services)} Services · "

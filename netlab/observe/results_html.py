@@ -24,6 +24,7 @@ def probe(result: Result) -> str:
     if result["sources"]:
         sources = ", ".join(f"{address} ({number})" for address, number in result["sources"].items())
         facts.append(("sources that backends saw", sources))
+    facts += [("note", line) for line in result.get("notes", ())]
     return table(("", ""), facts) + plots.backends(result) + reasons(result["why"] if result["verdict"] != "pass" else ())
 
 
