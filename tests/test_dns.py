@@ -367,7 +367,10 @@ spec: {clusterIP: None, selector: {app: pets}, ports: [{port: 80}]}
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: pets}
-spec: {replicas: 2, selector: {matchLabels: {app: pets}}, template: {metadata: {labels: {app: pets}}, spec: {containers: [{name: m, image: i}]}}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: pets}}
+  template: {metadata: {labels: {app: pets}}, spec: {containers: [{name: m, image: i}]}}
 """
     service = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.96.0.80, ports: [{port: 80}]}}"
     before = made(text)

@@ -517,7 +517,7 @@ FIXED = [
     ("a Job's template", JOB, JOB.replace("busybox", "busybox:2"), "spec.template: Invalid value: field is immutable"),
     ("a Job's completions", JOB, JOB.replace("completions: 3", "completions: 4"), "spec.completions: Invalid value: 4: field is"),
     ("a Job's way of counting", JOB, INDEXED, 'spec.completionMode: Invalid value: "Indexed": field is immutable'),
-    ("an Indexed Job's completions alone", INDEXED, INDEXED.replace("completions: 3", "completions: 4"), "only be modified in tandem"),
+    ("an Indexed Job's completions alone", INDEXED, INDEXED.replace("completions: 3", "completions: 4"), "in tandem"),
     ("an Indexed Job's completions and parallelism", INDEXED, INDEXED.replace("completions: 3", "completions: 2"), ""),
     ("a Job's parallelism", JOB, JOB.replace("parallelism: 2", "parallelism: 1"), ""),
     ("where a waiting Job's pods may run", SUSPENDED, SUSPENDED.replace("{restart", "{nodeSelector: {a: b}, restart"), ""),
