@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from netlab import ingresses
 from netlab.controllers import families, names, nodes, services
 from netlab.controllers.objects import kind_of, merged
 from netlab.controllers.pods import is_active
@@ -86,6 +87,8 @@ def put_all(cluster: Cluster, objects: Iterable[KubernetesObject]) -> Cluster:
     )
     for obj in given:
         _put(draft, obj)
+    if any(isinstance(obj, Other) and obj.kind in ("Ingress", "IngressClass") for obj in given):
+        _name_default_class(draft)
     if draft.problems:
         raise InputError(tuple(draft.problems))
     return cluster.with_(
@@ -128,6 +131,22 @@ def _put(draft: Draft, obj: KubernetesObject) -> None:
             draft.endpoints[key] = _stored(draft, draft.endpoints.get(key), obj)  # type: ignore[assignment]  # the same
         case Other():
             draft.others[obj.kind, key] = _stored(draft, draft.others.get((obj.kind, key)), obj)  # type: ignore[assignment]  # the same
+
+
+def _name_default_class(draft: Draft) -> None:
+    """New Ingresses without a class get the default one written into them, as the admission plugin DefaultIngressClass does.
+
+    What is put at one moment is there together; one that is applied again keeps the class.
+    """
+    default = ingresses.default_class(draft.others)
+    for slot, one in [*draft.others.items()] if default else ():
+        spec = one.manifest.get("spec") or {}
+        if slot[0] != "Ingress" or spec.get("ingressClassName") or ingresses.CLASS_ANNOTATION in one.meta.annotations:
+            continue
+        old = draft.cluster.others.get(slot)
+        had = ((old.manifest.get("spec") or {}) if old is not None else {}).get("ingressClassName")
+        if one.api_version == ingresses.API and (one.meta.created == draft.cluster.clock or had == default):
+            draft.others[slot] = replace(one, manifest={**one.manifest, "spec": {**spec, "ingressClassName": default}})
 
 
 def _stored(draft: Draft, old: KubernetesObject | None, obj: KubernetesObject) -> KubernetesObject:
