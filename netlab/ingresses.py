@@ -227,7 +227,7 @@ def host_matches(pattern: str, host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where requests are sent: `NAMESPACE/SERVICE/PORT`. No endpoints: 503. `balanced`: to an address behind which others stand."""
+    """Where requests are sent: `NAMESPACE/SERVICE/PORT`. No endpoints: 503. `balanced`: others stand behind the address."""
 
     name: str
     endpoints: tuple[tuple[Address, int], ...] = ()

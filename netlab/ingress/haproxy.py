@@ -60,7 +60,7 @@ def _room(number: int, least: int) -> int:
 def allocated(table: Table, before: Allocation) -> Allocation | None:
     """The allocation for the table that keeps what is there and takes only what was free; None where that is not enough.
 
-    An upstream that moves leaves its servers where they were until the next change: requests that are being tried again find them.
+    An upstream that moves leaves its servers where they were until the next change: requests that are tried again find them.
     """
     used = {*before.slots.values(), *before.places}
     slots: dict[str, int] = {}
