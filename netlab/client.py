@@ -189,9 +189,12 @@ class Rollout:
     def restart(self, target: str, namespace: str = "default") -> None:
         self._do("restart", target, namespace)
 
-    def undo(self, target: str, revision: int = 0, namespace: str = "default") -> str:
-        """Back to a revision, 0 the one before: `rolled back`, or why there was nothing to do. Raises ApiError."""
-        return str(self._do("undo", target, namespace, revision=revision)["message"])
+    def undo(self, target: str, revision: int = 0, namespace: str = "default", *, to_revision: int = 0) -> str:
+        """Back to a revision, 0 the one before: `rolled back`, or why there was nothing to do. Raises ApiError.
+
+        `to_revision` is the same as `revision`, by kubectl's name.
+        """
+        return str(self._do("undo", target, namespace, revision=to_revision or revision)["message"])
 
     def pause(self, target: str, namespace: str = "default") -> None:
         self._do("pause", target, namespace)

@@ -463,15 +463,6 @@ def test_get_and_describe_as_kubectl_prints_them() -> None:
     ]
 
 
-def test_a_probe_names_the_way_that_the_requests_went() -> None:
-    from netlab.cli.probing import route_text
-
-    route = {"proxy": "haproxy", "ingress": "default/web", "service": "svc/default/one:80", "backends": {"pod/default/one": 3}}
-    assert route_text(route) == "then haproxy, ingress default/web, svc/default/one:80: pod/default/one (3)"
-    nobody: dict[str, Any] = {"proxy": "nginx", "ingress": None, "service": None, "backends": {}, "why": "no rule fits"}
-    assert route_text(nobody) == "then nginx, no Ingress: no rule fits"
-
-
 # ---------------------------------------------------------------- aliases, the default class, and what is not acted on
 
 
