@@ -28,7 +28,9 @@ def probe(
     protocol: Annotated[str | None, typer.Option(metavar="tcp|udp|sctp|icmp|http")] = None,
     source: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Send from this address of the sender.")] = None,
     source_port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535)] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Silence until then counts as dropped.")] = 1.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", callback=output.above_zero, help="Silence until then counts as dropped.")
+    ] = 1.0,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", min=0.1, metavar="N", help="A load: N requests a second, whatever becomes of them.")

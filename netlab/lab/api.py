@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from netlab import controllers, manifest
-from netlab.errors import ApiError, InputError, NetlabError
+from netlab.errors import ApiError, InputError, MissingEvidence, NetlabError
 from netlab.lab import explaining, following, forwarding, holding, http, loading, output, probing, rollouts, verbs, verifying
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
@@ -237,6 +237,8 @@ def status_response(error: NetlabError) -> http.Response:
             code, reason = error.code, error.reason
         case InputError():
             code, reason = 422, "Invalid"
+        case MissingEvidence():
+            code, reason = 504, "Timeout"
     return http.json_response(
         {
             "apiVersion": "v1",

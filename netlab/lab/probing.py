@@ -33,6 +33,7 @@ from netlab.trace import trace
 Body = Mapping[str, Any]
 Later = Callable[[bool, Any], None]
 MAXIMUM_COUNT = 20_000
+MAXIMUM_TIMEOUT_S = 3600.0
 MAXIMUM_PAIRS = 50_000
 
 
@@ -160,7 +161,16 @@ def resolved(lab: Lab, body: Body) -> Asked:
     flow = Flow(
         sender, source, destination.address, destination.port, destination.protocol, _source_port(body.get("source_port"))
     )
-    return Asked(sender, destination, flow, count, float(body.get("timeout_s") or 1.0))
+    return Asked(sender, destination, flow, count, waiting_s(body))
+
+
+def waiting_s(body: Body) -> float:
+    """How long an answer is waited for: `timeout_s` of the request, a second unless told. Raises InputError."""
+    given = body.get("timeout_s")
+    seconds = 1.0 if given is None else float(given)
+    if not 0 < seconds <= MAXIMUM_TIMEOUT_S:
+        raise InputError(f"timeout {seconds:g} s: wait more than 0 and at most {MAXIMUM_TIMEOUT_S:g} seconds")
+    return seconds
 
 
 def _protocol(text: str | None) -> tuple[Protocol | None, bool]:

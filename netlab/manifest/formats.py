@@ -283,6 +283,11 @@ def duration(value: Any) -> str:
     return f"must be a time like 5s, 200ms or 1m30s, not {json_type(value)}"
 
 
+def period(value: Any) -> str:
+    """A duration in which something can happen."""
+    return duration(value) or ("" if seconds(value) > 0 else "must be more than nothing")
+
+
 def rate(value: Any) -> str:
     return (
         ""
@@ -489,6 +494,7 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "network": (strict_network, {"type": "string"}),
     "networks": (networks, {"type": ["string", "array"], "items": {"type": "string"}}),
     "duration": (duration, _NUMBER_OR_STRING),
+    "period": (period, _NUMBER_OR_STRING),
     "router": (router, _STRINGS),
     "forward": (forward, _STRING),
     "pool": (pool, _STRINGS),
