@@ -75,6 +75,21 @@ def changes(old: Zone, new: Zone) -> dict[Key, Records]:
     return found
 
 
+def without_new_endpoints(old: Zone, new: Zone) -> Zone:
+    """What can be told before new pods answer: of headless Services' endpoints those that go, not those that come."""
+    if new.cluster is None or old.cluster is None:
+        return old
+    services = new.cluster.services
+    late = {
+        key
+        for key in changes(old, new)
+        if key in services and services[key].headless and not {*new.origins[key]} <= {*old.origins.get(key, ())}
+    }
+    origins = {key: records for key, records in new.origins.items() if key not in late}
+    origins.update((key, old.origins[key]) for key in late & old.origins.keys())
+    return Zone(origins, old.cluster if late else new.cluster)
+
+
 def _changed(cluster: Cluster, old: Cluster | None) -> set[Key]:
     """The Services that are not the same objects as before, or whose slices are not."""
     if old is None:

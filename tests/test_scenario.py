@@ -56,6 +56,7 @@ class FailedProbe(Result):
 class Report:
     drift: Sequence[str] = ()
     repaired: int = 0
+    left: Sequence[str] = ()
 
 
 class FakeLab:
@@ -279,6 +280,8 @@ def test_a_link_that_is_down_for_a_while_comes_up_again() -> None:
         (Report(["a route is missing"]), {"expect": {"drift": 1}}, PASS),
         (Report(), {"expect": {"drift": 1}}, FAIL),
         (Report(["a route is missing"], 1), {"repair": True}, PASS),
+        (Report(["a route is missing", "b"], 1, ["b"]), {"repair": True}, FAIL),
+        (Report(["a route is missing"], 1, ["a new one"]), {"repair": True}, FAIL),
     ],
 )
 def test_verify(report: Report, arguments: dict[str, Any], verdict: Judgement) -> None:
