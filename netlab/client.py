@@ -112,10 +112,11 @@ class LabInfo:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `verify` found: one sentence per difference between the plan and the kernel; how many were repaired."""
+    """What `verify` found: one sentence per difference between the plan and the kernel; how many were repaired, what is left."""
 
     drift: list[str]
     repaired: int = 0
+    left: list[str] = field(default_factory=list)
 
 
 class View:

@@ -347,15 +347,24 @@ def test_the_worst_verdict_of_a_matrix_is_its_exit_code(
 
 
 @pytest.mark.parametrize(
-    ("drift", "repaired", "options", "code"),
-    [([], 0, [], 0), (["a route is missing"], 0, [], 1), (["a"], 1, ["--repair"], 0), (["a", "b"], 1, ["--repair"], 1)],
+    ("drift", "repaired", "left", "options", "code"),
+    [
+        ([], 0, [], [], 0),
+        (["a route is missing"], 0, ["a route is missing"], [], 1),
+        (["a"], 1, [], ["--repair"], 0),
+        (["a", "b"], 1, ["b"], ["--repair"], 1),
+        (["a"], 1, ["c"], ["--repair"], 1),
+    ],
 )
 def test_drift_that_stays_is_a_failure(
-    drift: list[str], repaired: int, options: list[str], code: int, lab: FakeLab, capsys: pytest.CaptureFixture[str]
+    drift: list[str], repaired: int, left: list[str], options: list[str], code: int, lab: FakeLab, capsys: Any
 ) -> None:
-    lab.answers["verify"] = client.Report(drift, repaired)
-    found, out, _ = run("verify", *options, capsys=capsys)
+    lab.answers["verify"] = client.Report(drift, repaired, left)
+    found, out, said = run("verify", *options, capsys=capsys)
     assert (found, out.split("\n")[:-1]) == (code, drift)
+    assert [line for line in said.splitlines() if line.startswith("not mended: ")] == [
+        f"not mended: {line}" for line in left if "--repair" in options
+    ]
 
 
 class Document:

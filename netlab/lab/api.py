@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from netlab import controllers, manifest
 from netlab.errors import ApiError, InputError, MissingEvidence, NetlabError
-from netlab.lab import explaining, following, forwarding, holding, http, loading, output, probing, rollouts, verbs
+from netlab.lab import explaining, following, forwarding, holding, http, loading, output, probing, rollouts, verbs, verifying
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -224,7 +224,7 @@ LATER: dict[str, Later] = {
     "logs": output.logs,
     "wait-gone": verbs.wait_gone,
     "observe": verbs.observe,
-    "verify": verbs.verify,
+    "verify": verifying.verify,
     "flush-conntrack": verbs.flush_conntrack,
 }
 
