@@ -216,8 +216,8 @@ def _dial(query: Mapping[str, str]) -> Dial | Answer:
             return Answer(f"unsupported protocol: {protocol}\n", 400)
 
 
-def http_bytes(answer: Answer, pod: PodFacts, head_only: bool = False, close: bool = False) -> bytes:
-    """The answer on the wire. Every answer names its pod in X-Netlab-Pod."""
+def http_bytes(answer: Answer, pod: PodFacts | None, head_only: bool = False, close: bool = False) -> bytes:
+    """The answer on the wire, which names its pod in X-Netlab-Pod; `pod` None: no pod answers, but the Service proxy."""
     body = answer.text.encode()
     try:
         reason = HTTPStatus(answer.status).phrase
@@ -226,7 +226,8 @@ def http_bytes(answer: Answer, pod: PodFacts, head_only: bool = False, close: bo
     lines = [f"HTTP/1.1 {answer.status} {reason}"]
     if answer.status not in (204, 304):
         lines += [f"Content-Type: {answer.content_type}", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in (*answer.headers, ("X-Netlab-Pod", pod.name))]
+    named = (("X-Netlab-Pod", pod.name),) if pod is not None else ()
+    lines += [f"{name}: {value}" for name, value in (*answer.headers, *named)]
     if close:
         lines.append("Connection: close")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")

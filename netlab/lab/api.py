@@ -17,8 +17,21 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from netlab import controllers, manifest
-from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import bodies, explaining, following, forwarding, holding, http, loading, output, probing, rollouts, verbs
+from netlab.errors import ApiError, InputError, MissingEvidence, NetlabError
+from netlab.lab import (
+    bodies,
+    explaining,
+    following,
+    forwarding,
+    holding,
+    http,
+    loading,
+    output,
+    probing,
+    rollouts,
+    verbs,
+    verifying,
+)
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -237,7 +250,7 @@ LATER: dict[str, Later] = {
     "logs": output.logs,
     "wait-gone": verbs.wait_gone,
     "observe": verbs.observe,
-    "verify": verbs.verify,
+    "verify": verifying.verify,
     "flush-conntrack": verbs.flush_conntrack,
 }
 
@@ -250,6 +263,8 @@ def status_response(error: NetlabError) -> http.Response:
             code, reason = error.code, error.reason
         case InputError():
             code, reason = 422, "Invalid"
+        case MissingEvidence():
+            code, reason = 504, "Timeout"
     return http.json_response(
         {
             "apiVersion": "v1",

@@ -19,11 +19,11 @@ from netlab.expect import expect
 from netlab.expect.http import controller_at
 from netlab.judge import judge
 from netlab.kernel import agent
-from netlab.lab import routing_http
+from netlab.lab import by_arrival, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
 from netlab.lab.verbs import alive
-from netlab.model import Address, Cluster, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
+from netlab.model import Address, Cluster, Flow, Observation, Outcome, Protocol, Ref
 from netlab.ops import Relay
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
 from netlab.probes.worker import Worker
@@ -33,6 +33,7 @@ from netlab.trace import trace
 Body = Mapping[str, Any]
 Later = Callable[[bool, Any], None]
 MAXIMUM_COUNT = 20_000
+MAXIMUM_TIMEOUT_S = 3600.0
 MAXIMUM_PAIRS = 50_000
 
 
@@ -160,7 +161,16 @@ def resolved(lab: Lab, body: Body) -> Asked:
     flow = Flow(
         sender, source, destination.address, destination.port, destination.protocol, _source_port(body.get("source_port"))
     )
-    return Asked(sender, destination, flow, count, float(body.get("timeout_s") or 1.0))
+    return Asked(sender, destination, flow, count, waiting_s(body))
+
+
+def waiting_s(body: Body) -> float:
+    """How long an answer is waited for: `timeout_s` of the request, a second unless told. Raises InputError."""
+    given = body.get("timeout_s")
+    seconds = 1.0 if given is None else float(given)
+    if not 0 < seconds <= MAXIMUM_TIMEOUT_S:
+        raise InputError(f"timeout {seconds:g} s: wait more than 0 and at most {MAXIMUM_TIMEOUT_S:g} seconds")
+    return seconds
 
 
 def _protocol(text: str | None) -> tuple[Protocol | None, bool]:
@@ -274,14 +284,10 @@ def request(lab: Lab, question: Asked | Question, names: Names, watched: tuple[W
 def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str, Any]:
     """The probe result document of the contract. `answer` is an Observation, or an HttpResult around one."""
     seen: Observation = getattr(answer, "observation", answer)
-    if question.flow.protocol is Protocol.SCTP and question.expected.kind is OutcomeKind.REJECTED and seen.delivered:
-        # Without SCTP in the kernel nobody refuses: arrival is all that can be seen, and it proves nothing about a refusal.
-        seen = replace(
-            seen, blind=(*seen.blind, *seen.evidence, "a refusal by an SCTP receiver cannot be seen here"), delivered=0
-        )
     seen, behind = routing_http.split(lab.cluster, question.destination, seen, names)
     exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
-    verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
+    unseen = by_arrival.unseen_refusal(question.expected, seen)
+    verdict = unseen or judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
     document = {
         "from": str(question.sender),
         "to": question.destination.label,
@@ -295,6 +301,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         "verdict": str(verdict.judgement),
         "why": list(verdict.why),
     }
+    if notes := by_arrival.notes(seen):
+        document["notes"] = list(notes)
     if question.known:
         document["differences"] = [{"row": d.row, "text": d.text, "apart": sorted(d.apart)} for d in question.known]
     responses: Sequence[Any] = getattr(answer, "responses", ())
