@@ -93,7 +93,7 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
     "problems": {"ingress!": _text, "namespace": _text},
     "probe": _FLOW,
     "connect": _FLOW,
-    "explain": {**_FLOW, "live_s": _number},
+    "explain": {**_FLOW, "live_s": _number, "check": _truth},
     "load": {**_FLOW, "rate!": _number, "for_s": _number, "keep_alive": _truth, "expect": _words},
     "matrix": {"from": _texts, "to": _texts, "namespace": _text, "timeout_s": _number},
     "use-connection": {"connection!": _whole, "timeout_s": _number},
