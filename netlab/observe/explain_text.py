@@ -88,6 +88,8 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
     met = dict.fromkeys(event["netns"] for event in document["hops"] if event["netns"] in document["traced"])
     told = f", kernel trace of {', '.join(met)}" if met else ""
     verdict = paint(document["verdict"].upper(), VERDICT[document["verdict"]], "bold")
+    if document["verdict"] == "pass" and document["outcome"] != "delivered":
+        agreed = f"{document['outcome']}, as Kubernetes has it; {agreed}"
     yield f"  {verdict}  {agreed}; rests on packet sockets{told}, routes, conntrack"
     for line in document["disagreements"]:
         yield f"    {paint('!', 'red')} {line}"
