@@ -155,8 +155,8 @@ def _inside(stay: Sequence[Event], paint: Paint, everything: bool) -> Iterator[s
 
 
 def _idle(hidden: Sequence[Event], paint: Paint) -> Iterator[str]:
-    chains = len(hidden)
-    yield paint(f"({chains} more rule{'s' if chains > 1 else ''} or policies that changed nothing: --all shows them)", "dim")
+    many = "1 more rule or policy" if len(hidden) == 1 else f"{len(hidden)} more rules or policies"
+    yield paint(f"({many} that changed nothing: --all shows them)", "dim")
 
 
 def _line(event: Event, paint: Paint, everything: bool) -> Iterator[str]:
