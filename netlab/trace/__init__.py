@@ -12,8 +12,8 @@ from fractions import Fraction
 
 from netlab.memory import last_kept
 from netlab.model import NOTHING, Backend, Flow, Outcome, OutcomeKind
+from netlab.trace.packets import Met, Packet
 from netlab.trace.paths import Hop, Path
-from netlab.trace.rules import Met, Packet
 from netlab.trace.walk import walk
 from netlab.trace.world import HasOps, World
 

@@ -47,6 +47,8 @@ MOST_CARRIERS = 64
 _FAMILIES: tuple[tuple[int, Family], ...] = ((4, "ip"), (6, "ip6"))
 End = tuple[str, str]
 """A namespace and a device in it."""
+Stop = tuple[End, tuple[End, ...]]
+"""Where a frame meets an IP stack, and the ends of links that it passed."""
 
 
 class HasOps(Interface):
@@ -85,7 +87,7 @@ class Way:
 
 
 class Place:
-    """One namespace. Filled while the plan is read, not changed afterwards."""
+    """One namespace. Filled while the plan is read, not changed afterwards: what was worked out once is kept."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -102,6 +104,7 @@ class Place:
         self.runs_programs = False
         self.relays: dict[tuple[Protocol, int, int], RelayPort] = {}
         self.virtual_servers: dict[tuple[Address, Protocol, int], VirtualServer] = {}
+        self._ways: dict[Address, Way | str] = {}
 
     @cached_property
     def local(self) -> frozenset[Address]:
@@ -139,6 +142,12 @@ class Place:
 
     def way(self, destination: Address) -> Way | str:
         """The route to an address that is not local, or in words why there is none: `blackhole ...` or `no route ...`."""
+        found = self._ways.get(destination)
+        if found is None:
+            found = self._ways[destination] = self._looked_up(destination)
+        return found
+
+    def _looked_up(self, destination: Address) -> Way | str:
         for network, route, device in self._table:
             if destination not in network:
                 continue
@@ -218,6 +227,7 @@ class World:
 
     def __init__(self, plan: HasOps) -> None:
         self.places: dict[str, Place] = {}
+        self._stops: dict[tuple[End, Address], Stop | str] = {}
         self._veths: list[Veth] = []
         for op in plan.ops.values():
             self._read(op)
@@ -295,8 +305,14 @@ class World:
 
     # ------------------------------------------------------------ frames
 
-    def next_stop(self, start: End, hop: Address) -> tuple[End, tuple[End, ...]] | str:
+    def next_stop(self, start: End, hop: Address) -> Stop | str:
         """Where a frame sent out of `start` to the machine `hop` meets an IP stack, and the ends passed; or why it does not."""
+        found = self._stops.get((start, hop))
+        if found is None:
+            found = self._stops[start, hop] = self._followed(start, hop)
+        return found
+
+    def _followed(self, start: End, hop: Address) -> Stop | str:
         mac = self.places[start[0]].neighbours.get((start[1], hop))
         tunnel = self.places[start[0]].tunnels.get(start[1])
         if tunnel is not None:
@@ -317,7 +333,7 @@ class World:
             local = hop in place.local
         return local or (end[1], hop) in place.announced
 
-    def _through(self, tunnel: Vxlan, mac: str | None, hop: Address) -> tuple[End, tuple[End, ...]] | str:
+    def _through(self, tunnel: Vxlan, mac: str | None, hop: Address) -> Stop | str:
         """The far end of an overlay, if the packets that carry the frame come there. On links they are not the flow's own."""
         place = self.places[tunnel.netns]
         remote = place.forwarding.get((tunnel.device, mac or ""))
@@ -335,11 +351,11 @@ class World:
             place = self.places[stop[0][0]]
         return f"the packet that carries it to {remote} goes round in circles"
 
-    def _segment(self, start: End) -> Iterable[tuple[End, tuple[End, ...]]]:
+    def _segment(self, start: End) -> Iterable[Stop]:
         """The devices with an IP stack that a frame out of `start` can come to, and the ends passed on the way."""
         begin = self.device(start)
         first = [(start[0], port) for port in begin.ports] if begin.peer is None else [start]
-        todo: list[tuple[End, tuple[End, ...]]] = [(end, ()) for end in first]
+        todo: list[Stop] = [(end, ()) for end in first]
         seen: set[End] = set()
         while todo:
             out, passed = todo.pop()
