@@ -17,7 +17,7 @@ class Packet(NamedTuple):
     """The first packet of a connection, as one namespace holds it. `mark`, `dnat` and `decided` are forgotten on leaving it.
 
     dnat: the connection has been through DNAT here. decided: the halves ("dst", "src") of NAT that are settled, also where no
-    rule rewrote anything. state: conntrack's word. affinity: the
+    rule rewrote anything (and not told where there are no rules). state: conntrack's word. affinity: the
     balancer noted the client. masqueraded: a rule did that, be it with the address that the packet had. virtual: the virtual
     server that took it here.
     """
@@ -29,7 +29,6 @@ class Packet(NamedTuple):
     source_port: int = 0
     mark: int = 0
     in_device: str = ""
-    out_device: str = ""
     dnat: bool = False
     decided: frozenset[str] = frozenset()
     state: str = "new"

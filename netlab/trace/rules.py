@@ -9,7 +9,7 @@ ends in a verdict for its base chain. First packets are traced: the sets and lis
 most hooks untouched: that is asked first (chains.py), and rules are followed one by one only where something may happen.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -45,6 +45,7 @@ from netlab.ruleset import (
     Verdict,
     XorMark,
 )
+from netlab.trace.alike import Classes, destinations_named, sources_named
 from netlab.trace.chains import Chains, Ready
 from netlab.trace.matches import Members, key_maker
 from netlab.trace.packets import CERTAIN, Branch, Met, Namespace, Packet
@@ -52,6 +53,7 @@ from netlab.trace.packets import CERTAIN, Branch, Met, Namespace, Packet
 LOCALHOST = IPv4Address("127.0.0.1")
 MANGLING = ("dst", "src")
 NAT_INPUT = 100
+Leaving = tuple[str, Address]
 EVERY = range(-(1 << 31), 1 << 31)
 """All priorities that a base chain can have."""
 
@@ -59,15 +61,22 @@ EVERY = range(-(1 << 31), 1 << 31)
 class Rules:
     """The tables of one namespace in one family, indexed for look-ups."""
 
-    __slots__ = ("_asked", "_base", "_chains", "_data", "_ipsets", "_maps", "_sets")
+    __slots__ = (
+        *("_asked", "_base", "_chains", "_data", "_destinations", "_ipsets", "_maps", "_namespace"),
+        *("_passing", "_sets", "_sources"),
+    )
 
-    def __init__(self, tables: Iterable[Table], ipsets: Iterable[IpSet] = ()) -> None:
+    def __init__(self, tables: Sequence[Table], namespace: Namespace, ipsets: Sequence[IpSet] = ()) -> None:
         self._chains: dict[str, Chains] = {}
         self._sets: dict[tuple[str, str], Members] = {}
         self._maps: dict[tuple[str, str], Members] = {}
         self._data: dict[tuple[str, str], dict[Key, Targets]] = {}
         self._base: dict[Hook, list[tuple[Table, Chain]]] = {}
+        self._namespace = namespace
         self._asked: frozenset[tuple[str, str]] | None = None
+        self._passing: dict[tuple[object, ...], bool] = {}
+        self._sources = Classes(sources_named(tables, ipsets), namespace.is_local)
+        self._destinations = Classes(destinations_named(tables, ipsets), namespace.is_local)
         for table in tables:
             self._chains[table.name] = Chains(table.chains, partial(self._set, table.name), partial(self._map, table.name))
             for chain in table.chains:
@@ -84,45 +93,57 @@ class Rules:
         for chains in self._base.values():
             chains.sort(key=lambda pair: pair[1].base.priority if pair[1].base else 0)
 
-    def at(
-        self, hook: Hook, packet: Packet, namespace: Namespace, priorities: range = EVERY, hop: Address | None = None
-    ) -> tuple[Branch, ...]:
+    def at(self, hook: Hook, packet: Packet, priorities: range = EVERY, way: Leaving | None = None) -> tuple[Branch, ...]:
         """All that may happen to the packet at the hook, in its chains of these priorities; the probabilities add up to one.
 
-        `hop`: the next machine on its way, where that is known.
+        `way`: by which device it leaves for which machine, where it is about to.
         """
-        half = MANGLING[0] if hook in (Hook.PREROUTING, Hook.OUTPUT) else MANGLING[1]
-        chains = [
-            (table, chain)
-            for table, chain in self._base.get(hook, ())
-            if chain.base is not None and chain.base.priority in priorities
-        ]
-        branches = [Branch(CERTAIN, packet, "accept", ())]
-        for table, chain in chains:
+        if not self._base:
+            return (Branch(CERTAIN, packet, "accept", ()),)
+        half = MANGLING[0] if hook is Hook.PREROUTING or hook is Hook.OUTPUT else MANGLING[1]
+        decides = hook is not Hook.FORWARD and (hook is not Hook.INPUT or priorities.stop > NAT_INPUT)
+        start = Branch(CERTAIN, packet, "accept", ())
+        if priorities is EVERY and self._passes_all(hook, packet, half):
+            return (_decided(start, half) if decides else start,)
+        branches = self._followed(hook, start, half, priorities, way)
+        return tuple([_decided(branch, half) for branch in branches] if decides else branches)
+
+    def _followed(self, hook: Hook, start: Branch, half: str, priorities: range, way: Leaving | None) -> list[Branch]:
+        branches = [start]
+        for table, chain in self._base.get(hook, ()):
+            assert chain.base is not None
+            if chain.base.priority not in priorities:
+                continue
             following: list[Branch] = []
             for branch in branches:
-                if self._passes(table.name, chain, branch, half, namespace):
+                if branch.verdict != "accept" or self._passes(table, chain, branch.packet, half):
                     following.append(branch)
                 else:
-                    following.extend(self._run(table, chain, hook, branch, namespace, hop))
+                    following.extend(self._run(table, chain, hook, branch, way))
             branches = following
-        if hook is Hook.FORWARD or (hook is Hook.INPUT and priorities.stop <= NAT_INPUT):
-            return tuple(branches)
-        return tuple(_decided(branch, half) for branch in branches)
+        return branches
 
-    def _passes(self, table: str, chain: Chain, branch: Branch, half: str, namespace: Namespace) -> bool:
-        """Whether the chain has nothing to say to the branch, or nothing that would change it."""
+    def _passes_all(self, hook: Hook, packet: Packet, half: str) -> bool:
+        """Whether nothing happens to the packet at the hook. That is the same for all packets of which rules see the same."""
+        source, destination = self._sources.of(packet.source), self._destinations.of(packet.destination)
+        seen = (hook, source, destination, *packet[2:])
+        known = self._passing.get(seen)
+        if known is None:
+            known = all(self._passes(table, chain, packet, half) for table, chain in self._base.get(hook, ()))
+            self._passing[seen] = known
+        return known
+
+    def _passes(self, table: Table, chain: Chain, packet: Packet, half: str) -> bool:
+        """Whether the chain has nothing to say to the packet, or nothing that would change it."""
         assert chain.base is not None
-        if branch.verdict != "accept" or (chain.base.type == "nat" and half in branch.packet.decided):
+        if chain.base.type == "nat" and half in packet.decided:
             return True
-        met = self._chains[table].quiet(chain.name, branch.packet, namespace)
+        met = self._chains[table.name].quiet(chain.name, packet, self._namespace)
         return met == "accepted" or (met == "ended" and chain.base.policy == "accept")
 
-    def _run(
-        self, table: Table, chain: Chain, hook: Hook, start: Branch, namespace: Namespace, hop: Address | None
-    ) -> Iterator[Branch]:
+    def _run(self, table: Table, chain: Chain, hook: Hook, start: Branch, way: Leaving | None) -> Iterator[Branch]:
         assert chain.base is not None
-        walk = _Walk(self, table.name, self._chains[table.name], hook, namespace, chain.base.policy, hop)
+        walk = _Walk(self, table.name, self._chains[table.name], hook, self._namespace, chain.base.policy, way)
         todo = [_State(start.packet, start.probability, (walk.enter(chain.name, start.packet),), start.met)]
         while todo:
             ended = walk.advance(todo.pop(), todo)
@@ -173,7 +194,7 @@ class _Walk:
     hook: Hook
     namespace: Namespace
     policy: Literal["accept", "drop"]
-    hop: Address | None
+    way: Leaving | None
 
     def enter(self, chain: str, packet: Packet) -> tuple[tuple[Ready, ...], int]:
         return self.chains.rules(chain, packet.destination), 0
@@ -290,8 +311,7 @@ class _Walk:
         return self._end(state, "accept")
 
     def _masquerade(self, state: _State, place: Ready) -> Branch:
-        packet = state.packet
-        source = self.namespace.address_on(packet.out_device, packet.destination if self.hop is None else self.hop)
+        source = self.namespace.address_on(*self.way) if self.way is not None else None
         if source is None:
             self._note(state, place, "drop: no address to masquerade with")
             return self._end(state, "drop")

@@ -27,6 +27,7 @@ from netlab.trace.rules import EVERY
 from netlab.trace.world import Place, Way, World
 
 MAX_HOPS = 64
+_NOTHING: frozenset[str] = frozenset()
 BEFORE_IPVS, BEYOND_IPVS, BEFORE_LOCAL_IPVS = range(EVERY.start, 99), range(99, EVERY.stop), range(EVERY.start, -98)
 """Priorities of the hooks on either side of IPVS: at 99 in INPUT, at -98 in OUTPUT (net/netfilter/ipvs/ip_vs_core.c)."""
 WEIGHTED = ("wrr", "wlc", "sed", "nq")
@@ -72,15 +73,14 @@ class _Walk:
         if isinstance(way, str):
             yield self._lost(place, packet, trail, way, _unroutable(way))
             return
-        out = packet._replace(out_device=way.device)
         if place.virtual_servers:
-            for branch in self._at(Hook.OUTPUT, place, out, priorities=BEFORE_LOCAL_IPVS):
+            for branch in self._at(Hook.OUTPUT, place, packet, priorities=BEFORE_LOCAL_IPVS):
                 if branch.verdict != "accept":
                     yield self._judged(place, branch, trail.after(branch))
                 else:
                     yield from self._scheduled(place, branch.packet, trail.after(branch), self._output)
             return
-        yield from self._output(place, out, trail)
+        yield from self._output(place, packet, trail)
 
     def _output(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
         """Through OUTPUT and on. Not met again by what IPVS took from INPUT: the routing decision that the packet came with."""
@@ -88,7 +88,7 @@ class _Walk:
         if isinstance(way, str):
             yield self._lost(place, packet, trail, way, _unroutable(way))
             return
-        for branch in self._at(Hook.OUTPUT, place, packet._replace(out_device=way.device)):
+        for branch in self._at(Hook.OUTPUT, place, packet):
             further, now = trail.after(branch), branch.packet
             if branch.verdict != "accept":
                 yield self._judged(place, branch, further)
@@ -102,7 +102,8 @@ class _Walk:
                 yield from self._postrouting(place, now, again, further)
 
     def _receive(self, place: Place, device: str, packet: Packet, trail: _Trail) -> Iterator[Path]:
-        for branch in self._at(Hook.PREROUTING, place, packet._replace(in_device=device, out_device="")):
+        packet = packet if packet.in_device == device else packet._replace(in_device=device)
+        for branch in self._at(Hook.PREROUTING, place, packet):
             further, now = trail.after(branch), branch.packet
             martian = _martian(place, device, now)
             if branch.verdict != "accept":
@@ -129,14 +130,14 @@ class _Walk:
         if len(ways) > 1:
             trail = trail._replace(probability=trail.probability / len(ways))
         for one in ways:
-            for branch in self._at(Hook.FORWARD, place, packet._replace(out_device=one.device)):
+            for branch in self._at(Hook.FORWARD, place, packet):
                 if branch.verdict != "accept":
                     yield self._judged(place, branch, trail.after(branch))
                 else:
                     yield from self._postrouting(place, branch.packet, one, trail.after(branch))
 
     def _postrouting(self, place: Place, packet: Packet, way: Way, trail: _Trail) -> Iterator[Path]:
-        for branch in self._at(Hook.POSTROUTING, place, packet._replace(out_device=way.device), way):
+        for branch in self._at(Hook.POSTROUTING, place, packet, way):
             if branch.verdict != "accept":
                 yield self._judged(place, branch, trail.after(branch))
             else:
@@ -154,7 +155,7 @@ class _Walk:
         (netns, device), through = stop
         hop = Hop(place.name, trail.in_device, way.device, trail.entered, packet, trail.met, route, through)
         # A packet is a new one for the next namespace: skb_scrub_packet forgets mark and conntrack entry.
-        fresh = packet._replace(mark=0, dnat=False, decided=frozenset(), in_device="", out_device="", virtual=None)
+        fresh = packet._replace(mark=0, dnat=False, decided=_NOTHING, in_device=device, virtual=None)
         further = trail._replace(hops=(*trail.hops, hop), entered=fresh, in_device=device, met=(), route="", looped=False)
         yield from self._receive(self.world.places[netns], device, fresh, further)
 
@@ -217,7 +218,8 @@ class _Walk:
     def _at(
         self, hook: Hook, place: Place, packet: Packet, way: Way | None = None, priorities: range = EVERY
     ) -> tuple[Branch, ...]:
-        return place.rules(packet.destination.version).at(hook, packet, place, priorities, way.hop if way is not None else None)
+        rules = place.rules(packet.destination.version)
+        return rules.at(hook, packet, priorities, (way.device, way.hop) if way is not None else None)
 
     # ------------------------------------------------------------ ends
 

@@ -112,7 +112,7 @@ class Place:
         return frozenset(op.address for device in self.devices.values() for op in device.addresses)
 
     def is_local(self, address: Address) -> bool:
-        return address.is_loopback or address in self.local
+        return address in self.local or address.is_loopback
 
     def on(self, key: str) -> bool:
         return self.sysctls.get(key, "0") != "0"
@@ -205,8 +205,8 @@ class Place:
 
     def _rules_of(self, family: Family) -> Rules:
         values = [ruleset.value for ruleset in self.rulesets]
-        tables = (table for value in values for table in value.tables if table.family == family)
-        return Rules(tables, (one for value in values for one in value.ipsets if one.family == family))
+        tables = [table for value in values for table in value.tables if table.family == family]
+        return Rules(tables, self, [one for value in values for one in value.ipsets if one.family == family])
 
     def answers(self, protocol: Protocol, port: int, address: Address) -> str:
         """Who takes a packet for an own address and this port; '' when nobody does."""
