@@ -29,6 +29,22 @@ def of_node_port(cluster: Cluster, number: int) -> tuple[Service, ...]:
     return _claims(cluster.services).by_node_port.get(number, ())
 
 
+def is_nobodys(cluster: Cluster, address: Address) -> bool:
+    """Whether no Service has the address, nor could get it out of the service CIDRs."""
+    known = _nobodys(cluster)
+    found = known.get(address)
+    if found is None:
+        reserved = any(address in cidr for cidr in cluster.topology.cluster.service_cidrs)
+        found = known[address] = not reserved and not of_address(cluster, address)
+    return found
+
+
+@last_kept
+def _nobodys(_cluster: Cluster) -> dict[Address, bool]:
+    """What was asked so far of this cluster."""
+    return {}
+
+
 @last_kept
 def _claims(services: Mapping[Key, Service]) -> _Claims:
     by_address: dict[Address, list[Service]] = {}

@@ -59,6 +59,9 @@ class Decision:
     marked: bool = False
 
 
+UNCLAIMED = Decision(NOT_HANDLED, why="no rule handles it")
+
+
 @dataclass(frozen=True, slots=True)
 class Frontend:
     """One address and port under which a ServicePort is reached. `unlisted`: a NodePort on an address that does not serve it."""
@@ -84,6 +87,8 @@ def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decisio
 
 
 def _decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
+    if claims.is_nobodys(cluster, packet.destination) and not is_local(cluster, node, packet.destination):
+        return UNCLAIMED
     frontend = _frontend(cluster, node, packet)
     if frontend is None:
         return _unclaimed(cluster, node, packet)
@@ -164,7 +169,7 @@ def _unclaimed(cluster: Cluster, node: Node, packet: Packet) -> Decision:
             return Decision(REJECTED, why=f"{destination} is the clusterIP of {owner.ref}, which has no such port")
         if any(destination in cidr for cidr in cluster.topology.cluster.service_cidrs):
             return Decision(DROPPED, why=f"{destination} is an unallocated address of the service CIDR")
-    return Decision(NOT_HANDLED, why="no rule handles it")
+    return UNCLAIMED
 
 
 def _frontend(cluster: Cluster, node: Node, packet: Packet) -> Frontend | None:
