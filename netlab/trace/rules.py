@@ -74,7 +74,7 @@ class Rules:
         self._base: dict[Hook, list[tuple[Table, Chain]]] = {}
         self._namespace = namespace
         self._asked: frozenset[tuple[str, str]] | None = None
-        self._passing: dict[tuple[object, ...], bool] = {}
+        self._passing: dict[Hook, dict[tuple[object, ...], bool]] = {hook: {} for hook in Hook}
         self._sources = Classes(sources_named(tables, ipsets), namespace.is_local)
         self._destinations = Classes(destinations_named(tables, ipsets), namespace.is_local)
         for table in tables:
@@ -125,12 +125,12 @@ class Rules:
 
     def _passes_all(self, hook: Hook, packet: Packet, half: str) -> bool:
         """Whether nothing happens to the packet at the hook. That is the same for all packets of which rules see the same."""
-        source, destination = self._sources.of(packet.source), self._destinations.of(packet.destination)
-        seen = (hook, source, destination, *packet[2:])
-        known = self._passing.get(seen)
+        source, destination, protocol, port, _, mark, device, dnat, decided, state, _, _, virtual = packet
+        alike = (self._sources.of(source), self._destinations.of(destination), protocol, port, mark, device, dnat, decided)
+        known = self._passing[hook].get((alike, state, virtual))
         if known is None:
             known = all(self._passes(table, chain, packet, half) for table, chain in self._base.get(hook, ()))
-            self._passing[seen] = known
+            self._passing[hook][alike, state, virtual] = known
         return known
 
     def _passes(self, table: Table, chain: Chain, packet: Packet, half: str) -> bool:
@@ -173,7 +173,9 @@ class Rules:
 
 def _decided(branch: Branch, half: str) -> Branch:
     packet = branch.packet
-    return branch if half in packet.decided else branch._replace(packet=packet._replace(decided=packet.decided | {half}))
+    if half in packet.decided:
+        return branch
+    return Branch(branch.probability, packet._replace(decided=packet.decided | {half}), branch.verdict, branch.met)
 
 
 @dataclass(slots=True)

@@ -69,22 +69,22 @@ class _Walk:
     # ------------------------------------------------------------ the stages of one namespace
 
     def output(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
-        way = _way(place, packet.destination)
+        if not place.virtual_servers:
+            yield from self._output(place, packet, trail)
+            return
+        way = place.any_way(packet.destination)
         if isinstance(way, str):
             yield self._lost(place, packet, trail, way, _unroutable(way))
-            return
-        if place.virtual_servers:
+        else:
             for branch in self._at(Hook.OUTPUT, place, packet, priorities=BEFORE_LOCAL_IPVS):
                 if branch.verdict != "accept":
                     yield self._judged(place, branch, trail.after(branch))
                 else:
                     yield from self._scheduled(place, branch.packet, trail.after(branch), self._output)
-            return
-        yield from self._output(place, packet, trail)
 
     def _output(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
         """Through OUTPUT and on. Not met again by what IPVS took from INPUT: the routing decision that the packet came with."""
-        way = _way(place, packet.destination)
+        way = place.any_way(packet.destination)
         if isinstance(way, str):
             yield self._lost(place, packet, trail, way, _unroutable(way))
             return
@@ -93,7 +93,7 @@ class _Walk:
             if branch.verdict != "accept":
                 yield self._judged(place, branch, further)
                 continue
-            again = way if now.destination == packet.destination else _way(place, now.destination)
+            again = way if now.destination == packet.destination else place.any_way(now.destination)
             if isinstance(again, str):
                 yield self._lost(place, now, further, again, _unroutable(again))
             elif now.source.is_loopback and again.device != "lo" and not _takes_localhost(place, again.device):
@@ -119,7 +119,7 @@ class _Walk:
         if not place.on("net/ipv4/ip_forward" if packet.destination.version == 4 else "net/ipv6/conf/all/forwarding"):
             yield self._lost(place, packet, trail, f"{packet.destination} is not an address of it, and it does not forward")
             return
-        way = place.way(packet.destination)
+        way = place.any_way(packet.destination)
         if isinstance(way, str):
             yield self._lost(place, packet, trail, way, _unroutable(way))
             return
@@ -268,7 +268,7 @@ class _Walk:
         yield from relayed(replace(first, back=back), relay, calls)
 
     def _calls(self, place: Place, packet: Packet, address: Address, port: int, relay: RelayPort) -> Iterator[Path]:
-        way = _way(place, address)
+        way = place.any_way(address)
         source = address if isinstance(way, str) or way.source is None else way.source
         out = Packet(source, address, packet.protocol, port, affinity=relay.affinity_s is not None, masqueraded=True)
         for path in self.output(place, out, _Trail(place.name, out, out)):
@@ -296,11 +296,11 @@ class _Walk:
                 undone = pending.pop().entered
                 source, destination = undone.destination, undone.source
             passed.append(place.name)
-            if place.is_local(destination):
-                return tuple(passed), self._recognised(place, sender, pending, hops, passed, packet.protocol, kind)
-            way = place.way(destination)
+            way = place.any_way(destination)
             if isinstance(way, str):
                 return tuple(passed), f"the answer is lost in {place.name}: {way}"
+            if way.device == "lo":
+                return tuple(passed), self._recognised(place, sender, pending, hops, passed, packet.protocol, kind)
             if len(passed) > 1 and not place.on(
                 "net/ipv4/ip_forward" if destination.version == 4 else "net/ipv6/conf/all/forwarding"
             ):
@@ -339,12 +339,6 @@ class _Walk:
     def _discards_invalid(self, place: Place, packet: Packet) -> bool:
         branches = self._at(Hook.FORWARD, place, packet._replace(state="invalid"))
         return any(branch.verdict == "drop" for branch in branches)
-
-
-def _way(place: Place, destination: Address) -> Way | str:
-    if place.is_local(destination):
-        return Way("lo", destination, destination, f"local {destination}")
-    return place.way(destination)
 
 
 def _unroutable(why: str) -> Literal[OutcomeKind.REJECTED, OutcomeKind.DROPPED]:

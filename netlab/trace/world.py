@@ -140,14 +140,16 @@ class Place:
         table += ((learned.destination, learned, learned.hops[0][1]) for learned in self.learned)
         return sorted(table, key=lambda row: -row[0].prefixlen)
 
-    def way(self, destination: Address) -> Way | str:
-        """The route to an address that is not local, or in words why there is none: `blackhole ...` or `no route ...`."""
+    def any_way(self, destination: Address) -> Way | str:
+        """The same as `way`; an address of its own has a way, too, out of lo."""
         found = self._ways.get(destination)
         if found is None:
-            found = self._ways[destination] = self._looked_up(destination)
+            local = Way("lo", destination, destination, f"local {destination}")
+            found = self._ways[destination] = local if self.is_local(destination) else self.way(destination)
         return found
 
-    def _looked_up(self, destination: Address) -> Way | str:
+    def way(self, destination: Address) -> Way | str:
+        """The route to an address that is not local, or in words why there is none: `blackhole ...` or `no route ...`."""
         for network, route, device in self._table:
             if destination not in network:
                 continue
