@@ -198,6 +198,7 @@ NOW: dict[str, Now] = {
     "scale": verbs.scale,
     "rollout": rollouts.rollout,
     "cordon": verbs.cordon,
+    "taint": verbs.taint,
     "place": verbs.place,
     "port-forward": forwarding.forward,
     "fault": verbs.fault,
@@ -209,7 +210,7 @@ NOW: dict[str, Now] = {
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }
-SETTLING = ("apply", "scale", "fault", "cordon")
+SETTLING = ("apply", "scale", "fault", "cordon", "taint")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
     "matrix": probing.matrix,
