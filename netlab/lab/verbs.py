@@ -136,6 +136,8 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
         return {"target": ", ".join(f"node/{name}" for name in _heal_all(lab))}
     if kind not in FAULTS:
         raise InputError(f"unknown fault {kind!r}: there is {', '.join(FAULTS)}")
+    if not body.get("target"):
+        raise InputError(f"{kind}: the target is missing")
     of_node = kind in ("kill-node", "partition", "heal") and "/" not in body["target"]
     ref = resolve_sender(lab.cluster, f"node/{body['target']}" if of_node else body["target"], namespace)
     match kind:

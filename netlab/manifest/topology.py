@@ -238,7 +238,7 @@ def _nat(data: Json) -> Nat:
     forwards = []
     for key, target in (data.get("forwards") or {}).items():
         number, _, protocol = str(key).partition("/")
-        if not number.isdecimal() or (protocol or "tcp").upper() not in ("TCP", "UDP"):
+        if not number.isdecimal() or len(number) > 19 or (protocol or "tcp").upper() not in ("TCP", "UDP"):
             continue  # check_topology names it
         address, port = split_forward(target)
         forwards.append(NatForward(int(number), Protocol((protocol or "tcp").upper()), ip_address(address), port or int(number)))
