@@ -56,7 +56,12 @@ def test_drain_cordons_and_evicts(lab: FakeLab, capsys: pytest.CaptureFixture[st
     ("words", "add", "remove", "said"),
     [
         ("node a k=v:NoSchedule", [{"key": "k", "value": "v", "effect": "NoSchedule"}], [], "node/a tainted\n"),
-        ("nodes/a node/b k:NoExecute", [{"key": "k", "value": "", "effect": "NoExecute"}], [], "node/a tainted\nnode/b tainted\n"),
+        (
+            "nodes/a node/b k:NoExecute",
+            [{"key": "k", "value": "", "effect": "NoExecute"}],
+            [],
+            "node/a tainted\nnode/b tainted\n",
+        ),
         ("no a k-", [], [{"key": "k", "effect": ""}], "node/a untainted\n"),
         ("a x.io/k:NoSchedule-", [], [{"key": "x.io/k", "effect": "NoSchedule"}], "node/a untainted\n"),
     ],
