@@ -79,8 +79,19 @@ class Meta:
 # ---------------------------------------------------------------- topology (netlab/v1)
 
 
+Layout = Literal["chains", "maps"]
+"""How mode nftables lays out its table: as kube-proxy does, or a Service as some elements of maps."""
 Scheduler = Literal["rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq"]
 """How IPVS chooses a real server: ipvsadm(8)."""
+
+
+def variant(mode: str, layout: Layout) -> str:
+    """The name of a mode with its layout, which only one that is not kube-proxy's own adds."""
+    return mode if layout == "chains" else f"{mode}-{layout}"
+
+
+def mode_of(variant: str) -> str:
+    return variant.partition("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +107,7 @@ class ProxyConfig:
 
     mode: str = "iptables"
     backend: Literal["nft", "legacy"] = "nft"
-    layout: Literal["chains", "maps"] = "chains"
+    layout: Layout = "chains"
     masquerade_all: bool = False
     detect_local: Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix", "none"] = "ClusterCIDR"
     bridge_interface: str = "cni0"
@@ -107,6 +118,15 @@ class ProxyConfig:
     scheduler: Scheduler = "rr"
     strict_arp: bool = False
     sync_period_s: float = 30.0
+
+    @property
+    def variant(self) -> str:
+        """The mode, with its layout where that is not kube-proxy's own: `nftables-maps`."""
+        return variant(self.mode, self.layout if self.mode == "nftables" else "chains")
+
+    def as_variant(self, name: str) -> "ProxyConfig":
+        """The same settings with the mode and the layout that `variant` calls so."""
+        return replace(self, mode=mode_of(name), layout="maps" if name.endswith("-maps") else "chains")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +240,7 @@ class NodeSpec:
     pod_cidrs: tuple[Network, ...] = ()
     labels: Labels = NOTHING
     control_plane: bool = False
+    taints: "tuple[Taint, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,9 +73,9 @@ def _modes(given: str | Iterable[str]) -> list[str]:
     wanted = [given] if isinstance(given, str) else list(given)
     if "all" not in wanted:
         return wanted
-    from netlab.proxy import modes
+    from netlab.proxy import variants
 
-    return list(modes())
+    return list(variants())
 
 
 @pytest.fixture
@@ -278,14 +278,14 @@ class ScenarioFile(pytest.File):
 
     def collect(self) -> "Iterable[ScenarioItem]":
         from netlab.errors import InputError
-        from netlab.proxy import modes
+        from netlab.proxy import variants
         from netlab.scenario.runner import Options, modes_of, read_all
 
         try:
             ((_, scenario),) = read_all([self.path])
         except InputError as error:
             raise self.CollectError(str(error)) from None
-        for mode in modes_of(scenario, Options(modes=modes())):
+        for mode in modes_of(scenario, Options(modes=variants())):
             name = f"{scenario.name}[{mode}]" if mode else scenario.name
             yield ScenarioItem.from_parent(self, name=name, scenario=scenario, mode=mode)
 

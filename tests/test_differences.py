@@ -118,6 +118,14 @@ def test_comparing(one: dict[str, Any], other: dict[str, Any], code: int, explai
     assert len(found.json()["disagreements"]) == (explained is not None)
 
 
+def test_the_flat_layout_is_nftables_to_what_is_known() -> None:
+    odd, even = result("dropped", rows=(20,)), result("rejected", rows=(20,))
+    found = compare({"iptables": [odd], "nftables": [even], "nftables-maps": [even]})
+    assert found.exit_code == 0 and not found.pairs[0].unexplained
+    found = compare({"nftables": [even], "nftables-maps": [odd]})
+    assert found.exit_code == 1 and found.pairs[0].unexplained == (("nftables", "nftables-maps"),)
+
+
 def run_of(mode: str, *results: dict[str, Any]) -> ScenarioRun:
     steps = [StepRun(Step("probe", {}, 1), "probe", StepResult(Judgement.PASS, details=one), 0.1) for one in results]
     return ScenarioRun("shop", "shop.yaml", mode, tuple(steps), 1.0)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from netlab import manifest
 from netlab.errors import InputError
+from netlab.lab.inputs import read_inputs, unused
 from netlab.manifest import Source, adapt_topology, default_topology, read_objects, read_topology
 from netlab.model import Impairment, Lan, NodeSpec, Topology
 
@@ -313,3 +315,57 @@ def test_cidrs_that_a_file_leaves_open_are_inferred() -> None:
     topology = adapted(_service("kubernetes", "10.254.0.1"), read("nodes: 2"))
     assert topology.cluster.service_cidrs == (ip_network("10.254.0.0/16"),)
     assert len(topology.nodes) == 2
+
+
+# ---------------------------------------------------------------- options of another mode
+
+OPTIONS = """cluster:
+  proxy:
+    mode: {mode}
+    layout: maps
+    scheduler: wrr
+    backend: legacy
+    syncPeriod: 5s
+    bridgeInterface: br0
+    localhostNodePorts: true
+    masqueradeAll: true
+    conntrackTCPBeLiberal: false
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "lines"),
+    [
+        ("iptables", {4, 5, 7, 8}),
+        ("nftables", {5, 6, 7, 8, 9}),
+        ("ipvs", {4, 8, 9}),
+        ("userspace", {4, 5, 7, 8, 9, 10}),
+    ],
+)
+def test_options_that_the_mode_does_not_know_get_a_warning(tmp_path: Path, mode: str, lines: set[int]) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(OPTIONS.format(mode=mode))
+    _, _, warnings = read_inputs(path, ())
+    assert {int(text.removeprefix(f"{path}:").partition(":")[0]) for text in warnings} == lines
+    assert all(
+        text.startswith(f"{path}:{text.removeprefix(f'{path}:').partition(':')[0]}:5: cluster.proxy.") for text in warnings
+    )
+    if 4 in lines:
+        assert warnings[0] == f"{path}:4:5: cluster.proxy.layout: has no effect in mode {mode}, only in nftables"
+
+
+def test_options_are_judged_in_the_mode_that_is_run(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text("cluster: {proxy: {mode: iptables, scheduler: sh, detectLocal: BridgeInterface, bridgeInterface: cni0}}")
+    config = manifest.read_topology(manifest.Source(str(path), path.read_bytes())).cluster.proxy
+    assert read_inputs(path, (), proxy="ipvs")[2] == ()
+    assert unused(path, [config, config.as_variant("ipvs")]) == ()
+    assert unused(path, [config, config.as_variant("nftables")]) == (
+        f"{path}:1:35: cluster.proxy.scheduler: has no effect in mode iptables or nftables, only in ipvs",
+    )
+    path.write_text("cluster: {proxy: {mode: nftables, layout: maps, localhostNodePorts: false, scheduler: null}}")
+    value, _, warnings = read_inputs(path, (), proxy="nftables-maps")
+    assert (value.cluster.proxy.variant, warnings) == ("nftables-maps", ())
+    value, _, (warning,) = read_inputs(path, (), proxy="nftables")
+    assert value.cluster.proxy.layout == "chains" and "`--proxy nftables-maps` is layout maps" in warning
+    assert read_inputs(None, ())[2] == ()

@@ -84,10 +84,10 @@ def test_a_test_without_a_marker_gets_the_default_lab_and_others_get_none(pytest
 
 
 def test_all_means_the_modes_of_this_version(pytester: pytest.Pytester, labs: Labs) -> None:
-    from netlab.proxy import modes
+    from netlab.proxy import variants
 
     pytester.makepyfile("import pytest\n@pytest.mark.netlab(proxy='all')\ndef test_it(lab): pass\n")
-    pytester.runpytest().assert_outcomes(passed=len(modes()))
+    pytester.runpytest().assert_outcomes(passed=len(variants()))
 
 
 def test_names_differ_by_test_worker_and_process() -> None:

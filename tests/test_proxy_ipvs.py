@@ -220,6 +220,7 @@ def test_one_endpoint_less_changes_one_virtual_server() -> None:
 
 def test_modes_are_told_apart_by_name() -> None:
     assert proxy.modes() == ("iptables", "ipvs", "nftables", "userspace")
+    assert proxy.variants() == ("iptables", "ipvs", "nftables", "nftables-maps", "userspace")
 
 
 # ---------------------------------------------------------------- flows that no case has

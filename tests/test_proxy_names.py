@@ -28,7 +28,7 @@ def front(namespace: str, name: str, port: str, protocol: Protocol = Protocol.TC
 
 
 def ipt(given: Frontend, *targets: Target) -> ServiceRules:
-    return service_rules(given, Chosen(targets, (), targets, True), Policy(False, None, None), False)
+    return service_rules(given, Chosen(targets, (), targets, True), Policy(False, None, None), False, False)
 
 
 def nft(given: Frontend, *targets: Target) -> ServiceParts:

@@ -14,12 +14,12 @@ MARKS = {"delivered": "ok", "rejected": "rej", "dropped": "drop"}
 
 
 def matrix(running: "Lab", senders: Sequence[str] | None, to: Sequence[str] | None) -> Comparison:
-    """The same pairs in the running lab and in a twin of it for every other mode; the twins are taken down."""
-    from netlab.proxy import modes
+    """The same pairs in the running lab and in a twin of it for every other mode and layout; the twins are taken down."""
+    from netlab.proxy import variants
 
-    own = str(running.info()["proxy"])
+    own = running.cluster().topology.cluster.proxy.variant
     results = {own: [one.json() for one in running.matrix(senders, to)]}
-    for mode in (mode for mode in modes() if mode != own):
+    for mode in (mode for mode in variants() if mode != own):
         try:
             twin = running.twin(mode)
         except MachineError as error:

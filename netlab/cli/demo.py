@@ -21,7 +21,9 @@ def demo(
     manifest: Annotated[
         str, typer.Option("-f", "--filename", metavar="MANIFEST", help="What to bring up.")
     ] = "manifests/kubia.yaml",
-    proxy: Annotated[str | None, typer.Option(metavar="MODE", help="iptables, ipvs, nftables or userspace.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option(metavar="MODE", help="iptables, ipvs, nftables, nftables-maps or userspace.")
+    ] = None,
 ) -> int:
     """Show a lab: drawn, probed from everywhere, taken down.
 

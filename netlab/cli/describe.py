@@ -5,6 +5,7 @@ out as its tabwriter does: cells of adjoining lines share a width, two spaces ap
 one function a kind, and the kinds share nothing but their head.
 """
 
+import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -622,6 +623,53 @@ def backend_ends(backend: Json, related: Related) -> str:
     return few(found) if found else ""
 
 
+def ingressclass(item: Json, related: Related) -> Lines:
+    yield from head(item, namespaced=False)
+    yield from labels_of(item)
+    yield f"Controller:\t{spec(item).get('controller', '')}"
+    if given := spec(item).get("parameters"):
+        yield "Parameters:"
+        keys = (("APIGroup", "apiGroup"), ("Kind", "kind"), ("Name", "name"), ("Namespace", "namespace"))
+        yield from (f"  {title}:\t{given[key]}" for title, key in keys if given.get(key))
+    yield f"Events:\t{NONE}"
+
+
+def configmap(item: Json, related: Related) -> Lines:
+    yield from head(item)
+    yield from labels_of(item)
+    yield from data_title("Data")
+    for key, value in sorted((item.get("data") or {}).items()):
+        yield from (f"{key}:", "----", *str(value).split("\n"), "")
+    yield from data_title("BinaryData")
+    for key, value in sorted((item.get("binaryData") or {}).items()):
+        yield f"{key}: {len(decoded(value))} bytes"
+    yield ""
+    yield f"Events:\t{NONE}"
+
+
+def secret(item: Json, related: Related) -> Lines:
+    """Sizes only: what is described is often shown to others."""
+    yield from head(item)
+    yield from labels_of(item)
+    yield ""
+    yield f"Type:\t{item.get('type') or 'Opaque'}"
+    yield from data_title("Data")
+    plain = {key: str(value).encode() for key, value in (item.get("stringData") or {}).items()}
+    held = {key: decoded(value) for key, value in (item.get("data") or {}).items()} | plain
+    yield from (f"{key}:\t{len(value)} bytes" for key, value in sorted(held.items()))
+
+
+def data_title(title: str) -> Lines:
+    yield from ("", title, "====")  # kubectl underlines every title alike
+
+
+def decoded(value: Any) -> bytes:
+    try:
+        return base64.b64decode(str(value))
+    except ValueError:
+        return str(value).encode()
+
+
 def other(item: Json, related: Related) -> Lines:
     """A kind without a description of its own: its head, then its fields as YAML."""
     import yaml
@@ -646,4 +694,7 @@ KINDS: dict[str, Callable[[Json, Related], Lines]] = {
     "EndpointSlice": endpointslice,
     "Namespace": namespace,
     "Ingress": ingress,
+    "IngressClass": ingressclass,
+    "ConfigMap": configmap,
+    "Secret": secret,
 }

@@ -14,7 +14,9 @@ def plan(
         str | None, typer.Argument(metavar="TOPOLOGY", help="A topology file; the default topology without one.")
     ] = None,
     files: FilesOption = None,
-    proxy: Annotated[str | None, typer.Option(metavar="MODE", help="iptables, ipvs, nftables or userspace.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option(metavar="MODE", help="iptables, ipvs, nftables, nftables-maps or userspace.")
+    ] = None,
     fabric: Annotated[str | None, typer.Option(metavar="NAME", help="bridge or routed.")] = None,
     diff: Annotated[str | None, typer.Option("--diff", metavar="LAB", help="Only how it differs from a running lab.")] = None,
 ) -> int:

@@ -14,6 +14,7 @@ from netlab.errors import InputError
 
 if TYPE_CHECKING:
     from netlab.client import Lab
+    from netlab.scenario.runner import Options
     from netlab.scenario.values import Lab as AnyLab
     from netlab.scenario.values import StepRun
 
@@ -56,24 +57,25 @@ def run(
     from netlab import client
     from netlab.cli import comparing
     from netlab.kernel import tools
-    from netlab.proxy import modes
+    from netlab.proxy import variants
     from netlab.scenario import reports, runner, side_by_side
     from netlab.scenario.exhibits import Exhibits
     from netlab.scenario.values import exit_code
 
-    output.choose(proxy, (*modes(), "all"), "--proxy")
+    output.choose(proxy, (*variants(), "all"), "--proxy")
     out = sys.stderr if form == "json" else sys.stdout
     if pcap_all and not pcap:
         raise InputError("--pcap-all needs --pcap DIR")
     for path in filter(None, (junit, html)):
         write(path, "")  # a place that cannot be written to is said before anything is built
-    kept = Exhibits(html is not None, Path(pcap) if pcap else None, pcap_all)
-    every = modes()
+    kept = Exhibits(html is not None or junit is not None, Path(pcap) if pcap else None, pcap_all)
+    every = variants()
     if proxy == "all" or any("all" in scenario.proxy for _, scenario in runner.read_all(files)):
         every, left_out = tools.runnable(every)
         for sentence in left_out:
             output.message(sentence)
     options = runner.Options(proxy, every, keep, out, paused if pause else None, kept)
+    output.warn(unused(files, options))
     runs = runner.run_all(files, untethered if keep else client.up, options)
     compared = side_by_side.compared(runs)
     if junit:
@@ -101,6 +103,25 @@ def files_of(paths: Sequence[str]) -> list[Path]:
     if not found:
         raise InputError("no scenario files (*.yaml) found")
     return found
+
+
+def unused(files: Sequence[Path], options: "Options") -> tuple[str, ...]:
+    """A warning for each option of a topology that no mode of the run looks at."""
+    from netlab import manifest
+    from netlab.lab import inputs
+    from netlab.scenario import runner
+
+    modes: dict[Path, tuple[str, ...]] = {}
+    for path, scenario in runner.read_all(files):
+        if scenario.topology:
+            at = path.parent / scenario.topology
+            modes[at] = (*modes.get(at, ()), *runner.modes_of(scenario, options))
+    found: list[str] = []
+    for path, names in modes.items():
+        if path.is_file():  # one that is not there is told of when its lab is built
+            config = manifest.read_topology(manifest.Source(str(path), path.read_bytes())).cluster.proxy
+            found += inputs.unused(path, [config.as_variant(name) if name else config for name in names])
+    return tuple(found)
 
 
 def untethered(topology: str | None, manifests: Sequence[str], **options: Any) -> "Lab":

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def top(
-    seconds: Annotated[float, typer.Option("--every", min=0.1, metavar="SECONDS", help="Between two looks.")] = 1.0,
+    seconds: Annotated[
+        float, typer.Option("--every", min=0.1, metavar="SECONDS", callback=output.above_zero, help="Between two looks.")
+    ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Two looks, one table, done.")] = False,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     lab: LabOption = None,
@@ -99,7 +102,11 @@ class Watch:
         return [fd for name, (fd, _) in self._open.items() if name.startswith("node/")]
 
     def facts(self) -> dict[str, Any]:
-        return {"lab": self._lab.name, "proxy": self._proxy, "time": time.strftime("%H:%M:%S")}
+        return {
+            "lab": self._lab.name,
+            "proxy": self._proxy,
+            "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        }
 
     def close(self) -> None:
         for fd, counters in self._open.values():

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from netlab.model import mode_of
+
 Result = Mapping[str, Any]
 
 
@@ -81,7 +83,7 @@ def _pair(row: Mapping[str, Result]) -> Pair:
         if _meaning(row[one]) == _meaning(row[other]):
             continue
         rows = [*row[one].get("differences", ()), *row[other].get("differences", ())]
-        fitting = {d["row"]: d["text"] for d in rows if (one in d["apart"]) != (other in d["apart"])}
+        fitting = {d["row"]: d["text"] for d in rows if (mode_of(one) in d["apart"]) != (mode_of(other) in d["apart"])}
         explained |= fitting
         if not fitting:
             unexplained.append((one, other))

@@ -87,7 +87,10 @@ class Trace:
         return self._socket.fileno()
 
     def told(self) -> Iterator[Told]:
-        """What the kernel has told so far, in its order. Raises KernelError when it had to leave something out."""
+        """What the kernel has told so far, in its order. The tracing table (TABLE) tells too: it is the first to see a packet.
+
+        Raises KernelError when the kernel had to leave something out.
+        """
         while True:
             try:
                 data = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
@@ -96,8 +99,8 @@ class Trace:
             except OSError as error:  # ENOBUFS
                 raise KernelError(f"the kernel's trace is incomplete: {os.strerror(error.errno or 0)}") from None
             for kind, _, _, body in nl.split_messages(data):
-                if kind == _TRACE and not (told := parsed(body)).table.startswith(TABLE):
-                    yield told
+                if kind == _TRACE:
+                    yield parsed(body)
 
     def chain_text(self, table: str, chain: str) -> list[str]:
         """The rules of a chain in nft's words, in order; [] where it cannot be listed."""

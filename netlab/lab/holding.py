@@ -42,7 +42,7 @@ def use(lab: Lab, body: Body, later: Later) -> None:
         fields = ("alive", "same", "answer", "problem")
         later(ok, {name: getattr(answer, name) for name in fields} if ok else answer)
 
-    lab.agents.keep(used, "use", int(body["connection"]), float(body.get("timeout_s") or 1.0))
+    lab.agents.keep(used, "use", int(body["connection"]), probing.waiting_s(body))
 
 
 def close(lab: Lab, body: Body, later: Later) -> None:

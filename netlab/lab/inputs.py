@@ -8,7 +8,7 @@ from pathlib import Path
 
 from netlab import manifest
 from netlab.errors import InputError, Problem
-from netlab.model import KubernetesObject, Topology
+from netlab.model import KubernetesObject, ProxyConfig, Topology
 
 Inputs = tuple[Topology, tuple[KubernetesObject, ...], tuple[str, ...]]
 
@@ -40,8 +40,15 @@ def read_inputs(
         problems += error.problems
     if problems:
         raise InputError(tuple(problems))
-    adapted = manifest.adapt_topology(value, objects)
-    return overridden(adapted, proxy, fabric), objects, warnings
+    chosen = overridden(manifest.adapt_topology(value, objects), proxy, fabric)
+    return chosen, objects, (*unused(topology, [chosen.cluster.proxy]), *warnings)
+
+
+def unused(topology: str | Path | Topology | None, configs: Sequence[ProxyConfig]) -> tuple[str, ...]:
+    """Warnings of options in a topology file that none of these settings, each of one mode, looks at."""
+    if topology is None or isinstance(topology, Topology):
+        return ()
+    return manifest.unused_options(manifest.Source(str(topology), _read(Path(topology))), configs)
 
 
 def _read(path: Path) -> bytes:
@@ -56,9 +63,9 @@ def overridden(topology: Topology, proxy: str | None, fabric: str | None) -> Top
     cluster = topology.cluster
     choices: list[tuple[str, tuple[str, ...], str]] = []
     if proxy is not None:  # imported only where it is asked for: both bring all rule types along
-        from netlab.proxy import modes
+        from netlab.proxy import variants
 
-        choices.append((proxy, modes(), "proxy mode"))
+        choices.append((proxy, variants(), "proxy mode"))
     if fabric is not None:
         from netlab.fabric import fabrics
 
@@ -72,5 +79,5 @@ def overridden(topology: Topology, proxy: str | None, fabric: str | None) -> Top
                 + f" (there is: {', '.join(known)})"
             )
     if proxy is not None:
-        cluster = replace(cluster, proxy=replace(cluster.proxy, mode=proxy))
+        cluster = replace(cluster, proxy=cluster.proxy.as_variant(proxy))
     return replace(topology, cluster=replace(cluster, fabric=fabric or cluster.fabric))

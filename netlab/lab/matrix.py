@@ -19,7 +19,7 @@ from netlab.errors import InputError
 from netlab.kernel import agent
 from netlab.lab.holder import Lab
 from netlab.lab.http import Rendered
-from netlab.lab.probing import Asked, Body, Later, answered, request, result, watch_list
+from netlab.lab.probing import Asked, Body, Later, answered, request, result, waiting_s, watch_list
 from netlab.lab.receiving import receivers
 from netlab.lab.verbs import alive
 from netlab.model import Cluster, Flow, Protocol, Ref
@@ -37,7 +37,7 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     by side.
     """
     pairs = _pairs(lab.cluster, body)
-    namespace, timeout_s = body.get("namespace") or "default", float(body.get("timeout_s") or 1.0)
+    namespace, timeout_s = body.get("namespace") or "default", waiting_s(body)
     lab.agents.errand(later, "matrix", lambda: _matrix(lab, pairs, namespace, timeout_s))
 
 

@@ -15,11 +15,11 @@ from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.expect.http import controller_at
 from netlab.judge import judge
-from netlab.lab import routing_http
+from netlab.lab import by_arrival, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
 from netlab.lab.verbs import alive
-from netlab.model import Address, Flow, Observation, Outcome, OutcomeKind, Protocol, Ref
+from netlab.model import Address, Flow, Observation, Outcome, Protocol, Ref
 from netlab.ops import Relay
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
 from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
@@ -28,6 +28,7 @@ from netlab.trace import trace
 Body = Mapping[str, Any]
 Later = Callable[[bool, Any], None]
 MAXIMUM_COUNT = 20_000
+MAXIMUM_TIMEOUT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,16 @@ def resolved(lab: Lab, body: Body) -> Asked:
     flow = Flow(
         sender, source, destination.address, destination.port, destination.protocol, _source_port(body.get("source_port"))
     )
-    return Asked(sender, destination, flow, count, float(body.get("timeout_s") or 1.0))
+    return Asked(sender, destination, flow, count, waiting_s(body))
+
+
+def waiting_s(body: Body) -> float:
+    """How long an answer is waited for: `timeout_s` of the request, a second unless told. Raises InputError."""
+    given = body.get("timeout_s")
+    seconds = 1.0 if given is None else float(given)
+    if not 0 < seconds <= MAXIMUM_TIMEOUT_S:
+        raise InputError(f"timeout {seconds:g} s: wait more than 0 and at most {MAXIMUM_TIMEOUT_S:g} seconds")
+    return seconds
 
 
 def _protocol(text: str | None) -> tuple[Protocol | None, bool]:
@@ -167,14 +177,10 @@ def request(lab: Lab, question: Asked | Question, names: Names, watched: tuple[W
 def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str, Any]:
     """The probe result document of the contract. `answer` is an Observation, or an HttpResult around one."""
     seen: Observation = getattr(answer, "observation", answer)
-    if question.flow.protocol is Protocol.SCTP and question.expected.kind is OutcomeKind.REJECTED and seen.delivered:
-        # Without SCTP in the kernel nobody refuses: arrival is all that can be seen, and it proves nothing about a refusal.
-        seen = replace(
-            seen, blind=(*seen.blind, *seen.evidence, "a refusal by an SCTP receiver cannot be seen here"), delivered=0
-        )
     seen, behind = routing_http.split(lab.cluster, question.destination, seen, names)
     exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
-    verdict = judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
+    unseen = by_arrival.unseen_refusal(question.expected, seen)
+    verdict = unseen or judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
     document = {
         "from": str(question.sender),
         "to": question.destination.label,
@@ -188,6 +194,8 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
         "verdict": str(verdict.judgement),
         "why": list(verdict.why),
     }
+    if notes := by_arrival.notes(seen):
+        document["notes"] = list(notes)
     if question.known:
         document["differences"] = [{"row": d.row, "text": d.text, "apart": sorted(d.apart)} for d in question.known]
     responses: Sequence[Any] = getattr(answer, "responses", ())

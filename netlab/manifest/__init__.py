@@ -13,9 +13,9 @@ from netlab.manifest.scenario import Scenario, Step, read_scenario
 from netlab.manifest.schemas import schema
 from netlab.manifest.selectors import parse_selector
 from netlab.manifest.shown import to_json
-from netlab.manifest.shown_services import endpoints_from_slices
 from netlab.manifest.source import Source, read_paths
 from netlab.manifest.topology import default_topology, read_topology
+from netlab.manifest.unused import unused_options
 
 __all__ = [
     "Loaded",
@@ -25,7 +25,6 @@ __all__ = [
     "adapt_topology",
     "default_topology",
     "documents",
-    "endpoints_from_slices",
     "kinds",
     "object_from_json",
     "parse_selector",
@@ -35,4 +34,5 @@ __all__ = [
     "read_topology",
     "schema",
     "to_json",
+    "unused_options",
 ]

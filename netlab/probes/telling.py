@@ -51,13 +51,6 @@ def matches(protocol: Protocol, run: int, version: int = 4) -> tuple[list[str], 
     return [*own, errors], late
 
 
-def handshakes(version: int) -> tuple[list[str], list[str]]:
-    """nft matches of every connection that is opened, refused or reported lost: for one whose number is not known yet."""
-    kinds = "icmp type { destination-unreachable, time-exceeded }"
-    errors = kinds if version == 4 else "icmpv6 type { destination-unreachable, time-exceeded }"
-    return ["meta l4proto tcp tcp flags & (syn | rst) != 0x0", errors], []
-
-
 class Telling:
     """Turns one namespace's trace messages into rules: passes told apart, handles looked up, texts read."""
 

@@ -1,6 +1,7 @@
 """Service proxies: what each node's rules must be for the Services of a Cluster. One module a mode, named as kube-proxy names it.
 
-A mode is a module of this package with NAME and `plan(cluster, node, ports=None)`; the other modules are what modes share.
+A mode is a module of this package with NAME and `plan(cluster, node, ports=None)`, and LAYOUTS where it has several; the other
+modules are what modes share.
 Nothing here knows how rules are written down (rendering/) or loaded (kernel/).
 """
 
@@ -10,7 +11,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 
 from netlab.errors import InputError
-from netlab.model import Cluster
+from netlab.model import Cluster, Layout, variant
 from netlab.ops import Op
 from netlab.proxy import health, host_ports
 from netlab.proxy.port_blocks import blocks_of
@@ -19,6 +20,15 @@ from netlab.proxy.port_blocks import blocks_of
 def modes() -> tuple[str, ...]:
     """The names of all modes, sorted."""
     return tuple(sorted(_modules()))
+
+
+def variants() -> tuple[str, ...]:
+    """What `all` means: every mode, and `nftables-maps` for a layout of its own, sorted."""
+    return tuple(sorted(variant(mode, layout) for mode, module in _modules().items() for layout in layouts(module)))
+
+
+def layouts(module: ModuleType) -> tuple[Layout, ...]:
+    return getattr(module, "LAYOUTS", ("chains",))
 
 
 def plan(cluster: Cluster) -> tuple[Op, ...]:

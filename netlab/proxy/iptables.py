@@ -8,7 +8,10 @@ to the node itself to KUBE-NODEPORTS. From there KUBE-EXT-* (external traffic) a
 policy) lead to one KUBE-SEP-* an endpoint, which rewrites. KUBE-POSTROUTING masquerades what KUBE-MARK-MASQ has marked.
 filter: what was not rewritten meets KUBE-SERVICES, KUBE-EXTERNAL-SERVICES (reject or drop) and KUBE-PROXY-FIREWALL.
 
-Not made: the canary chains (nothing flushes our rules behind our back) and the nfacct counters (metrics only).
+Not made: the canary chains (nothing flushes our rules behind our back) and the nfacct counters (metrics only). Among very many
+endpoints a real node's rules depend on its past: chains of Services that did not change keep the comments that they had before
+the threshold was crossed, and chains of endpoints that are gone wait up to syncPeriod to be deleted. A plan has no past: here all
+comments come and go at once, and so do the chains. No packet can tell.
 """
 
 from collections.abc import Callable
@@ -48,6 +51,9 @@ NAME = "iptables"
 
 LAST = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
 NEW = (CtState(("new",)),)
+LARGE_CLUSTER_ENDPOINTS = 1000
+"""With more endpoints than these of one family, usable or not, of all ports of all Services together, their rules have no
+comments (upstream's `largeClusterEndpointsThreshold`)."""
 
 
 def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tuple[Op, ...]:
@@ -73,19 +79,20 @@ def _localhost_node_ports(cluster: Cluster, set_: Settings) -> bool:
 def _tables(cluster: Cluster, node: Node, family: Family) -> tuple[Table, ...]:
     set_ = settings(cluster, node, family, primary_by_default=False)
     localhost_ok = _localhost_node_ports(cluster, set_)
-    blocks = map(_rules_for(view(node, set_)), blocks_of(cluster).by_family[family])
-    services = list(chain.from_iterable(blocks))
+    blocks = blocks_of(cluster).by_family[family]
+    large = sum(block.endpoints for block in blocks) > LARGE_CLUSTER_ENDPOINTS
+    services = list(chain.from_iterable(map(_rules_for(view(node, set_), large), blocks)))
     liberal = cluster.topology.cluster.proxy.conntrack_tcp_be_liberal
     return (_filter(family, services, localhost_ok, liberal), _nat(family, services, set_, localhost_ok))
 
 
 @lru_cache(maxsize=64)
-def _rules_for(seen: View) -> Callable[[PortBlock], tuple[ServiceRules, ...]]:
+def _rules_for(seen: View, large: bool) -> Callable[[PortBlock], tuple[ServiceRules, ...]]:
     """The rules of a block's ports on a node that has this view. Asked again for the same block, they are at hand."""
 
     def rules(block: PortBlock) -> tuple[ServiceRules, ...]:
         chosen = ((port.front, choose_at(port, seen.node, seen.zone)[0]) for port in block.ports)
-        return tuple(service_rules(front, one, seen.policy, seen.allowed(front.source_ranges)) for front, one in chosen)
+        return tuple(service_rules(front, one, seen.policy, seen.allowed(front.source_ranges), large) for front, one in chosen)
 
     return lru_cache(maxsize=1 << 12)(rules)
 

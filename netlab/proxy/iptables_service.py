@@ -51,9 +51,12 @@ class ServiceRules:
 
 
 @lru_cache(maxsize=1 << 16)
-def service_rules(front: Frontend, chosen: Chosen, policy: Policy, allow_from_node: bool) -> ServiceRules:
-    """`allow_from_node`: a source range holds the node's own address, so the load-balancer IP itself may be a source too."""
-    return _Service(front, chosen, policy, allow_from_node).rules()
+def service_rules(front: Frontend, chosen: Chosen, policy: Policy, allow_from_node: bool, large: bool) -> ServiceRules:
+    """`allow_from_node`: a source range holds the node's own address, so the load-balancer IP itself may be a source too.
+
+    `large`: the cluster has so many endpoints that the rules of each have no comment (kube-proxy's large-cluster mode).
+    """
+    return _Service(front, chosen, policy, allow_from_node, large).rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class _Service:
     chosen: Chosen
     policy: Policy
     allow_from_node: bool
+    large: bool
 
     def rules(self) -> ServiceRules:
         return ServiceRules(
@@ -240,7 +244,11 @@ class _Service:
         )
 
     def arrow(self, target: Target) -> str:
-        return f"{self.front.name} -> {target.text}"
+        return self.of_endpoint(f"{self.front.name} -> {target.text}")
+
+    def of_endpoint(self, comment: str) -> str:
+        """The comment of a rule of which there is one for each endpoint: upstream's `appendServiceCommentLocked`."""
+        return "" if self.large else comment
 
     def endpoint_rules(self, target: Target) -> tuple[Rule, ...]:
         """Hairpin first: a pod that reaches itself must not see its own address as the source (kubernetes#13375)."""
@@ -248,8 +256,8 @@ class _Service:
         remember = (RememberSource(self.endpoint_chain(target)),) if front.affinity_s is not None else ()
         rewrite = (*remember, Dnat(target.address, target.port))
         return (
-            self.rule((Source((host(target.address),)),), MARK, front.name),
-            self.rule((L4Proto(front.protocol),), rewrite, front.name),
+            self.rule((Source((host(target.address),)),), MARK, self.of_endpoint(front.name)),
+            self.rule((L4Proto(front.protocol),), rewrite, self.of_endpoint(front.name)),
         )
 
 

@@ -16,7 +16,7 @@ and fails to load while the interface does not exist.
 from collections.abc import Callable
 from functools import lru_cache
 
-from netlab.model import Cluster, Node
+from netlab.model import Cluster, Layout, Node
 from netlab.ops import Op, Ruleset, Sysctl
 from netlab.proxy import nftables_maps
 from netlab.proxy.nftables_chains import (
@@ -38,6 +38,7 @@ from netlab.ruleset import Chain, Family, Field, Key, Lookup, MapDef, Rule, Tabl
 from netlab.ruleset import Ruleset as RulesetValue
 
 NAME = "nftables"
+LAYOUTS: tuple[Layout, ...] = ("chains", "maps")
 
 
 def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tuple[Op, ...]:

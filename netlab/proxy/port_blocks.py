@@ -26,9 +26,13 @@ MOST_CHANGED = 100
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PortBlock:
-    """The ports of some Services that follow each other, in order. Equal is only the very same block."""
+    """The ports of some Services that follow each other, in order. Equal is only the very same block.
+
+    endpoints: how many they have together, usable or not.
+    """
 
     ports: tuple[PortEndpoints, ...]
+    endpoints: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,11 @@ def _all(cluster: Cluster) -> Blocks:
 
 
 def _block(cluster: Cluster, keys: tuple[Key, ...], family: Family, slices: Mapping[Key, tuple[EndpointSlice, ...]]) -> PortBlock:
-    return PortBlock(tuple(port for key in keys for port in ports_of(cluster, cluster.services[key], family, slices)))
+    return _made(tuple(port for key in keys for port in ports_of(cluster, cluster.services[key], family, slices)))
+
+
+def _made(ports: tuple[PortEndpoints, ...]) -> PortBlock:
+    return PortBlock(ports, sum(len(port.endpoints) for port in ports))
 
 
 def _changed(last: Blocks, cluster: Cluster) -> Blocks | None:
@@ -137,7 +145,7 @@ def _block_again(
     now: list[PortEndpoints] = []
     for key in keys:
         now += ports_of(cluster, cluster.services[key], family, slices) if key in affected else before.get(key, ())
-    return PortBlock(tuple(now))
+    return _made(tuple(now))
 
 
 Object = TypeVar("Object")

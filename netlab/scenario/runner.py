@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from netlab.errors import InputError, LabGone, NetlabError, Problem
 from netlab.manifest import Scenario, Source, Step, read_scenario
-from netlab.model import Judgement
+from netlab.model import Judgement, mode_of
 from netlab.scenario.exhibits import Exhibits
 from netlab.scenario.steps import StepKind, kinds
 from netlab.scenario.values import Context, Lab, ScenarioRun, StepResult, StepRun
@@ -101,7 +101,7 @@ def _steps(
     inner = replace(options, paused=None, exhibits=Exhibits())
     context = replace(context, take=lambda lab, steps: _steps(lab, steps, context, inner, name, mode, indent + "    ")[0])
     for step in steps:
-        if step.proxy and mode and mode not in step.proxy:
+        if step.proxy and mode and mode not in step.proxy and mode_of(mode) not in step.proxy:
             continue
         running = functools.partial(run_step, lab, step, known, context)
         ran = options.exhibits.record(lab, name, len(done) + 1, step, running)

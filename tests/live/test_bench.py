@@ -1,5 +1,6 @@
 """The benchmark's peers do what they are compared for: all of a lab's wires, none refused."""
 
+import sys
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 
@@ -31,3 +32,27 @@ def test_what_the_kernel_refuses_the_floor_says() -> None:
     if "no C compiler" in measured.note:
         pytest.skip(measured.note)
     assert not measured.seconds and "refused: Network is unreachable" in measured.note
+
+
+def test_the_floor_of_legacy_iptables_leaves_the_table_as_it_was() -> None:
+    """It reads the table and puts it back; without a rule in it there is nothing that it could be the floor of."""
+    script = """
+import subprocess
+from netlab.cli.bench.legacy_floor import replace_with_itself
+rules = "*nat\\n:KUBE-X - [0:0]\\n-A PREROUTING -d 10.96.0.1 -p tcp --dport 80 -j KUBE-X\\n-A KUBE-X -j DNAT --to 10.0.0.1\\n"
+done = subprocess.run(["iptables-legacy-restore"], input=rules + "COMMIT\\n", text=True)
+if done.returncode:
+    raise SystemExit("this kernel has no legacy iptables")
+save = lambda: [one for one in subprocess.check_output(["iptables-legacy-save"], text=True).splitlines() if one[0] != "#"]
+before = save()
+replace_with_itself()
+assert save() == before and any("KUBE-X" in one for one in before), (before, save())
+print("as it was")
+"""
+    missing = peers.missing("iptables-legacy-restore", "iptables")
+    if missing is not None:
+        pytest.skip(missing.note)
+    done = peers.unshared([sys.executable, "-c", script])
+    if "has no legacy iptables" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.stdout.strip() == "as it was", done.stderr

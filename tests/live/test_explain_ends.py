@@ -1,6 +1,8 @@
 """Explanations where rules are flat maps, where a proxy process takes the packet, and of packets that no rule ends."""
 
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 import netlab
 from netlab.client import Lab
-from netlab.errors import InputError, MachineError, NetlabError
+from netlab.errors import InputError, MachineError, MissingEvidence
 
 MANIFESTS = ["manifests/kubia.yaml", "manifests/no-endpoints.yaml"]
 
@@ -175,9 +177,102 @@ def test_a_real_programs_connection_is_followed(mode: str) -> None:
         assert "has no endpoints" in found["remedies"][0]
 
 
+ASKING = """
+import socket, struct, sys, time
+def summed(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+what, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+echo = what == "ping"
+sock = socket.socket(socket.AF_INET, socket.SOCK_RAW if echo else socket.SOCK_DGRAM, socket.IPPROTO_ICMP if echo else 0)
+sock.connect((address, port))
+sock.settimeout(0.05)
+number = 0
+while True:
+    number += 1
+    data = b"hostname" if what == "hostname" else b"%08d" % number
+    if echo:
+        data = struct.pack("!BBHHH", 8, 0, 0, 77, number % 65536) + data
+        data = data[:2] + struct.pack("!H", summed(data)) + data[4:]
+    try:
+        sock.send(data)
+        sock.recv(2048)
+    except OSError:
+        pass
+    time.sleep(0.02)
+"""
+"""Asks again and again through one socket: its first packet meets the rules, every later one conntrack's memory."""
+
+
+@contextlib.contextmanager
+def asking(lab: Lab, target: str, *arguments: str) -> Iterator[None]:
+    program = subprocess.Popen(
+        [sys.executable, "-m", "netlab", "--lab", lab.name, "exec", target, "--", sys.executable, "-c", ASKING, *arguments]
+    )
+    try:
+        yield
+    finally:
+        program.terminate()
+        program.wait()
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_a_real_programs_datagrams_are_followed(mode: str) -> None:
+    with running(proxy=mode) as lab:
+        dig = ["dig", "+tries=1", "+timeout=2", "@10.96.0.10", "kubia.default.svc.cluster.local"]
+        for sender in ("pod/client", "node/node-170"):
+            found = while_calling(lab, sender, dig, sender, "10.96.0.10:53", protocol="udp")
+            agreed(found, "delivered")
+            assert found["choice"]["odds"] == "1/2" and "dnat" in found["nat"]["kinds"], "a new flow meets the rules"
+            assert found["reply"][-1]["event"] == "delivered" and found["packet"]["sport"] > 0
+
+        with asking(lab, "pod/client", "silent", "10.96.0.10", "53"):  # what the DNS server does not answer
+            lab.explain("pod/client", "10.96.0.10:53", protocol="udp", live_s=20)
+            found = lab.explain("pod/client", "10.96.0.10:53", protocol="udp", live_s=20)
+        agreed(found, "delivered")
+        assert any("conntrack, which remembers the flow, rewrites" in one["text"] for one in found["hops"]) and not decisive(
+            found
+        )
+        assert found["choice"] is None and any("no answer was seen" in note for note in found["notes"])
+
+        with asking(lab, "pod/client", "refused", "10.96.1.1", "99"):
+            lab.exec("node/node-170", ["ip", "route", "add", "unreachable", "10.96.1.1"], check=True)
+            found = lab.explain("pod/client", "10.96.1.1:99", protocol="udp", live_s=20)
+        assert found["outcome"] == "rejected" and found["reply"], "the ICMP error quotes the datagram"
+
+        with asking(lab, "pod/client", "ping", "192.168.0.171", "0"):
+            found = lab.explain("pod/client", "192.168.0.171", live_s=20)
+        agreed(found, "delivered")
+        assert found["reply"][-1]["netns"] == "pod/default/client"
+
+
 def test_live_says_what_it_cannot_follow() -> None:
     with running() as lab:
-        with pytest.raises(NetlabError, match="was opened within"):
-            lab.explain("pod/client", "svc/kubia", live_s=0.2)
-        with pytest.raises(InputError, match="only a TCP connection"):
-            lab.explain("pod/client", "10.96.0.10:53", protocol="udp", live_s=0.2)
+        for protocol, words in (("tcp", "TCP connection"), ("udp", "UDP datagram")):
+            with pytest.raises(MissingEvidence, match=f"no {words} .* was seen within"):
+                lab.explain("pod/client", "10.96.0.10:53", protocol=protocol, live_s=0.2)
+        with pytest.raises(InputError, match="a TCP connection, a UDP datagram or a ping can be waited for, not SCTP"):
+            lab.explain("pod/client", "10.96.0.10:53", protocol="sctp", live_s=0.2)
+        waiting = ["explain", "pod/client", "svc/kubia", "--live", "--wait", "0.2"]
+        seen = subprocess.run([sys.executable, "-m", "netlab", "--lab", lab.name, *waiting], capture_output=True, text=True)
+        assert (seen.returncode, seen.stdout) == (4, "") and seen.stderr.startswith(
+            "waiting up to 0.2 s for a TCP connection from pod/"
+        )
+        wrong = subprocess.run(
+            [sys.executable, "-m", "netlab", "--lab", lab.name, *waiting, "--protocol", "udp"], capture_output=True, text=True
+        )
+        assert wrong.returncode == 2 and "waiting" not in wrong.stderr and "has no UDP port" in wrong.stderr
+
+
+def test_a_source_that_is_not_the_senders_own() -> None:
+    with running() as lab:
+        found = lab.explain("pod/client", "svc/kubia", source="1.2.3.4")
+        agreed(found, "delivered")
+        assert "nobody's in this lab" in found["notes"][0]
+        agreed(lab.explain("pod/client", "svc/nobody", source="1.2.3.4"), "rejected")
+        assert "the answer goes to host/client" in lab.explain("pod/client", "svc/kubia", source="192.168.0.100")["notes"][0]
+        remote = next(pod for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-171")["status"]["podIP"]
+        lab.exec("node/node-171", ["ip", "route", "replace", "blackhole", f"{remote}/32"], check=True)
+        found = lab.explain("pod/client", f"{remote}:8080", source="1.2.3.4")
+        assert (found["outcome"], found["verdict"]) == ("dropped", "fail"), "nobody answered: not delivered"

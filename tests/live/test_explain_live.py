@@ -11,9 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -38,6 +38,7 @@ metadata: {name: one, labels: {app: one}}
 spec: {nodeName: node-171, containers: [{name: c, image: luksa/kubia, ports: [{containerPort: 8080}]}]}
 """
 TOPOLOGY = "topologies/two-node.yaml"
+NODE = "node/node-170"
 
 
 class Row(NamedTuple):
@@ -148,61 +149,85 @@ def test_the_rule_named_is_the_rule_whose_counter_moved(lab: Lab, row: Row) -> N
         assert {rule for rule in moved if rule.startswith("nat ")} == {rule for rule in named if rule.startswith("nat ")}
 
 
-def alongside(lab: Lab, target: str, command: list[str], ready: Callable[[], bool], work: Callable[[], Any]) -> tuple[Any, str]:
-    """Run `work` while a program runs in the target; its result, and what the program had printed when its time was over."""
-    printed: list[str] = []
-    thread = threading.Thread(target=lambda: printed.append(lab.exec(target, command).stdout))
-    thread.start()
-    deadline = time.monotonic() + 10
-    while not ready() and time.monotonic() < deadline:
+def until(condition: Callable[[], bool], failure: str) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, failure
         time.sleep(0.02)
+
+
+Seen = TypeVar("Seen", bound=Sized)
+
+
+def alongside(
+    lab: Lab,
+    command: list[str],
+    files: Path,
+    ready: Callable[[str], bool],
+    work: Callable[[], Seen],
+    read: Callable[[str], Seen],
+) -> tuple[Seen, Seen]:
+    """What `work` tells, and what a program that ran in the node meanwhile printed, as `read` reads it.
+
+    The work begins when the program is ready (judged by its standard error). The program is interrupted when it has told
+    as much as the work, and then nothing more for a moment: what it saw beyond that would be a surprise, and is returned.
+    """
+    pid, out, err = files / "pid", files / "out", files / "err"
+    shell = 'echo $$ >"$0" && out=$1 err=$2 && shift 2 && exec "$@" >"$out" 2>"$err"'
+    thread = threading.Thread(target=lambda: lab.exec(NODE, ["sh", "-c", shell, *map(str, (pid, out, err)), *command]))
+    thread.start()
+    until(err.exists, f"{command} never began")
     try:
-        result = work()
+        until(lambda: ready(err.read_text()), f"{command} was never ready")
+        told = work()
+        until(lambda: len(read(out.read_text())) >= len(told), f"{command} saw less than {told}")
+        text = ""
+        while text != (text := out.read_text()):
+            time.sleep(0.3)
     finally:
+        lab.exec(NODE, ["kill", "-INT", pid.read_text().strip()])
         thread.join()
-    return result, printed[0]
+    return told, read(text)
 
 
 @pytest.mark.skipif(shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") is None, reason="nft is not installed")
 @pytest.mark.parametrize("row", [ROWS[0], ROWS[5], ROWS[6]], ids=lambda row: row.name)
-def test_nft_monitor_saw_the_same_rules(lab: Lab, row: Row) -> None:
+def test_nft_monitor_saw_the_same_rules(lab: Lab, row: Row, tmp_path: Path) -> None:
     if lab.info()["proxy"] != "nftables":
         pytest.skip("nft does not print iptables' rules as iptables does; their counters are asked instead")
-    node = "node/node-170"
 
-    def listening() -> bool:
-        return bool(re.search(r" 12 +\d+ +00000100 ", lab.exec(node, ["cat", "/proc/net/netlink"]).stdout))
+    def listening(_: str = "") -> bool:
+        return bool(re.search(r" 12 +\d+ +00000100 ", lab.exec(NODE, ["cat", "/proc/net/netlink"]).stdout))
+
+    def work() -> set[str]:
+        return {f"{one['chain']} rule {one['rule']}" for one in rules(lab.explain(row.sender, row.to), NODE)}
+
+    def read(text: str) -> set[str]:
+        lines = [line for line in text.splitlines() if " ip kube-proxy " in line]
+        first = [line for line in lines if line.split()[2] == lines[0].split()[2]]  # of the packet itself; answers have other ids
+        return {re.sub(r" \(verdict .*", "", line.split(" ip kube-proxy ", 1)[1]) for line in first if " rule " in line}
 
     assert not listening()
-    monitor = ["timeout", "3", "nft", "monitor", "trace"]
-    found, text = alongside(lab, node, monitor, listening, lambda: lab.explain(row.sender, row.to))
-    lines = [line for line in text.splitlines() if " ip kube-proxy " in line]
-    first = lines[0].split()[2]  # the trace's id of the packet itself; answers have others
-    told = {
-        re.sub(r" \(verdict .*", "", line.split(" ip kube-proxy ", 1)[1])
-        for line in lines
-        if line.split()[2] == first and " rule " in line
-    }
-    assert told and told == {f"{one['chain']} rule {one['rule']}" for one in rules(found, node)}
+    told, seen = alongside(lab, ["nft", "monitor", "trace"], tmp_path, listening, work, read)
+    assert told and told == seen
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="tcpdump gives up its privileges, which an ordinary user's namespaces do not allow")
 @pytest.mark.skipif(shutil.which("tcpdump", path="/usr/sbin:/sbin:/usr/bin") is None, reason="tcpdump is not installed")
-def test_tcpdump_saw_the_same_hops(lab: Lab) -> None:
-    node = "node/node-170"
+def test_tcpdump_saw_the_same_hops(lab: Lab, tmp_path: Path) -> None:
+    def work() -> list[tuple[str, ...]]:
+        return [
+            (one["device"], one["direction"], "{src}.{sport}".format(**one["packet"]), "{dst}.{dport}".format(**one["packet"]))
+            for one in lab.explain("host/client", "192.168.0.170:30123")["hops"]
+            if one["netns"] == NODE and one["event"] in ("sent", "received")
+        ]
 
-    def listening() -> bool:
-        return len(lab.exec(node, ["cat", "/proc/net/packet"]).stdout.splitlines()) > 1
+    def read(text: str) -> list[tuple[str, ...]]:
+        lines = [line.split() for line in text.splitlines() if " IP " in line]
+        return [(words[1], words[2].lower(), words[4], words[6].rstrip(":")) for words in lines]
 
-    command = ["timeout", "-s", "INT", "3", "tcpdump", "-lni", "any", "--immediate-mode", "tcp[tcpflags] == tcp-syn"]
-    found, text = alongside(lab, node, command, listening, lambda: lab.explain("host/client", "192.168.0.170:30123"))
-    lines = [line.split() for line in text.splitlines() if " IP " in line]
-    seen = [(words[1], words[2].lower(), words[4], words[6].rstrip(":")) for words in lines]
-    told = [
-        (one["device"], one["direction"], "{src}.{sport}".format(**one["packet"]), "{dst}.{dport}".format(**one["packet"]))
-        for one in found["hops"]
-        if one["netns"] == node and one["event"] in ("sent", "received")
-    ]
+    command = ["tcpdump", "-lni", "any", "--immediate-mode", "tcp[tcpflags] == tcp-syn"]
+    told, seen = alongside(lab, command, tmp_path, lambda notes: "listening on" in notes, work, read)
     assert told and told == seen
 
 

@@ -233,7 +233,7 @@ def test_many_requests_wait_side_by_side() -> None:
         drops = [request(IPv4Address(f"10.96.1.{number}")) for number in range(1, 60)]
         started = time.monotonic()
         seen = prober.probe_all([*drops, request(count=5), request(protocol=Protocol.UDP, count=5)])
-        assert time.monotonic() - started < 59 * drops[0].timeout_s / 2, "one waited for the other"
+        assert time.monotonic() - started < 59 * 0.3 / 2, "not one after the other"
         assert [one.dropped for one in seen[:59]] == [1] * 59
         assert [one.delivered for one in seen[59:]] == [5, 5]
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import netlab
+from netlab.cli.probing import probe_text
 from netlab.client import Lab
 from netlab.errors import InputError
+from netlab.kernel.features import has_sctp
 
 MODES = ("iptables", "nftables")
 EXTERNAL_IP = "203.0.113.200"
@@ -150,6 +152,15 @@ def test_sctp(lab: Lab) -> None:
     seen = lab.probe("pod/client", "svc/sctp", count=40)
     assert seen.to.endswith("/sctp")
     assert seen.verdict == "pass" and seen.outcomes["delivered"] == 40 and set(seen.backends) == BOTH, seen
+    silent = not has_sctp()
+    assert [line.startswith("this kernel has no SCTP") for line in seen.json().get("notes", [])] == [True] * silent
+    assert ("note: this kernel has no SCTP" in probe_text(seen.json(), colour=False)) is silent
+    told = lab.explain("pod/client", "svc/sctp")
+    assert told["verdict"] == "pass" and told["outcome"] == "delivered" and told["trace_agrees"], told
+    assert any("nobody listened" in line for line in told["notes"]) is silent
+    # Nobody listens on this port of the pod: a kernel with SCTP refuses, and without it nobody can tell.
+    nobody = lab.probe("pod/client", "pod/web-1:9009", protocol="sctp", timeout_s=0.3)
+    assert nobody.verdict == ("inconclusive" if silent else "pass") and nobody.json()["expected"]["outcome"] == "rejected", nobody
     address = seen.to.partition(":")[0]
     for protocol in ("tcp", "udp"):
         other = lab.probe("pod/client", f"{address}:9000", protocol=protocol, timeout_s=0.3)

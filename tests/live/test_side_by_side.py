@@ -13,7 +13,7 @@ def test_a_twin_is_the_same_lab_in_another_mode() -> None:
         before, alive = lab.cluster(), {one.name for one in labs()}
         to = ["svc/kubia", f"{before.services[Key('default', 'kubia')].cluster_ips[0]}:81"]
         found = comparing.matrix(lab, ["pod/client", "node/node-170", "host/client"], to)
-        assert found.modes[:2] == ("iptables", "nftables")
+        assert [mode for mode in found.modes if mode != "ipvs"] == ["iptables", "nftables", "nftables-maps", "userspace"]
         assert found.exit_code == 0, comparing.summary(found, colour=False)
         undeclared = [pair for pair in found.disagreements if pair.to.partition("/")[0] == to[1]]
         assert len(undeclared) == 3
@@ -23,6 +23,7 @@ def test_a_twin_is_the_same_lab_in_another_mode() -> None:
         backends = {tuple(sorted(result["expected"]["backends"])) for result in found.pairs[0].results.values()}
         assert backends == {tuple(sorted(lab.endpoints("svc/kubia")))}
         assert {one.name for one in labs()} == alive
-        with lab.twin("nftables") as twin:
+        with lab.twin("nftables-maps") as twin:
+            assert twin.cluster().topology.cluster.proxy.layout == "maps"
             assert twin.cluster().pods.keys() == before.pods.keys()
             assert twin.verify().drift == []

@@ -2,8 +2,9 @@
 
 Rows: the plan made from nothing; load (rules written out and put into an empty kernel); change (one endpoint becomes another:
 planned, written out and in the kernel); the first packet of a connection through the first and the last Service, until it is
-answered. Beside them `nft -f` of the very same texts. Load and change have their CPU time: other work on the machine makes the
-wait longer, but hardly that.
+answered. Beside them `nft -f` of the very same texts; beside a change in legacy iptables its floor, the kernel reading out and
+replacing a table of that size (legacy_floor.py). Load and change have their CPU time: other work on the machine makes the wait
+longer, but hardly that.
 
 Each mode and size is measured by this module run again in namespaces of its own (`python -m netlab.cli.bench.services MODE COUNT
 RUNS`): a client, the node and a namespace that answers for every endpoint.
@@ -11,7 +12,6 @@ RUNS`): a client, the node and a namespace that answers for every endpoint.
 
 import json
 import os
-import resource
 import socket
 import struct
 import subprocess
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Literal
 
-from netlab.cli.bench import peers
+from netlab.cli.bench import peers, spent
 from netlab.cli.bench.rows import Row, span, timed
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ CONNECTIONS = 200
 FIRST_SERVICE, FIRST_ENDPOINT, CLIENT = IPv4Address("10.64.0.1"), IPv4Address("10.128.0.1"), IPv4Address("10.255.0.2")
 ENDPOINTS, PODS = IPv4Network("10.128.0.0/10"), IPv4Network("10.128.0.0/9")
 NODE = "node/node-0"
+FLOOR = "the kernel alone, table read and replaced"
 CPU = ", CPU"
 """What was measured has, under its name and this, the CPU time of this process and of those that it started."""
 
@@ -85,6 +86,8 @@ def _row(way: Way, count: int, what: str, seconds: tuple[float, ...], least: dic
     """With its growth since the smallest number of Services."""
     name = f"{way.name}, {count}: "
     peer = {"load": "nft -f load", "change": "nft -f change", "last Service": "first Service"}.get(what)
+    if way.backend == "legacy" and what == "change":
+        peer = FLOOR
     row = Row(name + what, seconds, peers=(name + peer,) if peer is not None else ())
     assert row.median is not None
     if (way.name, what) not in least:
@@ -162,33 +165,49 @@ def inside(key: str, count: int, runs: int) -> Mapping[str, Sequence[float]]:
     for _ in range(runs if count < 1_000 or way.layout == "maps" or way.backend == "legacy" else 1):
         loader.load(node, "node", empty, None)
         loader.forget("node")
-        spent = _cpu()
+        used = _cpu()
         seconds["load"].append(timed(lambda: loader.load(node, "node", rules, None)))
-        seconds["load" + CPU].append(_cpu() - spent)
+        seconds["load" + CPU].append(_cpu() - used)
     if way.mode == "nftables":
         text = nftables.text(rules)
         seconds["nft -f load"] = [_program(kernel.fds["other"], text) for _ in seconds["load"]]
     texts: list[str] = []
     for number in range(2 + 5 * runs):
         now = changed(now, number)
-        before, began, spent = rules, time.perf_counter(), _cpu()
+        before, began, used = rules, time.perf_counter(), _cpu()
         rules = ruleset(now)
         loader.load(node, "node", rules, before)
-        took, spent = time.perf_counter() - began, _cpu() - spent
+        took, used = time.perf_counter() - began, _cpu() - used
         texts.append(nftables.text(rules, before) if way.mode == "nftables" else "")
         if number > 1:  # the first ones find the caches of libnftables and of the planner empty
             seconds["change"].append(took)
-            seconds["change" + CPU].append(spent)
+            seconds["change" + CPU].append(used)
     if way.mode == "nftables":
         seconds["nft -f change"] = [_program(kernel.fds["other"], text) for text in texts][2:]
+    if way.backend == "legacy":
+        seconds[FLOOR], seconds[FLOOR + CPU] = _floor(node, runs)
     services = list(now.services.values())
     seconds["first Service"], seconds["last Service"] = _latency(kernel, services[0], services[-1])
     return seconds
 
 
 def _cpu() -> float:
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
+    """Of this process and its children, those included that stay."""
+    return spent.children() + spent.running_children()
+
+
+def _floor(node: int, runs: int) -> tuple[list[float], list[float]]:
+    """What the kernel alone needs to have its table replaced, and the CPU of it."""
+    from netlab.cli.bench.legacy_floor import replace_with_itself
+    from netlab.kernel.namespaces import entered
+
+    found: tuple[list[float], list[float]] = ([], [])
+    for _ in range(3 * runs):
+        before = _cpu()
+        with entered(node):
+            found[0].append(timed(replace_with_itself))
+        found[1].append(_cpu() - before)
+    return found
 
 
 def _wires() -> "list[Op]":
