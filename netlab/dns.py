@@ -115,6 +115,13 @@ def is_server(namespace: str, labels: Labels) -> bool:
     return namespace == SERVICE.namespace and labels.get(APP) == SERVICE.name
 
 
+def pods_in_words(cluster: Cluster) -> str:
+    """How many pods there are: `3 pods and 2 of the DNS`, which are the lab's own."""
+    own = sum(is_server(pod.meta.namespace, pod.meta.labels) for pod in cluster.pods.values())
+    many = len(cluster.pods) - own
+    return f"{many} pod{'' if many == 1 else 's'}" + (f" and {own} of the DNS" if own else "")
+
+
 def service_of(cluster: Cluster) -> Service | None:
     """The Service that pods ask for names: kube-dns, whatever the cluster of a dump calls it."""
     found = cluster.services.get(SERVICE)

@@ -24,15 +24,24 @@ class Columns:
 
 
 def text(
-    items: Sequence[Json], now: datetime, wide: bool = False, namespaces: bool = False, prefix: bool = False, labels: bool = False
+    items: Sequence[Json],
+    now: datetime,
+    wide: bool = False,
+    namespaces: bool = False,
+    prefix: bool = False,
+    labels: bool = False,
+    label_columns: Sequence[str] = (),
 ) -> str:
-    """The table of objects of one kind. `namespaces`: as with -A; `prefix`: names as KIND/NAME; `labels`: as --show-labels."""
+    """The table of objects of one kind. `namespaces`: as with -A; `prefix`: names as KIND/NAME; `labels`: as --show-labels;
+    `label_columns`: as -L.
+    """
     kind = items[0].get("kind", "") if items else ""
     columns = KINDS.get(kind, Columns(("NAME", "AGE"), (), generic_cells))
     heading = [
         *(["NAMESPACE"] if namespaces else []),
         *columns.names,
         *(columns.wide if wide else ()),
+        *(key.rpartition("/")[2].upper() for key in label_columns),
         *(["LABELS"] if labels else []),
     ]
     rows = [heading]
@@ -44,6 +53,7 @@ def text(
             [
                 *([meta(item).get("namespace", "")] if namespaces else []),
                 *cells,
+                *((meta(item).get("labels") or {}).get(key, "") for key in label_columns),
                 *([pairs(meta(item).get("labels"))] if labels else []),
             ]
         )

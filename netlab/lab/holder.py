@@ -462,6 +462,17 @@ class Lab:
         self.log(
             f"the {name} process died" + ("" if name in ("worker", "keeper", "load", "matrix") else " and was started again")
         )
+        self._give_again(name)
+
+    def _give_again(self, name: str) -> None:
+        """Give a new agent what the one before it held. Nobody waits for the answer, and the lab goes on."""
+        try:
+            self._tell_again(name)
+        except NetlabError as error:
+            self.log(f"the new {name} process does not know all that it must, trying again in {RETRY_S:g} s: {error}")
+            self.loop.after(RETRY_S, lambda: self._give_again(name))
+
+    def _tell_again(self, name: str) -> None:
         if name == "loader":
             self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
         elif name == "responder":
