@@ -30,9 +30,9 @@ OTHERWISE = {
 }
 """Cases in steps that ipvs does not keep to, as kube-proxy and the kernel do not.
 
-udp-03: deleteRsFunc (kubernetes pkg/proxy/ipvs/graceful_termination.go) waits for connections "for other protocols" than UDP only,
-and with expire_nodest_conn the kernel then forgets the flow: at once since Linux 5.9 (04231e52d355, ip_vs_expire_nodest_conn_flush),
-with its next packet, which is lost, before. The test below asks the packets.
+udp-03: deleteRsFunc (kubernetes pkg/proxy/ipvs/graceful_termination.go) waits for connections of other protocols than UDP, and
+with expire_nodest_conn the kernel then forgets the flow: since Linux 5.9 at once (04231e52d355, ip_vs_expire_nodest_conn_flush),
+before with its next packet, which is lost. The test below asks the packets.
 """
 SINGLE = [case for case in spec.load_cases() if case.single]
 
