@@ -10,10 +10,11 @@
 This file decides how a request becomes a call and an error a Status; it knows nothing of packets, rules or namespaces.
 """
 
+import json
 import math
 import pickle
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from netlab import controllers, manifest
@@ -26,6 +27,7 @@ from netlab.lab import (
     holding,
     http,
     loading,
+    matrix,
     output,
     probing,
     rollouts,
@@ -198,10 +200,21 @@ class Api:
 
         def answered(ok: bool, answer: Any) -> None:
             if ok:
-                self._lab.journal.judged(verb, answer if isinstance(answer, list) else [answer])
+                self._lab.journal.judged(verb, _results(answer))
             later(ok, answer)
 
         return answered
+
+
+def _results(answer: Any) -> Iterator[Any]:
+    """The single results of a verb's answer. A text is read only if somebody wants them."""
+    match answer:
+        case http.Rendered(body):
+            yield from json.loads(body)
+        case list():
+            yield from answer
+        case _:
+            yield answer
 
 
 def _grace(request: http.Request) -> float | None:
@@ -244,7 +257,7 @@ NOW: dict[str, Now] = {
 SETTLING = ("apply", "scale", "fault", "cordon", "taint")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
-    "matrix": probing.matrix,
+    "matrix": matrix.matrix,
     "connect": holding.connect,
     "use-connection": holding.use,
     "close-connection": holding.close,
