@@ -119,6 +119,8 @@ class Api:
 
     def _list(self, kind: kinds.KindInfo, namespace: str | None, selector: str) -> list[dict[str, Any]]:
         wanted = manifest.parse_selector(selector)
+        if kind.plural == "events":
+            return self._lab.recorder.items(namespace) if not selector else []
         cluster = self._lab.cluster
         found = [
             obj
@@ -130,6 +132,9 @@ class Api:
 
     def _one(self, kind: kinds.KindInfo, namespace: str | None, name: str) -> dict[str, Any]:
         key = self._key(kind, namespace, name)
+        for event in self._lab.recorder.items(key.namespace) if kind.plural == "events" else ():
+            if event["metadata"]["name"] == name:
+                return event
         for obj in controllers.objects_of(self._lab.cluster, kind.kind):
             if obj.meta.key == key:
                 return manifest.to_json(obj, self._lab.cluster, self._lab.started)
