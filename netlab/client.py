@@ -190,9 +190,12 @@ class Rollout:
     def restart(self, target: str, namespace: str = "default") -> None:
         self._do("restart", target, namespace)
 
-    def undo(self, target: str, revision: int = 0, namespace: str = "default") -> str:
-        """Back to a revision, 0 the one before: `rolled back`, or why there was nothing to do. Raises ApiError."""
-        return str(self._do("undo", target, namespace, revision=revision)["message"])
+    def undo(self, target: str, revision: int = 0, namespace: str = "default", *, to_revision: int = 0) -> str:
+        """Back to a revision, 0 the one before: `rolled back`, or why there was nothing to do. Raises ApiError.
+
+        `to_revision` is the same as `revision`, by kubectl's name.
+        """
+        return str(self._do("undo", target, namespace, revision=to_revision or revision)["message"])
 
     def pause(self, target: str, namespace: str = "default") -> None:
         self._do("pause", target, namespace)
@@ -393,6 +396,16 @@ class Lab:
     def cordon(self, node: str, unschedulable: bool = True) -> bool:
         """Keep new pods off a node, or let them on it again; whether that changed anything."""
         return bool(self.verb("cordon", node=node, unschedulable=unschedulable)["changed"])
+
+    def taint(
+        self,
+        node: str,
+        add: Iterable[Mapping[str, str]] = (),
+        remove: Iterable[Mapping[str, str]] = (),
+        overwrite: bool = False,
+    ) -> None:
+        """Add taints, {key, value, effect} each, to a node, and remove others, {key} or {key, effect} each. Raises ApiError."""
+        self.verb("taint", node=node, add=[*map(dict, add)], remove=[*map(dict, remove)], overwrite=overwrite)
 
     def endpoints(self, service: str, namespace: str = "default") -> set[str]:
         """The names of a Service's ready endpoints, as `backends` of a probe names them: compares with `backends.keys()`."""

@@ -81,15 +81,17 @@ def probe_text(result: Mapping[str, Any], colour: bool) -> str:
         f"{result['from']} -> {result['to']}  ({result['proxy']})",
         f"  {verdict}  {ends or 'nothing sent'} of {result['sent']}",
     ]
-    backends = result["backends"]
+    route = result.get("route") or {}
+    behind = bool(route.get("backends"))  # an Ingress controller sent the requests on: who answered is there, and not itself
+    backends, sources = (route if behind else result)["backends"], (route if behind else result)["sources"]
     most, width = max(backends.values(), default=1), max(map(len, backends), default=0)
     for name, number in backends.items():
         rows.append(f"    {name:<{width}}  {number:>5}  {paint('█' * max(1, round(BAR * number / most)), 'blue', colour)}")
-    if result["sources"]:
-        seen = ", ".join(f"{address} ({number})" for address, number in result["sources"].items())
+    if sources:
+        seen = ", ".join(f"{address} ({number})" for address, number in sources.items())
         rows.append(f"  seen from {seen}")
-    if route := result.get("route"):
-        rows.append(f"  {route_text(route)}")
+    if route:
+        rows.append(f"  {route_text(route, result)}")
     spread = result.get("distribution")
     if spread and spread.get("p") is not None:
         rows.append(f"  spread: {spread['test']} p = {spread['p']:.3g} (fails below {spread['alpha']:g})")
@@ -100,14 +102,15 @@ def probe_text(result: Mapping[str, Any], colour: bool) -> str:
     return "".join(row + "\n" for row in rows)
 
 
-def route_text(route: Mapping[str, Any]) -> str:
-    """Where an Ingress controller sent requests: `then haproxy, ingress default/web, svc/default/web:http: pod/default/a (3)`."""
-    seen = ", ".join(f"{name} ({number})" for name, number in route["backends"].items())
-    rule = f"ingress {route['ingress']}" if route["ingress"] else "no Ingress"
-    parts = [f"then {route['proxy']}", rule, *([route["service"]] if route["service"] else [])]
-    if route.get("sources"):
-        seen += f", which saw {', '.join(route['sources'])}"
-    return f"{', '.join(parts)}: {seen or route.get('why') or 'no pod answered'}"
+def route_text(route: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Which way requests took: `through haproxy of pod/NS/NAME, which saw ADDRESS: ingress default/web, svc/default/web:80`."""
+    saw = f", which saw {', '.join(result['sources'])}" if result["sources"] else ""
+    parts = [
+        f"ingress {route['ingress']}" if route["ingress"] else "no Ingress",
+        *([route["service"]] if route["service"] else []),
+    ]
+    end = "" if route["backends"] else f": {route.get('why') or 'no pod answered'}"
+    return f"through {route['proxy']} of {route['controller']}{saw}: {', '.join(parts)}{end}"
 
 
 def expected_text(expected: Mapping[str, Any]) -> str:

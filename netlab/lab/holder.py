@@ -38,6 +38,7 @@ from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
+from netlab.lab.recording import Recorder
 from netlab.lab.relays import Relays
 from netlab.lab.sandboxes import Sandboxes
 from netlab.lab.speaking import Speaking
@@ -166,6 +167,7 @@ class Lab:
         self.plan = plan.build_nothing()
         self._serving_udp: Serving | None = None
         self.journal = Journal()
+        self.recorder = Recorder()
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
         self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
@@ -244,6 +246,7 @@ class Lab:
             self._tell_names(self.cluster)
             raise
         self.journal.changed(self.cluster, cluster)
+        self.recorder.changed(self.cluster, cluster, time.time())
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
         self.learning.update(
@@ -462,6 +465,17 @@ class Lab:
         self.log(
             f"the {name} process died" + ("" if name in ("worker", "keeper", "load", "matrix") else " and was started again")
         )
+        self._give_again(name)
+
+    def _give_again(self, name: str) -> None:
+        """Give a new agent what the one before it held. Nobody waits for the answer, and the lab goes on."""
+        try:
+            self._tell_again(name)
+        except NetlabError as error:
+            self.log(f"the new {name} process does not know all that it must, trying again in {RETRY_S:g} s: {error}")
+            self.loop.after(RETRY_S, lambda: self._give_again(name))
+
+    def _tell_again(self, name: str) -> None:
         if name == "loader":
             self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
         elif name == "responder":

@@ -75,7 +75,7 @@ def positive(value: Any) -> str:
 def int_or_percent(value: Any) -> str:
     """What maxSurge and maxUnavailable take."""
     if type(value) is str:
-        whole = value.endswith("%") and value[:-1].isdigit()
+        whole = value.endswith("%") and value[:-1].isdecimal() and len(value) < 20
         return (
             ""
             if whole and int(value[:-1]) <= 100
@@ -331,7 +331,7 @@ def forward(value: Any) -> str:
 def split_forward(value: str) -> tuple[str, int | None]:
     """Address and port (None: not given) of what `forward` accepts."""
     bare, colon, number = value.rpartition(":")
-    if colon and number.isdecimal() and (bare.count(":") == 0 or bare.endswith("]")):
+    if colon and number.isdecimal() and len(number) < 20 and (bare.count(":") == 0 or bare.endswith("]")):
         return bare.strip("[]"), int(number)
     return value.strip("[]"), None
 

@@ -119,7 +119,9 @@ def _backend(backend: Json, place: Place, old: bool, report: Report) -> Json:
         port = backend.get("servicePort")
         if not backend.get("serviceName") or port is None:
             report.problem(place, "serviceName and servicePort are wanted")
-        named = {"name": port} if isinstance(port, str) and not port.isdigit() else {"number": int(port or 0)}
+        named = (
+            {"name": port} if isinstance(port, str) and not (port.isdecimal() and len(port) < 20) else {"number": int(port or 0)}
+        )
         return {"service": {"name": backend.get("serviceName") or "", "port": named}}
     service, resource = backend.get("service"), backend.get("resource")
     if bool(service) == bool(resource):

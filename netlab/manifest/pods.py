@@ -3,6 +3,7 @@
 Refuses to know where pods are placed and what they answer. A container is read in containers.py.
 """
 
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Literal
@@ -176,7 +177,7 @@ def _node_affinity(affinity: Json, place: Place, report: Report) -> tuple[Select
                 here = (((at, part), place_), "values")
                 if operator in ("In", "NotIn") and not values:
                     report.problem(here, f"must not be empty when operator is {operator}")
-                if operator in ("Gt", "Lt") and (len(values) != 1 or not values[0].lstrip("-").isdigit()):
+                if operator in ("Gt", "Lt") and (len(values) != 1 or not re.fullmatch(r"-?[0-9]{1,19}", values[0])):
                     report.problem(here, f"must be one whole number, in quotes, when operator is {operator}")
                 found.append((entry.get("key", ""), operator, values))
         if found:
