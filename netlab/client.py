@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from netlab import __version__
-from netlab.errors import ApiError, InputError, KernelError, LabGone, MachineError, NetlabError
+from netlab.errors import ApiError, InputError, KernelError, LabGone, MachineError, MissingEvidence, NetlabError
 from netlab.lab import directory as directories
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ANSWER_S = 3.0
 """How long a lab may take to answer what it can answer at once, before it counts as stuck."""
-BY_EXIT_CODE: Mapping[int, type[NetlabError]] = {2: InputError, 3: MachineError}
+BY_EXIT_CODE: Mapping[int, type[NetlabError]] = {2: InputError, 3: MachineError, 4: MissingEvidence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,11 @@ class LabInfo:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `verify` found: one sentence per difference between the plan and the kernel; how many were repaired."""
+    """What `verify` found: one sentence per difference between the plan and the kernel; how many were repaired, what is left."""
 
     drift: list[str]
     repaired: int = 0
+    left: list[str] = field(default_factory=list)
 
 
 class View:
@@ -189,9 +190,12 @@ class Rollout:
     def restart(self, target: str, namespace: str = "default") -> None:
         self._do("restart", target, namespace)
 
-    def undo(self, target: str, revision: int = 0, namespace: str = "default") -> str:
-        """Back to a revision, 0 the one before: `rolled back`, or why there was nothing to do. Raises ApiError."""
-        return str(self._do("undo", target, namespace, revision=revision)["message"])
+    def undo(self, target: str, revision: int = 0, namespace: str = "default", *, to_revision: int = 0) -> str:
+        """Back to a revision, 0 the one before: `rolled back`, or why there was nothing to do. Raises ApiError.
+
+        `to_revision` is the same as `revision`, by kubectl's name.
+        """
+        return str(self._do("undo", target, namespace, revision=to_revision or revision)["message"])
 
     def pause(self, target: str, namespace: str = "default") -> None:
         self._do("pause", target, namespace)
@@ -393,6 +397,16 @@ class Lab:
         """Keep new pods off a node, or let them on it again; whether that changed anything."""
         return bool(self.verb("cordon", node=node, unschedulable=unschedulable)["changed"])
 
+    def taint(
+        self,
+        node: str,
+        add: Iterable[Mapping[str, str]] = (),
+        remove: Iterable[Mapping[str, str]] = (),
+        overwrite: bool = False,
+    ) -> None:
+        """Add taints, {key, value, effect} each, to a node, and remove others, {key} or {key, effect} each. Raises ApiError."""
+        self.verb("taint", node=node, add=[*map(dict, add)], remove=[*map(dict, remove)], overwrite=overwrite)
+
     def endpoints(self, service: str, namespace: str = "default") -> set[str]:
         """The names of a Service's ready endpoints, as `backends` of a probe names them: compares with `backends.keys()`."""
         return set(self.verb("endpoints", service=service, namespace=namespace))
@@ -461,13 +475,15 @@ class Lab:
         timeout_s: float | None = None,
         live_s: float | None = None,
         namespace: str = "default",
+        check: bool = False,
     ) -> dict[str, Any]:
         """Send one packet and tell its story: the document of docs/explain.md. Raises InputError for unknown targets.
 
-        `live_s`: send none, wait so long for a TCP connection that a program opens. Raises KernelError when none comes.
+        `live_s`: send none, wait so long for a TCP connection, a UDP datagram or a ping of a program. Raises MissingEvidence when
+        none comes. `check`: nothing is sent; `from`, `to` and `what`, as they are understood.
         """
         body = {"from": sender, "to": to, "protocol": protocol, "source": source, "source_port": source_port,
-                "timeout_s": timeout_s, "live_s": live_s, "namespace": namespace}  # fmt: skip
+                "timeout_s": timeout_s, "live_s": live_s, "namespace": namespace, "check": check}  # fmt: skip
         return dict(self.verb("explain", **body))
 
     def verify(self, repair: bool = False) -> Report:
@@ -638,7 +654,7 @@ def _path(kind: str, name: str | None, namespace: str | None) -> str:
 def _error(status: int, document: Any) -> NetlabError:
     message = str(document.get("message", document)) if isinstance(document, dict) else str(document)
     exit_code = document.get("details", {}).get("exitCode", 1) if isinstance(document, dict) else 1
-    if status == 422 or (status == 500 and exit_code in BY_EXIT_CODE):
+    if status in (422, 504) or (status == 500 and exit_code in BY_EXIT_CODE):
         return BY_EXIT_CODE.get(exit_code, InputError)(message)
     return ApiError(status, str(document.get("reason", "")) if isinstance(document, dict) else "", message)
 

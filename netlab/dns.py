@@ -75,6 +75,21 @@ def changes(old: Zone, new: Zone) -> dict[Key, Records]:
     return found
 
 
+def without_new_endpoints(old: Zone, new: Zone) -> Zone:
+    """What can be told before new pods answer: of headless Services' endpoints those that go, not those that come."""
+    if new.cluster is None or old.cluster is None:
+        return old
+    services = new.cluster.services
+    late = {
+        key
+        for key in changes(old, new)
+        if key in services and services[key].headless and not {*new.origins[key]} <= {*old.origins.get(key, ())}
+    }
+    origins = {key: records for key, records in new.origins.items() if key not in late}
+    origins.update((key, old.origins[key]) for key in late & old.origins.keys())
+    return Zone(origins, old.cluster if late else new.cluster)
+
+
 def _changed(cluster: Cluster, old: Cluster | None) -> set[Key]:
     """The Services that are not the same objects as before, or whose slices are not."""
     if old is None:
@@ -98,6 +113,13 @@ def _unowned(cluster: Cluster) -> Iterator[tuple[Key, Records]]:
 def is_server(namespace: str, labels: Labels) -> bool:
     """Whether this is one of the cluster's DNS pods, or their Service: they belong to the lab, not to what is tried in it."""
     return namespace == SERVICE.namespace and labels.get(APP) == SERVICE.name
+
+
+def pods_in_words(cluster: Cluster) -> str:
+    """How many pods there are: `3 pods and 2 of the DNS`, which are the lab's own."""
+    own = sum(is_server(pod.meta.namespace, pod.meta.labels) for pod in cluster.pods.values())
+    many = len(cluster.pods) - own
+    return f"{many} pod{'' if many == 1 else 's'}" + (f" and {own} of the DNS" if own else "")
 
 
 def service_of(cluster: Cluster) -> Service | None:

@@ -52,6 +52,12 @@ class KernelError(NetlabError):
     """The kernel or a tool refused an operation that was expected to work."""
 
 
+class MissingEvidence(NetlabError):
+    """What was to be judged did not come about: neither right nor wrong can be said."""
+
+    exit_code = 4
+
+
 class LabGone(NetlabError):
     """No such lab is running, or its holder has gone."""
 

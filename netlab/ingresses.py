@@ -13,6 +13,7 @@ from netlab.images import ProxyName, ingress_controller
 from netlab.memory import kept_for_each, last_kept
 from netlab.model import Address, Cluster, Container, IngressConfig, Key, Node, Other, Pod, Ref
 
+API = "networking.k8s.io/v1"
 HTTP_PORT, HTTPS_PORT, ADMIN_PORT = 80, 443, 8080
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 DEFAULT_ANNOTATION = "ingressclass.kubernetes.io/is-default-class"
@@ -86,7 +87,7 @@ def _ingresses(others: Mapping[tuple[str, Key], Other]) -> tuple[Ingress, ...]:
 
 def _is_ours(other: Other) -> bool:
     """A custom resource may be called Ingress, too. Old forms were turned into v1 when they were read."""
-    return other.api_version == "networking.k8s.io/v1"
+    return other.api_version == API
 
 
 @kept_for_each
@@ -184,6 +185,11 @@ def _classes(others: Mapping[tuple[str, Key], Other]) -> tuple[Mapping[str, str]
     return {one.meta.name: str((one.manifest.get("spec") or {}).get("controller") or "") for one in found}, default
 
 
+def default_class(others: Mapping[tuple[str, Key], Other]) -> str:
+    """The name of the default IngressClass, '' where there is none."""
+    return _classes(others)[1]
+
+
 def served_by(cluster: Cluster, ingress: Ingress) -> tuple[Controller, ...]:
     """The running controllers that take the Ingress."""
     return tuple(one for one in controllers(cluster) if serves(cluster, ingress, one.flavour))
@@ -221,10 +227,11 @@ def host_matches(pattern: str, host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where requests are sent: `NAMESPACE/SERVICE/PORT`. No endpoints: 503."""
+    """Where requests are sent: `NAMESPACE/SERVICE/PORT`. No endpoints: 503. `balanced`: others stand behind the address."""
 
     name: str
     endpoints: tuple[tuple[Address, int], ...] = ()
+    balanced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ def _object(text: str, namespace: str) -> ObjectTarget:
         raise InputError(f"{text}: expected {kind_text}/NAME{f' or {kind_text}/NAMESPACE/NAME' if namespaced else ''}")
     name, _, port = parts[-1].partition(":")
     name, at, index_text = name.partition("@")
-    if at and (kind != "workload" or not index_text.isdecimal() or int(index_text) < 1):
+    if at and (kind != "workload" or not index_text.isdecimal() or len(index_text) > 9 or int(index_text) < 1):
         raise InputError(f"{text}: @N picks the N-th pod of a workload, counted from 1, as in rc/kubia@2")
     space = "" if not namespaced else parts[0] if len(parts) == 2 else namespace
     return ObjectTarget(WORKLOADS.get(kind_text.lower(), kind), space, name, int(index_text) if at else 1, port)
@@ -158,7 +158,7 @@ def _host_port(host: str, text: str) -> AddressTarget | NameTarget:
 
 
 def _port_number(port: str, text: str) -> int:
-    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+    if not port.isdecimal() or len(port) > 19 or not 1 <= int(port) <= 65535:
         raise InputError(f"{text}: {port!r} is no port number (1-65535)")
     return int(port)
 

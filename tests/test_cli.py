@@ -28,6 +28,8 @@ def netlab(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[
 class FakeLab:
     """Answers like netlab.client.Lab; remembers what it was asked."""
 
+    pid = 0
+
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
         self.asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
@@ -257,6 +259,40 @@ def test_exec_returns_the_programs_own_code(lab: FakeLab) -> None:
     assert app.main(["exec", "pod/a", "--", "false"]) == 42
 
 
+TIMES = (
+    ["capture", "--for"],
+    ["events", "--for"],
+    ["probe", "pod/a", "pod/b", "--timeout"],
+    ["probe", "pod/a", "pod/b", "--rate", "5", "--for"],
+    ["explain", "pod/a", "pod/b", "--timeout"],
+    ["explain", "pod/a", "pod/b", "--live", "--wait"],
+    ["top", "--every"],
+    ["fault", "partition", "node/a", "--for"],
+    ["fault", "link-down", "node/a", "--for"],
+)
+
+
+@pytest.mark.parametrize("time", ["0", "-1", "nan"])
+@pytest.mark.parametrize("verb", TIMES, ids=" ".join)
+def test_a_time_in_which_nothing_can_happen_is_refused(
+    verb: list[str], time: str, lab: FakeLab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(*verb, time, capsys=capsys)
+    assert (code, out, lab.asked) == (2, "", []) and verb[-1] in err and time in err
+
+
+def test_tcpdump_of_nothing_is_a_mistake_in_the_input(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.pid, lab.answers["verb"] = os.getpid(), InputError("pod/clint: no pod 'clint'; did you mean client?")
+    lab.answers["exec_replace"] = lab.answers["verb"]
+    code, _, err = run("tcpdump", "pod/clint", "-c", "1", capsys=capsys)
+    assert code == 2 and "did you mean client?" in err
+
+
+def test_events_have_no_document(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run("events", "-o", "json", capsys=capsys)
+    assert code == 2 and "--json gives one JSON object a line" in err
+
+
 @pytest.mark.parametrize(("error", "code"), [(InputError("no pod named x"), 125), (LabGone("no lab"), 125)])
 def test_exec_has_a_code_of_its_own_for_its_own_failures(error: NetlabError, code: int, lab: FakeLab) -> None:
     lab.answers["exec_replace"] = error
@@ -311,15 +347,24 @@ def test_the_worst_verdict_of_a_matrix_is_its_exit_code(
 
 
 @pytest.mark.parametrize(
-    ("drift", "repaired", "options", "code"),
-    [([], 0, [], 0), (["a route is missing"], 0, [], 1), (["a"], 1, ["--repair"], 0), (["a", "b"], 1, ["--repair"], 1)],
+    ("drift", "repaired", "left", "options", "code"),
+    [
+        ([], 0, [], [], 0),
+        (["a route is missing"], 0, ["a route is missing"], [], 1),
+        (["a"], 1, [], ["--repair"], 0),
+        (["a", "b"], 1, ["b"], ["--repair"], 1),
+        (["a"], 1, ["c"], ["--repair"], 1),
+    ],
 )
 def test_drift_that_stays_is_a_failure(
-    drift: list[str], repaired: int, options: list[str], code: int, lab: FakeLab, capsys: pytest.CaptureFixture[str]
+    drift: list[str], repaired: int, left: list[str], options: list[str], code: int, lab: FakeLab, capsys: Any
 ) -> None:
-    lab.answers["verify"] = client.Report(drift, repaired)
-    found, out, _ = run("verify", *options, capsys=capsys)
+    lab.answers["verify"] = client.Report(drift, repaired, left)
+    found, out, said = run("verify", *options, capsys=capsys)
     assert (found, out.split("\n")[:-1]) == (code, drift)
+    assert [line for line in said.splitlines() if line.startswith("not mended: ")] == [
+        f"not mended: {line}" for line in left if "--repair" in options
+    ]
 
 
 class Document:

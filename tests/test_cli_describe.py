@@ -212,3 +212,63 @@ def test_a_bare_object_of_every_kind_can_be_described(kind: str) -> None:
 
 def test_columns_share_a_width_only_with_their_neighbours() -> None:
     assert columns(["a:\tx", "long:\ty", "no tab", "b:\tz"]) == "a:     x\nlong:  y\nno tab\nb:  z\n"
+
+
+SECRET = made("Secret", "login", type="Opaque", data={"password": "aHVudGVyMg=="}, stringData={"user": "admin"})
+
+
+def test_a_secret_is_described_by_its_sizes() -> None:
+    shown = text(SECRET, Related(NOW))
+    assert "aHVudGVyMg" not in shown and "hunter2" not in shown and "admin" not in shown
+    assert (
+        shown
+        == """\
+Name:         login
+Namespace:    default
+Labels:       <none>
+Annotations:  <none>
+
+Type:  Opaque
+
+Data
+====
+password:  7 bytes
+user:      5 bytes
+"""
+    )
+
+
+def test_a_configmap_is_described_with_its_data() -> None:
+    one = made("ConfigMap", "settings", data={"a.conf": "x = 1\ny = 2"}, binaryData={"logo": "AAEC"})
+    assert (
+        text(one, Related(NOW)).partition("<none>\n\n")[2]
+        == """\
+Data
+====
+a.conf:
+----
+x = 1
+y = 2
+
+
+BinaryData
+====
+logo: 3 bytes
+
+Events:  <none>
+"""
+    )
+
+
+def test_an_ingressclass_is_described_by_its_controller() -> None:
+    one = made("IngressClass", "nginx", spec={"controller": "k8s.io/ingress-nginx"})
+    assert (
+        text(one, Related(NOW))
+        == """\
+Name:         nginx
+Labels:       <none>
+Annotations:  <none>
+Controller:   k8s.io/ingress-nginx
+Events:       <none>
+"""
+    )

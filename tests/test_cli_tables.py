@@ -23,7 +23,7 @@ def service(name: str, **spec: Any) -> dict[str, Any]:
     return made("Service", name, spec={"type": "ClusterIP", "clusterIPs": [spec.get("clusterIP")], **spec}, status=status)
 
 
-def shown(*items: dict[str, Any], **options: bool) -> list[str]:
+def shown(*items: dict[str, Any], **options: Any) -> list[str]:
     return tables.text(items, NOW, **options).splitlines()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -224,3 +225,31 @@ def test_the_floor_reads_what_the_ops_say() -> None:
         "r 1 0.0.0.0 0 10.244.1.1 eth0 - 0 0",
         "r 0 10.0.0.0 8 - - - 0 1",
     ]
+
+
+ROUTED: dict[str, Any] = {
+    "from": "host/client", "to": "http://a.example.com/", "proxy": "nftables", "sent": 3,
+    "outcomes": {"delivered": 3, "rejected": 0, "dropped": 0}, "backends": {"pod/ingress-controller/haproxy-ingress-x": 3},
+    "sources": {"192.168.0.100": 3}, "distribution": None, "expected": {"outcome": "delivered"}, "verdict": "pass", "why": [],
+    "route": {
+        "controller": "pod/ingress-controller/haproxy-ingress-x", "proxy": "haproxy", "ingress": "default/web",
+        "service": "svc/default/web:80", "backends": {"pod/default/web-a": 2, "pod/default/web-b": 1},
+        "sources": {"192.168.0.169": 3},
+    },
+}  # fmt: skip
+
+
+def test_a_probe_through_an_ingress_names_the_pods_that_answered() -> None:
+    assert probe_text(ROUTED, False) == (
+        "host/client -> http://a.example.com/  (nftables)\n"
+        "  PASS  3 delivered of 3\n"
+        "    pod/default/web-a      2  ████████████████████████\n"
+        "    pod/default/web-b      1  ████████████\n"
+        "  seen from 192.168.0.169 (3)\n"
+        "  through haproxy of pod/ingress-controller/haproxy-ingress-x, which saw 192.168.0.100: ingress default/web, "
+        "svc/default/web:80\n"
+    )
+    route = {**ROUTED["route"], "ingress": None, "service": None, "backends": {}, "sources": {}, "why": "no rule fits"}
+    shown = probe_text({**ROUTED, "route": route}, False)
+    assert "    pod/ingress-controller/haproxy-ingress-x      3" in shown
+    assert shown.splitlines()[4].endswith("which saw 192.168.0.100: no Ingress: no rule fits")

@@ -354,3 +354,34 @@ def test_resolv_conf() -> None:
     search = "search default.svc.cluster.local svc.cluster.local cluster.local\n"
     assert text(made()) == f"{search}nameserver 10.96.0.10\noptions ndots:5\n"
     assert text(made(topology="cluster: {dns: false}")) == f"{search}options ndots:5\n"
+
+
+def test_what_is_told_before_new_pods_answer() -> None:
+    """Services at once, of a headless one's endpoints those that go; those that come wait until they are there."""
+    text = """
+apiVersion: v1
+kind: Service
+metadata: {name: pets}
+spec: {clusterIP: None, selector: {app: pets}, ports: [{port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: pets}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: pets}}
+  template: {metadata: {labels: {app: pets}}, spec: {containers: [{name: m, image: i}]}}
+"""
+    service = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.96.0.80, ports: [{port: 80}]}}"
+    before = made(text)
+    known = names.zone(before)
+    pets, web = Key("default", "pets"), Key("default", "web")
+    more = controllers.scale(before, "Deployment", pets, 3)
+    more = controllers.apply(more, read_objects((Source("web.yaml", service.encode()),)).objects)
+    early = names.without_new_endpoints(known, names.zone(more, known))
+    assert set(names.changes(known, early)) == {web}, "a third pet is not there yet"
+    assert set(names.changes(early, names.zone(more, early))) == {pets}, "and is told when it is"
+    fewer = controllers.scale(before, "Deployment", pets, 1)
+    early = names.without_new_endpoints(known, names.zone(fewer, known))
+    assert set(names.changes(known, early)) == {pets}, "who goes is no longer told at once"
+    assert names.changes(early, names.zone(fewer, early)) == {}

@@ -9,6 +9,7 @@ from scapy.layers.inet import TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoRequest, ICMPv6TimeExceeded, IPv6
 
 from netlab import controllers, manifest, plan
+from netlab.controllers import objects
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.manifest.schemas import schema
@@ -358,3 +359,40 @@ def test_the_reset_ends_what_the_syn_began() -> None:
     again[TCP].chksum = None
     assert bytes(again) == data
     assert packets.seen(bytes(IPv6() / UDP() / b"netlzzzz0001"), RUN) is None
+
+
+# ---------------------------------------------------------------- Endpoints
+
+
+def old_addresses(cluster: Cluster, name: str) -> list[list[str]]:
+    """The addresses of each subset of the v1 Endpoints object."""
+    found = objects.find(cluster, "Endpoints", Key("default", name))
+    subsets = manifest.to_json(found, cluster).get("subsets", []) if found is not None else []
+    return [[one["ip"] for key in ("addresses", "notReadyAddresses") for one in subset.get(key, ())] for subset in subsets]
+
+
+def test_the_endpoints_object_has_the_first_family_only() -> None:
+    """EndpointSlices hold both: kubernetes pkg/controller/endpoint/endpoints_controller.go, podToEndpointAddressForService."""
+    sixes = service("selector: {app: web}, ipFamilyPolicy: RequireDualStack, ipFamilies: [IPv6, IPv4]", "sixes")
+    cluster = started(DUAL, OBJECTS + "---\n" + sixes)
+    families = {one.address_type for one in cluster.slices.values() if one.service == Key("default", "prefer")}
+    assert families == {"IPv4", "IPv6"}
+    for name, version in (("prefer", 4), ("single", 4), ("sixes", 6)):
+        subsets = old_addresses(cluster, name)
+        assert subsets and all({ip_address(text).version for text in subset} == {version} for subset in subsets), name
+        assert all(len(subset) == 2 for subset in subsets), name
+
+
+def test_the_endpoints_object_leaves_out_what_terminates_and_has_a_subset_for_each_set_of_ports() -> None:
+    slices = """
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web-{number}, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{name: "", port: 8080}}]
+endpoints:
+- {{addresses: [10.244.1.{number}], conditions: {{ready: true}}}}
+- {{addresses: [10.244.1.1{number}], conditions: {{ready: false, serving: true, terminating: true}}}}
+"""
+    objects_ = "---".join([service("clusterIP: 10.96.0.80"), *(slices.format(number=number) for number in (9, 8))])
+    assert old_addresses(started(PLAIN, objects_), "web") == [["10.244.1.8", "10.244.1.9"]]

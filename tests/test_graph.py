@@ -5,7 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from netlab import controllers
 from netlab.cli import drawing
+from netlab.lab.inputs import read_inputs
 from netlab.model import Cluster, FrozenDict, Key, Ref
 from netlab.observe import graph, graph_html, graph_svg, graph_words
 from tests import clusters, explaining
@@ -67,6 +69,48 @@ def test_the_drawing_is_well_formed_and_nothing_overlaps(size: str) -> None:
                 )
                 assert apart, (one, other)
     assert all(spot.x + spot.w <= layout.width and spot.y + spot.h <= layout.height for spot in layout.places.values())
+
+
+def both_families() -> Cluster:
+    topology, objects, _ = read_inputs("topologies/dual-stack.yaml", ["manifests/dual-stack.yaml"])
+    return controllers.initial(topology, objects)
+
+
+def test_both_families_are_in_it_and_a_pod_is_one_endpoint() -> None:
+    found = graph.graph(both_families())
+    svg, mermaid, dot = graph_svg.svg(found), graph_words.mermaid(found), graph_words.dot(found)
+    for drawn in (svg, mermaid, dot):
+        for address in ("fd00:192:168::/64", "fd00:192:168::1", "fd00:192:168::10", "fd00:10:244::/64", "fd00:10:244:1::/64"):
+            assert address in drawn, address
+    prefer = next(one for one in found.services if one.name == "prefer")
+    assert (prefer.addresses, prefer.ready, prefer.endpoints) == (("10.96.1.2", "fd00:10:96::101"), 2, 2)
+
+
+def test_the_pods_of_the_dns_are_counted_apart() -> None:
+    cluster = both_families()
+    assert "2 nodes, 3 pods, proxy" in graph.graph(cluster).title
+    topology, objects, _ = read_inputs("topologies/two-node.yaml", ["manifests/kubia.yaml"])
+    assert "4 pods and 2 of the DNS, proxy" in graph.graph(controllers.initial(topology, objects)).title
+
+
+@pytest.mark.parametrize(
+    ("words", "room", "shown"),
+    [
+        ("kubia", 100, "kubia"),
+        ("web-84855b4cf7-z7d8b", 130, "web-8485…-z7d8b"),
+        ("payments/checkout-7d7597d655-lxwvw", 130, "…/check…-lxwvw"),
+        ("12 x payments/checkout-service-7d7597d655", 150, "12 x …/checkout-se…"),
+        ("10.244.0.2, fd00:10:244::2", 60, "10.244…"),
+    ],
+)
+def test_what_tells_pods_apart_is_not_cut_off(words: str, room: float, shown: str) -> None:
+    assert graph_svg.named(words, room) == shown and graph_svg.width(shown) <= room
+
+
+def test_many_nodes_stand_below_one_another() -> None:
+    assert graph_words.mermaid(graph.graph(many(4))).startswith("flowchart TB")
+    found = graph.graph(many(5))
+    assert graph_words.mermaid(found).startswith("flowchart LR") and "rankdir=LR" in graph_words.dot(found)
 
 
 def test_names_are_escaped() -> None:

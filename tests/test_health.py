@@ -1,12 +1,13 @@
 """Health checks of the Service proxy (rows 40 and 41): where they are open, what they count and answer."""
 
+import json
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
-from netlab.agents import health
+from netlab.agents import answers, health
 from netlab.agents.answers import Answer, Request
 from netlab.expect import expect
 from netlab.model import Cluster, Flow, OutcomeKind, Protocol, Ref
@@ -17,6 +18,7 @@ from tests import spec
 
 CASE = next(case for case in spec.load_cases() if case.id == "hc-01")
 CLIENT = Ref("host", "", "client")
+NOW = 1_800_000_000.25
 
 
 def cluster_of(mode: str = "iptables", **proxy: Any) -> Cluster:
@@ -87,13 +89,14 @@ def test_the_proxys_own_is_open_on_every_node_and_address() -> None:
 
 
 def ask(said: Health, path: str = "/") -> Answer:
-    return health.http_answer(Request("GET", path, {}, {}, False), said)
+    return health.http_answer(Request("GET", path, {}, {}, False), said, NOW, NOW - 90)
 
 
 def test_answers() -> None:
     some, none = ask(Health(("shop", "web"), 3)), ask(Health(("shop", "web"), 0))
     assert some.status == 200 and (health.WEIGHT, "3") in some.headers
-    assert some.text == '{"service": {"namespace": "shop", "name": "web"}, "localEndpoints": 3, "serviceProxyHealthy": true}'
+    service = '{\n\t\t"namespace": "shop",\n\t\t"name": "web"\n\t}'
+    assert some.text == f'{{\n\t"service": {service},\n\t"localEndpoints": 3,\n\t"serviceProxyHealthy": true\n}}'
     assert none.status == 503 and (health.WEIGHT, "0") in none.headers
 
 
@@ -105,3 +108,17 @@ def test_a_node_that_goes_is_not_well_but_alive() -> None:
     assert going is not None and going.health is not None and staying is not None and staying.health is not None
     assert [ask(going.health, path).status for path in ("/healthz", "/livez", "/metrics")] == [503, 200, 404]
     assert [ask(staying.health, path).status for path in ("/healthz", "/livez")] == [200, 200]
+    well, since = "2027-01-15T08:00:00.250000Z", "2027-01-15T07:58:30.250000Z"
+    assert ask(staying.health, "/healthz").text == (
+        f'{{"lastUpdated":"{well}","currentTime":"{well}","nodeEligible":true,"healthy":true}}'
+    )
+    assert json.loads(ask(going.health, "/healthz").text) == {
+        "lastUpdated": since, "currentTime": well, "nodeEligible": False, "healthy": True,
+    }  # fmt: skip
+    assert json.loads(ask(going.health, "/livez").text) == {"lastUpdated": well, "currentTime": well, "healthy": True}
+
+
+def test_no_pod_is_named_where_none_answers() -> None:
+    answer = ask(Health(("shop", "web"), 3))
+    assert b"X-Netlab-Pod" not in answers.http_bytes(answer, None)
+    assert b"X-Netlab-Pod: a\r\n" in answers.http_bytes(answer, answers.PodFacts("a"))

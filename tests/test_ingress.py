@@ -109,7 +109,7 @@ def test_upstreams_are_pods_or_the_cluster_ip() -> None:
     assert table.table(cluster, "haproxy").upstreams == (Upstream("default/one/http", ((pod.addresses[0], 8080),)),)
     cluster = cluster_of([an_ingress("web", rule("one"))], upstream="service")
     service = cluster.services[Key("default", "one")]
-    assert table.table(cluster, "haproxy").upstreams == (Upstream("default/one/http", ((service.cluster_ips[0], 80),)),)
+    assert table.table(cluster, "haproxy").upstreams == (Upstream("default/one/http", ((service.cluster_ips[0], 80),), True),)
 
 
 CLASS = {
@@ -295,30 +295,32 @@ def test_haproxy_changes_without_a_reload_and_in_an_order_that_loses_nothing() -
     before = haproxy.fresh(old)
     after = haproxy.allocated(new, before)
     assert after is not None
-    assert after.slots == {"b": before.slots["b"], "c": 2}, "the backend of what goes is not given away in the same change"
+    assert (before.slots, after.slots) == ({"a": 0, "b": 1}, {"b": 1, "c": 3}), (
+        "the backend of what goes is not given away in the same change"
+    )
     said = haproxy.commands((old, before), (new, after))
     kinds = [line.split()[0] + (" " + line.split()[3] if "state" in line else "") for line in said]
     assert kinds == ["set", "set state", "add", "del", "set state", "set state"], said
-    assert said[0] == "set server u2/s1 addr 10.0.0.1 port 80"
-    assert "add map prefix.map h/c/ u2" in said
+    assert said[0] == "set server u3/s1 addr 10.0.0.1 port 80"
+    assert "add map prefix.map h/c/ u3" in said
     assert haproxy.commands((new, after), (new, after)) == []
     assert said[-1].endswith("state maint")
 
 
 SERVERS = """1
 # be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_port
-4 u0 1 s1 10.0.0.1 2 0 80
-4 u0 2 s2 {} 0 {} 1
+4 u1 1 s1 10.0.0.1 2 0 80
+4 u1 2 s2 {} 0 {} 1
 """
 
 
 @pytest.mark.parametrize(
     ("prefix", "server", "said"),
     [
-        ("0x1 h/a/ u0\n", ("127.0.0.1", 5), []),
+        ("0x1 h/a/ u1\n", ("127.0.0.1", 5), []),
         ("", ("127.0.0.1", 1), ["the prefix route h/a/ leads to nobody, not to a"]),
-        ("0x1 h/a/ u0\n0x2 h/b/ u9\n", ("127.0.0.1", 1), ["the prefix route h/b/ leads to the unused backend u9, not to nobody"]),
-        ("0x1 h/a/ u0\n", ("10.0.0.9", 0), ["server s2 of a is 10.0.0.9 port 1, not nobody"]),
+        ("0x1 h/a/ u1\n0x2 h/b/ u9\n", ("127.0.0.1", 1), ["the prefix route h/b/ leads to the unused backend u9, not to nobody"]),
+        ("0x1 h/a/ u1\n", ("10.0.0.9", 0), ["server s2 of a is 10.0.0.9 port 1, not nobody"]),
     ],
 )
 def test_what_haproxy_does_otherwise_is_read_back(prefix: str, server: tuple[str, int], said: list[str]) -> None:
@@ -329,12 +331,34 @@ def test_what_haproxy_does_otherwise_is_read_back(prefix: str, server: tuple[str
 
 def test_haproxy_asks_for_a_reload_only_where_there_is_no_room() -> None:
     before = haproxy.fresh(tables(("a", 1)))
-    assert (before.backends, before.servers) == (16, 8)
+    assert (before.backends, before.servers) == (32, 8)
     assert haproxy.allocated(tables(("a", 8)), before) is not None
     assert haproxy.allocated(tables(("a", 9)), before) is None
+    assert haproxy.allocated(tables(*((f"s{n}", 1) for n in range(16))), haproxy.fresh(tables())) is not None
     many = tables(*((f"s{n}", 1) for n in range(17)))
     assert haproxy.allocated(many, before) is None
-    assert haproxy.fresh(many).backends == 64
+    assert haproxy.fresh(many).backends == 128
+
+
+def test_who_is_alone_is_tried_again_for_a_second_at_most() -> None:
+    """Elsewhere a refused request goes to another endpoint at once; HAProxy waits before it asks the same one again."""
+    state = haproxy.fresh(tables(("a", 2), ("b", 1)))
+    text = haproxy.configuration(tables(("a", 2), ("b", 1)), state)
+    lines = {part.split()[0]: part for part in text.split("backend ")[1:]}
+    assert "retries" not in lines["u0"] and "server s2 10.0.0.2:80" in lines["u0"]
+    assert "retries 1" in lines["u1"]
+
+
+def test_an_upstream_that_moves_leaves_its_servers_for_what_is_tried_again() -> None:
+    two, one = tables(("a", 2)), tables(("a", 1))
+    before = haproxy.fresh(two)
+    after = haproxy.allocated(one, before)
+    assert after is not None and (before.slots, after.slots) == ({"a": 0}, {"a": 1})
+    said = haproxy.commands((two, before), (one, after))
+    assert [line for line in said if "maint" in line] == ["set server u0/s2 state maint"], "10.0.0.1 is still found"
+    again = haproxy.allocated(two, after)
+    assert again is not None and again.slots == {"a": 2}, "what still has servers is not given away"
+    assert "set server u0/s1 state maint" in haproxy.commands((one, after), (two, again))
 
 
 def test_a_thousand_changes_never_give_a_place_to_two() -> None:
@@ -405,8 +429,8 @@ def test_get_and_describe_as_kubectl_prints_them() -> None:
     now = datetime.fromtimestamp(60, UTC)
     shown = {kind: manifest.to_json(one, cluster) for (kind, _), one in cluster.others.items() if kind.startswith("Ingress")}
     assert tables.text([shown["Ingress"]], now) == (
-        "NAME   CLASS    HOSTS                   ADDRESS            PORTS     AGE\n"
-        "web    <none>   a.example.com,*.b.com   192.168.0.169...   80, 443   60s\n"
+        "NAME   CLASS     HOSTS                   ADDRESS            PORTS     AGE\n"
+        "web    haproxy   a.example.com,*.b.com   192.168.0.169...   80, 443   60s\n"
     )
     pods, slices = list(cluster.services.values()), list(cluster.slices.values())
     services, ends = ([manifest.to_json(one, cluster) for one in many] for many in (pods, slices))
@@ -418,7 +442,7 @@ def test_get_and_describe_as_kubectl_prints_them() -> None:
         "Labels:           <none>",
         "Namespace:        default",
         "Address:          192.168.0.169,192.168.0.170,192.168.0.171",
-        "Ingress Class:    <none>",
+        "Ingress Class:    haproxy",
         "Default backend:  <default>",
         "TLS:",
         "  absent terminates a.example.com",
@@ -439,10 +463,83 @@ def test_get_and_describe_as_kubectl_prints_them() -> None:
     ]
 
 
-def test_a_probe_names_the_way_that_the_requests_went() -> None:
-    from netlab.cli.probing import route_text
+# ---------------------------------------------------------------- aliases, the default class, and what is not acted on
 
-    route = {"proxy": "haproxy", "ingress": "default/web", "service": "svc/default/one:80", "backends": {"pod/default/one": 3}}
-    assert route_text(route) == "then haproxy, ingress default/web, svc/default/one:80: pod/default/one (3)"
-    nobody: dict[str, Any] = {"proxy": "nginx", "ingress": None, "service": None, "backends": {}, "why": "no rule fits"}
-    assert route_text(nobody) == "then nginx, no Ingress: no rule fits"
+
+def alias(name: str, target: str) -> dict[str, Any]:
+    spec = {"type": "ExternalName", "externalName": target}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("target", "port", "said", "want"),
+    [
+        ("one.default.svc.cluster.local", 80, "", "one"),
+        ("one.default.svc.cluster.local.", 80, "", "one"),
+        ("one.default.svc.cluster.local", 81, "one.default.svc.cluster.local, which has no port 81: 503", 503),
+        ("nobody.default.svc.cluster.local", 80, "nobody.default.svc.cluster.local, which is no Service of the lab: 503", 503),
+        ("itself.shop.svc.cluster.local", 80, "itself.shop.svc.cluster.local, which is an alias itself: 503", 503),
+        ("www.example.com", 80, "a name that the lab's DNS does not know: it forwards nothing to the outside: 503", 503),
+    ],
+)
+def test_an_external_name_is_followed_inside_the_cluster(target: str, port: int, said: str, want: str | int) -> None:
+    cluster = cluster_of([alias("itself", target), an_ingress("web", rule("itself", port=port), namespace="shop")])
+    assert [text.endswith(said) for _, text in table.problems(cluster)] == ([True] if said else []), table.problems(cluster)
+    assert answer(cluster, "a.example.com", "/") == want
+    endpoints = [one.endpoints for one in table.table(cluster, "haproxy").upstreams]
+    assert endpoints == ([((cluster.pods[Key("default", "one")].addresses[0], 8080),)] if want == "one" else [()])
+
+
+def class_of(cluster: Cluster, name: str) -> Any:
+    return cluster.others["Ingress", Key("default", name)].manifest["spec"].get("ingressClassName")
+
+
+def test_the_default_class_is_written_into_an_ingress_that_names_none() -> None:
+    marked = an_ingress("marked", rule("one"))
+    marked["metadata"]["annotations"] = {"kubernetes.io/ingress.class": "traefik"}
+    given = [an_ingress("plain", rule("one")), an_ingress("named", rule("two"), ingressClassName="other"), marked]
+    cluster = cluster_of(given)
+    assert [class_of(cluster, name) for name in ("plain", "named", "marked")] == ["haproxy", "other", None]
+    again = controllers.apply(cluster.with_(clock=9.0), manifest.object_from_json(given[0]).objects)
+    assert class_of(again, "plain") == "haproxy", "applied again as it was given"
+    without = cluster_of(given, proxy=None)
+    assert class_of(without, "plain") is None
+    late = controllers.apply(without.with_(clock=9.0), manifest.object_from_json(DEFAULT_CLASS).objects)
+    assert class_of(late, "plain") is None, "admission acts on new objects only"
+
+
+DEFAULT_CLASS = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "IngressClass",
+    "metadata": {"name": "late", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
+    "spec": {"controller": "k8s.io/ingress-nginx"},
+}
+UNACTED = """
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: a
+  annotations:
+    nginx.ingress.kubernetes.io/rewrite-target: /
+    kubernetes.io/ingress.class: haproxy
+    example.com/owner: me
+spec: {defaultBackend: {service: {name: a, port: {number: 80}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: a, annotations: {metallb.universe.tf/address-pool: p}}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: p, namespace: metallb-system}
+spec: {addresses: [192.168.0.200-192.168.0.210]}
+"""
+
+
+def test_what_controllers_of_real_clusters_are_told_is_named() -> None:
+    warnings = manifest.read_objects([Source("f.yaml", UNACTED.encode())]).warnings
+    assert len(warnings) == 3, warnings
+    assert warnings[0].endswith("(f.yaml:7)") and "nginx.ingress.kubernetes.io/rewrite-target: not acted on" in warnings[0]
+    assert warnings[1].endswith("(f.yaml:14)") and "metallb.universe.tf/address-pool: not acted on" in warnings[1]
+    assert "IPAddressPool: accepted; it has no effect" in warnings[2] and "cluster: {loadBalancer: " in warnings[2]

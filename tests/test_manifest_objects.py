@@ -563,3 +563,33 @@ def test_paths_that_cannot_be_read_are_all_named(tmp_path: Path) -> None:
         "no such file or directory",
         "the directory holds no *.yaml, *.yml or *.json file",
     ]
+
+
+MOUNTING = """apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  selector: {matchLabels: {app: db}}
+  volumeClaimTemplates: [{metadata: {name: data}}]
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      volumes: [{name: settings, configMap: {name: s}}]
+      containers:
+      - name: c
+        image: redis
+        volumeMounts:
+        - {name: settings, mountPath: /s}
+        - {name: data, mountPath: /d}
+"""
+
+
+def test_a_mount_without_its_volume() -> None:
+    assert len(load(MOUNTING).objects) == 1, "a claim template is a volume of each pod"
+    found = problems(MOUNTING.replace("name: data, mountPath", "name: date, mountPath"))
+    where = "f.yaml:16:18: spec.template.spec.containers[0].volumeMounts[1].name: "
+    assert found == [f'{where}Not found: "date": no volume of the pod is called so; there is settings, data']
+    alone = CONTAINER + "    volumeMounts: [{name: x, mountPath: /x}]\n"
+    assert problems(alone)[0].endswith('Not found: "x": no volume of the pod is called so; the pod has no volumes')
+    spoiled = MOUNTING.replace("{name: settings, configMap", "{nme: settings, configMap")
+    assert not any("Not found" in one for one in problems(spoiled)), "only what is wrong, not what follows from it"

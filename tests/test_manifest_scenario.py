@@ -74,6 +74,8 @@ MISTAKES = [
     ("two faults", HEAD + "- fault: {kill-pod: a, link-up: b}\n", "one fault is wanted"),
     ("a wait for nothing", HEAD + "- wait: {for: endpoints}\n", "required to wait for endpoints"),
     ("a timeout", HEAD + "- wait: {for: ready, of: a, timeout: soon}\n", "must be a time like 5s"),
+    ("no time to wait", HEAD + "- wait: {for: ready, of: a, timeout: 0s}\n", "must be more than nothing"),
+    ("no time for an answer", HEAD + "- probe: {from: pod/a, to: pod/b, timeout: 0}\n", "must be more than nothing"),
     ("a delete of nothing", HEAD + "- delete: {}\n", "either target or manifests"),
     ("no name", "steps: []\n", "name: required"),
     ("no steps", "name: a\n", "steps: required"),

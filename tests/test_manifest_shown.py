@@ -11,7 +11,6 @@ from netlab.manifest import (
     Source,
     adapt_topology,
     default_topology,
-    endpoints_from_slices,
     object_from_json,
     read_objects,
     read_paths,
@@ -19,7 +18,6 @@ from netlab.manifest import (
 )
 from netlab.model import (
     Cluster,
-    Endpoint,
     EndpointSlice,
     Key,
     KubernetesObject,
@@ -28,7 +26,6 @@ from netlab.model import (
     Pod,
     Ref,
     Service,
-    SlicePort,
     Workload,
 )
 
@@ -163,23 +160,6 @@ def test_a_deployment_counts_the_pods_of_its_replica_sets() -> None:
     owner = to_json(pods[Key("default", "web-1-0")], cluster)["metadata"]["ownerReferences"][0]
     assert (owner["kind"], owner["name"], owner["apiVersion"]) == ("ReplicaSet", "web-1", "apps/v1")
     assert owner["uid"] == to_json(replica_set, cluster)["metadata"]["uid"]
-
-
-def test_endpoints_follow_from_slices() -> None:
-    def end(address: str, ready: bool, terminating: bool = False) -> Endpoint:
-        return Endpoint((ip_address(address),), ready, ready, terminating, "n", target=Ref("pod", "default", address[-1]))
-
-    ports = (SlicePort("http", 8080),)
-    ends = (end("10.244.1.10", True), end("10.244.1.9", True), end("10.244.1.8", False), end("10.244.1.7", False, True))
-    slices = [
-        EndpointSlice(Meta("web-1", "default"), Key("default", "web"), endpoints=ends, ports=ports),
-        EndpointSlice(Meta("other", "default"), Key("default", "db"), endpoints=ends, ports=ports),
-    ]
-    (subset,) = endpoints_from_slices(Key("default", "web"), slices)["subsets"]
-    assert [entry["ip"] for entry in subset["addresses"]] == ["10.244.1.9", "10.244.1.10"]
-    assert [entry["ip"] for entry in subset["notReadyAddresses"]] == ["10.244.1.8"]
-    assert subset["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
-    assert "subsets" not in endpoints_from_slices(Key("default", "nobody"), slices)
 
 
 def test_a_node_of_a_topology() -> None:

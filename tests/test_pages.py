@@ -140,3 +140,23 @@ def test_a_report_of_a_lab_has_everything_and_says_what_was_not_asked() -> None:
     unsure = report_html.Findings("x", cluster, planned, (result({"pod/a": 1}, "inconclusive"),), "", (), ())
     assert unsure.verdict == "inconclusive"
     assert plan.text(planned)
+
+
+def test_columns_of_both_families_are_told_apart() -> None:
+    names = {
+        "10.96.1.2": "svc/prefer",
+        "fd00::101": "svc/prefer",
+        "10.96.1.9": "svc/one",
+        "10.244.0.2": "pod/a",
+        "fd00::2": "pod/a",
+    }
+    names |= {"192.168.0.10": "node/a", "192.168.1.10": "node/a"}
+    targets = ["10.96.1.2:80/tcp", "[fd00::101]:80/tcp", "10.96.1.9:80/tcp", "10.244.0.2/icmp", "fd00::2/icmp"]
+    told = results_html.headings([*targets, "192.168.0.10:80/tcp", "192.168.1.10:80/tcp"], names)
+    assert [told[one] for one in targets] == [
+        "svc/prefer:80 IPv4", "svc/prefer:80 IPv6", "svc/one:80", "pod/a/icmp IPv4", "pod/a/icmp IPv6",
+    ]  # fmt: skip
+    assert told["192.168.1.10:80/tcp"] == "node/a:80 192.168.1.10:80/tcp", "two of one family"
+    result = {"from": "pod/b", "outcomes": {"delivered": 1}, "verdict": "pass", "why": []}
+    text = results_html.grid([{**result, "to": one} for one in targets], names)
+    assert text.count("svc/prefer:80 IPv6") == 1

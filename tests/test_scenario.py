@@ -3,7 +3,7 @@
 import io
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -56,6 +56,7 @@ class FailedProbe(Result):
 class Report:
     drift: Sequence[str] = ()
     repaired: int = 0
+    left: Sequence[str] = ()
 
 
 class FakeLab:
@@ -279,6 +280,8 @@ def test_a_link_that_is_down_for_a_while_comes_up_again() -> None:
         (Report(["a route is missing"]), {"expect": {"drift": 1}}, PASS),
         (Report(), {"expect": {"drift": 1}}, FAIL),
         (Report(["a route is missing"], 1), {"repair": True}, PASS),
+        (Report(["a route is missing", "b"], 1, ["b"]), {"repair": True}, FAIL),
+        (Report(["a route is missing"], 1, ["a new one"]), {"repair": True}, FAIL),
     ],
 )
 def test_verify(report: Report, arguments: dict[str, Any], verdict: Judgement) -> None:
@@ -442,6 +445,22 @@ def test_reports(tmp_path: Path) -> None:
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "1")
     failure = suite[0].find("failure")
     assert failure is not None and failure.get("message") == "<nothing> & more�"
+
+
+def test_junit_has_the_story_and_the_packets_of_a_failure(tmp_path: Path) -> None:
+    from tests import explaining as made
+    from tests.test_explain_story import document
+
+    told = document(*made.delivered())
+    lab = FakeLab(probe=Result(verdict="fail", why=["it went astray"]))
+    (run,), _, _ = run_file(tmp_path, FILE, lab, Options(proxy="iptables"))
+    first = run.steps[0].with_exhibits({"pcap": "packets/a.pcapng", "explain": [told], "notes": []})
+    text = reports.junit([replace(run, steps=(first, *run.steps[1:]))])
+    (suite,) = ElementTree.fromstring(text)
+    failure, out = suite[0].find("failure"), suite[0].find("system-out")
+    assert failure is not None and failure.get("message") == "it went astray" and failure.text is not None
+    assert "packets: packets/a.pcapng" in failure.text and "10.96.1.1:80" in failure.text and "● node/node-170" in failure.text
+    assert out is not None and f"[[ATTACHMENT|{Path.cwd() / 'packets/a.pcapng'}]]" in str(out.text)
 
 
 # ---------------------------------------------------------------- the files of the project

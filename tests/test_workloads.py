@@ -508,3 +508,33 @@ def test_scaling_what_has_no_replicas() -> None:
     with pytest.raises(ApiError):
         controllers.scale(started(AGENT), "DaemonSet", key("agent"), 2)
     assert rolling.resolved("50%", 3, True) == 2
+
+
+SUSPENDED = JOB.replace("spec:\n", "spec:\n  suspend: true\n", 1)
+INDEXED = JOB.replace("spec:\n", "spec:\n  completionMode: Indexed\n", 1)
+SET_FORBIDDEN = "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template'"
+FIXED = [
+    ("a Job's template", JOB, JOB.replace("busybox", "busybox:2"), "spec.template: Invalid value: field is immutable"),
+    ("a Job's completions", JOB, JOB.replace("completions: 3", "completions: 4"), "spec.completions: Invalid value: 4: field is"),
+    ("a Job's way of counting", JOB, INDEXED, 'spec.completionMode: Invalid value: "Indexed": field is immutable'),
+    ("an Indexed Job's completions alone", INDEXED, INDEXED.replace("completions: 3", "completions: 4"), "in tandem"),
+    ("an Indexed Job's completions and parallelism", INDEXED, INDEXED.replace("completions: 3", "completions: 2"), ""),
+    ("a Job's parallelism", JOB, JOB.replace("parallelism: 2", "parallelism: 1"), ""),
+    ("where a waiting Job's pods may run", SUSPENDED, SUSPENDED.replace("{restart", "{nodeSelector: {a: b}, restart"), ""),
+    ("what a waiting Job's pods are", SUSPENDED, SUSPENDED.replace("busybox", "busybox:2"), "field is immutable"),
+    ("where a Job's pods may run", JOB, JOB.replace("{restart", "{nodeSelector: {a: b}, restart"), "field is immutable"),
+    ("a StatefulSet's Service", DB, DB.replace("serviceName: db", "serviceName: other"), SET_FORBIDDEN),
+    ("a StatefulSet's order", DB, DB.replace("  replicas: 3", "  replicas: 3\n  podManagementPolicy: Parallel"), SET_FORBIDDEN),
+    ("a StatefulSet's claims", DB, DB.replace("  replicas: 3", "  volumeClaimTemplates: [{metadata: {name: d}}]"), SET_FORBIDDEN),
+    ("a StatefulSet's template", DB, DB.replace("image: redis", "image: redis:2"), ""),
+    ("nothing", DB, DB, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "first", "then", "says"), FIXED, ids=[one[0] for one in FIXED])
+def test_what_of_a_workload_may_not_change(what: str, first: str, then: str, says: str) -> None:
+    cluster = started(first)
+    if not says:
+        controllers.apply(cluster, objects(then))
+        return
+    assert says in refusal(lambda: controllers.apply(cluster, objects(then)))

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 1024 * 1024
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _REQUEST_LINE = re.compile(rb"([!#-'*+\-.0-9A-Z^-z|~]{1,32}) (\S+) HTTP/(\d)\.(\d)")
 _NGINX = (
     "<!DOCTYPE html>\n<html>\n<head><title>Welcome to nginx!</title></head>\n<body>\n<h1>Welcome to nginx!</h1>\n"
@@ -128,11 +129,17 @@ def _body_length(buffer: bytearray, start: int, headers: Mapping[str, str]) -> i
     if "chunked" in headers.get("transfer-encoding", "").lower():
         return _chunked_length(buffer, start)
     text = headers.get("content-length", "0")
-    if not text.isdigit() or len(text) > 18:
+    length = _number(text)
+    if length is None:
         raise Malformed(400, "malformed Content-Length")
-    if int(text) > MAX_BODY_BYTES:
+    if length > MAX_BODY_BYTES:
         raise Malformed(413, "body too large")
-    return int(text) if len(buffer) - start >= int(text) else None
+    return length if len(buffer) - start >= length else None
+
+
+def _number(text: str) -> int | None:
+    """The number; None where the text is none. (`isdigit` alone takes a superscript two for a digit, which `int` does not.)"""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _chunked_length(buffer: bytearray, start: int) -> int | None:
@@ -145,10 +152,10 @@ def _chunked_length(buffer: bytearray, start: int) -> int | None:
             if len(buffer) - position >= 64:
                 raise Malformed(400, "malformed chunk")
             return None
-        try:
-            size = int(bytes(buffer[position:end]).split(b";")[0], 16)
-        except ValueError:
-            raise Malformed(400, "malformed chunk") from None
+        size_text = bytes(buffer[position:end]).split(b";")[0].strip(b" \t")
+        if not _CHUNK_SIZE.fullmatch(size_text):  # `int` would take a negative one, and the search would never end
+            raise Malformed(400, "malformed chunk")
+        size = int(size_text, 16)
         if size == 0:
             trailer = buffer.find(b"\r\n\r\n", end)
             return None if trailer < 0 else trailer + 4 - start
@@ -187,29 +194,30 @@ def host_port(host: str, port: int) -> str:
 
 def _echo(query: Mapping[str, str]) -> Answer:
     code = query.get("code") or "200"
-    if not code.isdigit() or not 200 <= int(code) <= 599:
+    number = _number(code)
+    if number is None or not 200 <= number <= 599:
         return Answer(f"argument 'code' must be an integer from 200 to 599, got {code!r}\n", 400)
-    return Answer(query.get("msg", ""), int(code))
+    return Answer(query.get("msg", ""), number)
 
 
 def _dial(query: Mapping[str, str]) -> Dial | Answer:
-    host, port, request = query.get("host", ""), query.get("port", ""), query.get("request", "")
-    protocol, tries = query.get("protocol", "").lower() or "http", query.get("tries") or "1"
-    if not tries.isdigit() or len(tries) > 4:
+    host, port, request = query.get("host", ""), _number(query.get("port", "")), query.get("request", "")
+    protocol, tries = query.get("protocol", "").lower() or "http", _number(query.get("tries") or "1")
+    if tries is None or tries > 9999:
         return Answer("tries parameter is invalid: a number from 0 to 9999 is needed\n", 400)
     if not request:
         return Answer("request parameter not specified\n", 400)
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or port is None or not 0 < port < 65536:
         return Answer("host and/or port param are invalid\n", 400)
     match protocol:
         case "http" | "udp" | "sctp":
-            return Dial(host, int(port), request, protocol, int(tries))
+            return Dial(host, port, request, protocol, tries)
         case _:
             return Answer(f"unsupported protocol: {protocol}\n", 400)
 
 
-def http_bytes(answer: Answer, pod: PodFacts, head_only: bool = False, close: bool = False) -> bytes:
-    """The answer on the wire. Every answer names its pod in X-Netlab-Pod."""
+def http_bytes(answer: Answer, pod: PodFacts | None, head_only: bool = False, close: bool = False) -> bytes:
+    """The answer on the wire, which names its pod in X-Netlab-Pod; `pod` None: no pod answers, but the Service proxy."""
     body = answer.text.encode()
     try:
         reason = HTTPStatus(answer.status).phrase
@@ -218,7 +226,8 @@ def http_bytes(answer: Answer, pod: PodFacts, head_only: bool = False, close: bo
     lines = [f"HTTP/1.1 {answer.status} {reason}"]
     if answer.status not in (204, 304):
         lines += [f"Content-Type: {answer.content_type}", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in (*answer.headers, ("X-Netlab-Pod", pod.name))]
+    named = (("X-Netlab-Pod", pod.name),) if pod is not None else ()
+    lines += [f"{name}: {value}" for name, value in (*answer.headers, *named)]
     if close:
         lines.append("Connection: close")
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")

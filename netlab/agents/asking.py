@@ -81,7 +81,7 @@ def _get(sock: socket.socket, host: str, port: int, probe: Probe) -> tuple[bool,
     with sock.makefile("rb") as answer:
         status = answer.readline(256).split()
         answer.read1(MOST_BYTES)
-    if len(status) < 2 or not status[1].isdigit():
+    if len(status) < 2 or not status[1].isdigit() or len(status[1]) > 9:
         return False, f"{_what(probe, host, port)}: malformed HTTP response"
     code = int(status[1])
     return 200 <= code < 400, f"HTTP probe failed with statuscode: {code}"

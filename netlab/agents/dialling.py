@@ -174,7 +174,7 @@ def response_body(data: bytearray | bytes, ended: bool) -> bytes | None:
     headers = head.lower().split(b"\r\n")[1:]
     for header in headers:
         name, _, value = header.partition(b":")
-        if name == b"content-length" and value.strip().isdigit():
+        if name == b"content-length" and value.strip().isdigit() and len(value) < 20:
             length = int(value)
             return body[:length] if len(body) >= length else None
         if name == b"transfer-encoding" and b"chunked" in value:
@@ -193,6 +193,8 @@ def _dechunked(body: bytes) -> bytes | None:
         try:
             size = int(size_text.split(b";")[0], 16)
         except ValueError:
+            return None
+        if size < 0:
             return None
         if size == 0:
             return b"".join(parts)

@@ -22,6 +22,7 @@ from netlab.dns import Records
 from netlab.errors import KernelError, MachineError
 from netlab.kernel import agent
 from netlab.kernel.namespaces import current_netns, entered, raise_descriptor_limit
+from netlab.kernel.scheduling import answer_soon
 from netlab.model import Key, Protocol
 from netlab.ops import Identity, Listener
 
@@ -240,6 +241,7 @@ def serve(sock: socket.socket) -> NoReturn:
     not be opened; close([identity]) -> number closed; listening() -> identities.
     """
     raise_descriptor_limit()
+    answer_soon()
     server = Server()
 
     def update(changes: Mapping[Key, Records]) -> None:

@@ -63,12 +63,18 @@ class _Home:
 
 @dataclass(slots=True, eq=False)
 class _Door:
-    """One listening socket."""
+    """One listening socket. `since`: when what a health check says was last changed, in seconds since the epoch."""
 
     op: Listener
     pod: PodFacts
     sock: socket.socket
     clients: "set[_Client]" = field(default_factory=set)
+    since: float = field(default_factory=time.time)
+
+    @property
+    def named(self) -> PodFacts | None:
+        """The pod that answers; a health check of the Service proxy has none."""
+        return self.pod if self.op.health is None else None
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +149,8 @@ class Responder:
         if op.health is None or doors is None or replace(doors[0].op, health=op.health) != op:
             return False
         for door in doors:
-            door.op = op
+            if door.op != op:
+                door.op, door.since = op, time.time()
         return True
 
     def close(self, identity: Identity) -> bool:
@@ -349,7 +356,7 @@ class Responder:
             client.over = True
             redis = client.door.op.persona == "redis"
             refusal = answers.Answer(f"{error}\n", error.status)
-            client.out += f"-ERR {error}\r\n".encode() if redis else answers.http_bytes(refusal, client.door.pod, close=True)
+            client.out += f"-ERR {error}\r\n".encode() if redis else answers.http_bytes(refusal, client.door.named, close=True)
 
     def _answer_http(self, client: _Client) -> None:
         pod = client.door.pod
@@ -363,7 +370,7 @@ class Responder:
                 return
             op = client.door.op
             answer = (
-                health.http_answer(request, op.health)
+                health.http_answer(request, op.health, time.time(), client.door.since)
                 if op.health is not None
                 else answers.http_answer(request, op.persona, pod, client.peer)
             )
@@ -371,7 +378,7 @@ class Responder:
                 self._dial(client, request, answer)
                 return
             client.over = not request.keep_alive
-            client.out += answers.http_bytes(answer, pod, request.method == "HEAD", client.over)
+            client.out += answers.http_bytes(answer, client.door.named, request.method == "HEAD", client.over)
 
     def _answer_redis(self, client: _Client) -> None:
         store = self._stores.setdefault(client.door.op.netns, {})

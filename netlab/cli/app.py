@@ -29,6 +29,8 @@ VERBS: dict[str, str] = {
     "rollout": "rollouts",
     "cordon": "cordoning",
     "uncordon": "cordoning",
+    "drain": "draining",
+    "taint": "draining",
     "exec": "lab",
     "logs": "logs",
     "port-forward": "forwarding",
@@ -81,7 +83,7 @@ Exit codes: 0 done, every expectation held · 1 an expectation failed · 2 the i
 COMPLETE = "_NETLAB_COMPLETE"
 """Set by the shell's completion script; typer answers it before any verb runs."""
 
-PROGRAMS = frozenset({"exec", "shell", "tcpdump"})
+PROGRAMS = frozenset({"exec", "shell"})
 """Verbs that return a program's own exit code."""
 
 EXEC_FAILED = 125

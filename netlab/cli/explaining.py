@@ -1,7 +1,7 @@
 """explain: send one packet and tell its story."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,11 +19,17 @@ def explain(
     protocol: Annotated[str | None, typer.Option(metavar="tcp|udp|sctp|icmp")] = None,
     source: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Send from this address.")] = None,
     source_port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535)] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Silence until then counts as dropped.")] = 0.3,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", callback=output.above_zero, help="Silence until then counts as dropped.")
+    ] = 0.3,
     live: Annotated[
-        bool, typer.Option("--live", help="Send nothing: follow the next TCP connection that a program opens from FROM to TO.")
+        bool,
+        typer.Option("--live", help="Send nothing: follow the next TCP connection, UDP datagram or ping of a program."),
     ] = False,
-    wait: Annotated[float, typer.Option("--wait", min=0.1, max=300, metavar="SECONDS", help="How long --live waits.")] = 30.0,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", min=0.1, max=300, metavar="SECONDS", callback=output.above_zero, help="How long --live waits."),
+    ] = 30.0,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also rules that held and changed nothing.")] = False,
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
@@ -43,12 +49,18 @@ def explain(
     output.choose(form, FORMS, "-o")
     protocol = output.choose(protocol and protocol.lower(), ("tcp", "udp", "sctp", "icmp"), "--protocol")
     running = output.attach(lab)
+    asked: dict[str, Any] = {
+        "protocol": protocol,
+        "source": source,
+        "source_port": source_port,
+        "timeout_s": timeout,
+        "namespace": namespace,
+    }
+    live_s = wait if live else None
     if live:
-        output.message(f"waiting up to {wait:g} s for a TCP connection from {sender} to {to}: open it now")
-    document = running.explain(
-        sender, to, protocol=protocol, source=source, source_port=source_port, timeout_s=timeout,
-        live_s=wait if live else None, namespace=namespace,
-    )  # fmt: skip
+        meant = running.explain(sender, to, live_s=live_s, check=True, **asked)
+        output.message(f"waiting up to {wait:g} s for a {meant['what']} from {meant['from']} to {meant['to']}: start it now")
+    document = running.explain(sender, to, live_s=live_s, **asked)
     match form:
         case "json":
             output.print_json(document)

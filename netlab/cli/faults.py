@@ -23,7 +23,10 @@ LinkArgument = Annotated[
         help="node/NAME, pod/NAME, host/NAME: all its links, or one: node/a:eth1, or as topologies name it: a/lan-b.",
     ),
 ]
-ForOption = Annotated[float | None, typer.Option("--for", min=0.0, metavar="SECONDS", help="Undo it then, or at Ctrl-C.")]
+ForOption = Annotated[
+    float | None,
+    typer.Option("--for", metavar="SECONDS", callback=output.above_zero, help="Undo it then, or at Ctrl-C."),
+]
 NeverForOption = Annotated[float | None, typer.Option("--for", hidden=True)]
 
 

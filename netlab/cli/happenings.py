@@ -23,8 +23,11 @@ TYPES = {
 def events(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     only: Annotated[str, typer.Option("--only", metavar="TYPE,...", help=f"Of {', '.join(TYPES)}.")] = "",
-    seconds: Annotated[float | None, typer.Option("--for", metavar="SECONDS", help="End after so long.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", callback=output.above_zero, help="End after so long.")
+    ] = None,
     last: Annotated[int, typer.Option("--last", min=0, metavar="N", help="Begin with the last N that the lab remembers.")] = 0,
+    form: Annotated[str | None, typer.Option("-o", "--output", hidden=True)] = None,
     lab: LabOption = None,
 ) -> int:
     """Show what changes, as it does.
@@ -38,6 +41,8 @@ def events(
       netlab events --only object,endpoints,rules --json
       netlab events --for 10 --last 50
     """
+    if form is not None:
+        raise InputError(f"-o {form}: events have no end, and so are no document: --json gives one JSON object a line")
     wanted = chosen(only)
     from netlab.cli.following import Following
     from netlab.lab.naming import names_of

@@ -4,6 +4,7 @@ Hosts come from the lab's topology. The others are read from the kernel at each 
 under `status.items`, as `ip -j` prints them (rules: `status.text`).
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from netlab.errors import InputError
@@ -69,7 +70,7 @@ def hosts(cluster: "Cluster", name: str | None) -> list[Json]:
     ]
 
 
-def text(items: list[Json]) -> str:
+def text(items: Sequence[Json]) -> str:
     """Links, routes, rules or conntrack entries for people."""
     from netlab.cli.tables import align
 

@@ -168,11 +168,13 @@ def exec_(
     \b
     Examples:
       netlab exec pod/client -- curl -s http://kubia
+      netlab exec client -- cat /etc/resolv.conf
       netlab exec node/node-170 -- iptables-save -t nat
       netlab exec host/client -- ip route
       netlab exec rc/kubia@2 -- ss -tln
     """
-    return run_inside(output.attach(lab), target, command, container, namespace)
+    pod = target if "/" in target else f"pod/{target}"  # as kubectl takes it
+    return run_inside(output.attach(lab), pod, command, container, namespace)
 
 
 def run_inside(lab: "Lab", target: str, command: list[str], container: str | None, namespace: str) -> int:

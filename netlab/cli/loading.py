@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from netlab.cli import output
 from netlab.cli.output import paint
 from netlab.errors import InputError
-from netlab.manifest.formats import duration, seconds
+from netlab.manifest.formats import period, seconds
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -30,7 +30,7 @@ def load(
     options: Mapping[str, Any],
 ) -> int:
     """Send it, print what it showed; the exit code is the verdict's."""
-    if problem := duration(for_ or DEFAULT_FOR):
+    if problem := period(for_ or DEFAULT_FOR):
         raise InputError(f"--for {for_}: {problem}")
     protocol = output.choose(
         options["protocol"] and options["protocol"].lower(), ("http", "tcp", "udp"), "--protocol with --rate"

@@ -1,6 +1,7 @@
 """apply, delete, get, describe, scale: kubectl's verbs with kubectl's words, over the lab's API."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from netlab.cli.output import FilesOption, LabOption, NamespaceOption
 from netlab.errors import ApiError, InputError, Problem
 
 if TYPE_CHECKING:
+    from netlab.cli.describe import Related
     from netlab.client import Lab
 
 Json = dict[str, Any]
@@ -39,6 +41,10 @@ def apply(files: FilesOption = None, lab: LabOption = None) -> None:
 def delete(
     what: Annotated[list[str] | None, typer.Argument(metavar="KIND/NAME", help="Objects, or a kind and then names.")] = None,
     files: FilesOption = None,
+    selector: Annotated[
+        str, typer.Option("-l", "--selector", metavar="SELECTOR", help="Of a kind those with these labels.")
+    ] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Of a kind all that are in the namespace.")] = False,
     cascade: Annotated[
         str, typer.Option(help="background (its pods go too) or orphan (they stay); also true and false.")
     ] = "background",
@@ -59,17 +65,25 @@ def delete(
       netlab delete svc/kubia
       netlab delete pod kubia-x7k2p
       netlab delete pod kubia-x7k2p --grace-period=0 --force
+      netlab delete po,svc -l app=kubia
+      netlab delete jobs --all
       netlab delete rc/kubia --cascade=orphan
       netlab delete -f manifests/kubia.yaml
     """
     mode = output.choose(CASCADE.get(cascade, cascade), ("background", "foreground", "orphan"), "--cascade")
     seconds = grace_of(grace, force, now)
-    targets = [(kind, name, namespace, "") for kind, name in named(what or [])]
+    chosen = bool(selector) or everything
+    targets = [] if chosen else [(kind, name, namespace, "") for kind, name in named(what or [])]
     if files:
         targets += [target_of(document) for document in read(files, "delete")]
-    if not targets:
-        raise InputError("nothing to delete: give KIND/NAME or -f MANIFEST")
+    if not targets and not chosen:
+        raise InputError("nothing to delete: give KIND/NAME, KIND with -l SELECTOR or --all, or -f MANIFEST")
+    kinds = kinds_alone(what or [], "-l" if selector else "--all") if chosen else []
     running = output.attach(lab)
+    if chosen:
+        targets += [*(one for kind in kinds for one in those_of(running, kind, namespace, selector))]
+        if not targets:
+            output.message("No resources found")
     missing: list[Problem] = []
     wrong: list[Problem] = []
     leaving: list[Json] = []
@@ -89,6 +103,19 @@ def delete(
         running.wait_gone(found)
     if wrong or (missing and not ignore):
         raise InputError((*wrong, *(() if ignore else missing)))
+
+
+def kinds_alone(words: Sequence[str], option: str) -> list[str]:
+    """The kinds that -l and --all choose from: `po,svc`, without names."""
+    if len(words) != 1 or "/" in words[0]:
+        raise InputError(f"{option} chooses among the objects of a kind: give KIND[,KIND...] and no names")
+    return [kind for kind, _ in asked(words[0], [])]
+
+
+def those_of(running: "Lab", kind: str, namespace: str, selector: str) -> list[tuple[str, str, str, str]]:
+    """(kind, name, namespace, apiVersion) of the objects of a kind that have these labels."""
+    found = running.get(kind, None, namespace, selector)
+    return [(kind, one["metadata"]["name"], one["metadata"].get("namespace") or namespace, "") for one in found]
 
 
 def grace_of(seconds: int, force: bool, now: bool) -> float | None:
@@ -122,6 +149,14 @@ def get(
     ] = "",
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="wide|json|yaml|name")] = None,
     show_labels: Annotated[bool, typer.Option("--show-labels", help="Labels as the last column.")] = False,
+    label_columns: Annotated[
+        list[str] | None, typer.Option("-L", "--label-columns", metavar="LABEL,...", help="These labels as columns.")
+    ] = None,
+    fields: Annotated[
+        str, typer.Option("--field-selector", metavar="SELECTOR", help="status.phase=Running, spec.nodeName!=node-170, ...")
+    ] = "",
+    sort_by: Annotated[str, typer.Option("--sort-by", metavar="JSONPATH", help="In this order: .spec.nodeName")] = "",
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Then a line for every change, until Ctrl-C.")] = False,
     lab: LabOption = None,
 ) -> None:
     """Show objects as kubectl does. Links, routes, rules and conntrack are read from the kernel.
@@ -132,48 +167,97 @@ def get(
       netlab get po -A -o wide
       netlab get po,svc,ep -l app=kubia
       netlab get svc kubia -o yaml
+      netlab get po -L app --sort-by .spec.nodeName --field-selector status.phase=Running
+      netlab get po -w
       netlab get routes node/node-170
       netlab get rules node/node-170
     """
     output.choose(form, ("wide", "json", "yaml", "name"), "-o")
+    from netlab.cli import choosing
+
     requests = [*asked(kind, names or [])]
+    fits = {one: choosing.by_fields(one, fields) for one, _ in requests}
     running = output.attach(lab)
     where = None if all_namespaces else namespace
-    found = [(one, fetch(running, one, wanted, where, selector)) for one, wanted in requests]
-    single = len(requests) == 1 and requests[0][1] is not None
-    match form:
-        case "json" | "yaml":
-            items = [item for _, group in found for item in group]
-            document = (
-                items[0] if single else {"apiVersion": "v1", "kind": "List", "items": items, "metadata": {"resourceVersion": ""}}
-            )
-            output.print_json(document) if form == "json" else output.print_yaml(document)
-        case "name":
-            from netlab.cli.tables import name_of, qualified
 
-            for _, group in found:
-                for item in group:
-                    print(f"{qualified(item)}/{name_of(item)}")
-        case _:
-            show(found, all_namespaces, namespace, form == "wide", show_labels)
+    def fetched(one: str, wanted: str | None) -> list[Json]:
+        return [item for item in fetch(running, one, wanted, where, selector) if fits[one](item)]
+
+    found, missing = each(requests, fetched)
+    if sort_by:
+        found = [(one, choosing.sorted_by(group, sort_by)) for one, group in found]
+    shown = Shown(all_namespaces, namespace, form == "wide", show_labels, choosing.label_columns(label_columns or ()))
+    if form in (None, "wide"):
+        show(found, shown, quiet=bool(missing) or watch)
+    else:
+        print_objects(found, form, single=len(requests) == 1 and requests[0][1] is not None)
+    if watch:
+        from netlab.cli.keeping_on import follow
+
+        follow(running, requests, fetched, found, shown, form)
+    if missing:
+        raise InputError(tuple(missing))
 
 
-def show(found: Sequence[tuple[str, list[Json]]], everywhere: bool, namespace: str, wide: bool, labels: bool) -> None:
-    """The tables, a blank line between kinds, or kubectl's sentence when there is nothing."""
+def each(
+    requests: Sequence[tuple[str, str | None]], fetched: Callable[[str, str | None], list[Json]]
+) -> tuple[list[tuple[str, list[Json]]], list[Problem]]:
+    """What was found, and of several requests what was not, in the API's words: the others are shown all the same."""
+    found: list[tuple[str, list[Json]]] = []
+    missing: list[Problem] = []
+    for one, wanted in requests:
+        try:
+            found.append((one, fetched(one, wanted)))
+        except ApiError as error:
+            if error.code != 404 or len(requests) == 1:
+                raise
+            missing.append(Problem(f"{error} (NotFound)"))
+    return found, missing
+
+
+def print_objects(found: Sequence[tuple[str, list[Json]]], form: str, single: bool) -> None:
+    """As json, yaml or names; `single`: the object itself, not a List of one."""
+    items = [item for _, group in found for item in group]
+    if form == "name":
+        from netlab.cli.tables import name_of, qualified
+
+        print("".join(f"{qualified(item)}/{name_of(item)}\n" for item in items), end="")
+        return
+    whole = {"apiVersion": "v1", "kind": "List", "items": items, "metadata": {"resourceVersion": ""}}
+    document = items[0] if single and items else whole
+    output.print_json(document) if form == "json" else output.print_yaml(document)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How `get` lays tables out."""
+
+    everywhere: bool
+    namespace: str
+    wide: bool
+    labels: bool
+    columns: tuple[str, ...]
+
+
+def show(found: Sequence[tuple[str, list[Json]]], how: Shown, quiet: bool = False) -> None:
+    """The tables, a blank line between kinds, or (unless `quiet`) kubectl's sentence when there is nothing."""
+    groups = merged(found)
+    if not groups and not quiet:
+        output.message("No resources found" if how.everywhere else f"No resources found in {how.namespace} namespace.")
+    for at, items in enumerate(groups):
+        print(("\n" if at else "") + table_of(items, how, prefix=len(groups) > 1), end="", flush=True)
+
+
+def table_of(items: Sequence[Json], how: Shown, prefix: bool) -> str:
+    """The table of objects of one kind, netlab's own kinds among them."""
     from netlab.cli import tables
 
-    groups = merged(found)
-    if not groups:
-        output.message("No resources found" if everywhere else f"No resources found in {namespace} namespace.")
-    now = datetime.now(UTC)
-    for at, items in enumerate(groups):
-        if items[0]["kind"] in ("Link", "Route", "Rule", "Conntrack", "Daemon"):
-            from netlab.cli import kernel_objects
+    if items[0]["kind"] in ("Link", "Route", "Rule", "Conntrack", "Daemon"):
+        from netlab.cli import kernel_objects
 
-            print(("\n" if at else "") + kernel_objects.text(items), end="")
-            continue
-        namespaced = everywhere and bool(tables.meta(items[0]).get("namespace"))
-        print(("\n" if at else "") + tables.text(items, now, wide, namespaced, prefix=len(groups) > 1, labels=labels), end="")
+        return kernel_objects.text(items)
+    namespaced = how.everywhere and bool(tables.meta(items[0]).get("namespace"))
+    return tables.text(items, datetime.now(UTC), how.wide, namespaced, prefix, how.labels, how.columns)
 
 
 def merged(found: Sequence[tuple[str, list[Json]]]) -> list[list[Json]]:
@@ -217,6 +301,27 @@ def links_of(running: "Lab", target: str) -> list[Json]:
 
 
 def related(running: "Lab", item: Json) -> Any:
+    """The objects that the description of this one shows beside it, and what was recorded of it."""
+    found = beside(running, item)
+    if item["kind"] not in WITH_EVENTS:
+        return found
+    where, name = item["metadata"].get("namespace"), item["metadata"]["name"]
+    wanted = (item["kind"], where or "", name)
+    events = running.get("events", None, where or "default")
+    told = [(one, one["involvedObject"]) for one in events]
+    mine = [one for one, what in told if (what["kind"], what.get("namespace", ""), what["name"]) == wanted and is_of(what, item)]
+    return replace(found, events=mine)
+
+
+WITH_EVENTS = ("Pod", "Node", "ReplicationController", "ReplicaSet", "Deployment", "DaemonSet", "StatefulSet", "Job")
+
+
+def is_of(what: Json, item: Json) -> bool:
+    """Whether the Event is about this very object, and not about one of the same name before it."""
+    return not what.get("uid") or what["uid"] == item["metadata"].get("uid")
+
+
+def beside(running: "Lab", item: Json) -> "Related":
     """The objects that the description of this one shows beside it."""
     from netlab.cli.describe import Related
 
@@ -310,6 +415,10 @@ def asked(kind: str, names: Sequence[str]) -> Iterable[tuple[str, str | None]]:
     """(plural kind, name or None for all) of what `get` and `describe` were given."""
     if "/" in kind:
         return named([kind, *names])
+    if slashed := next((name for name in names if "/" in name), ""):
+        raise InputError(
+            f"{slashed}: there is no need to name a kind before KIND/NAME: `get {slashed}`, not `get {kind} {slashed}`"
+        )
     wanted: list[str | None] = [*names] or [None]
     kinds = [one for word in kind.split(",") for one in (ALL if word == "all" else (plural(word),))]
     return [(one, name) for one in kinds for name in wanted]

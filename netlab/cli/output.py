@@ -22,6 +22,15 @@ LabOption = Annotated[
     typer.Option("--lab", metavar="LAB", envvar="NETLAB_LAB", help="The lab to talk to; not needed while one is running."),
 ]
 NamespaceOption = Annotated[str, typer.Option("-n", "--namespace", metavar="NS", help="Namespace of plain names.")]
+
+
+def above_zero(seconds: float | None) -> float | None:
+    """A time in which something can happen; Typer's callback of options that take one."""
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise typer.BadParameter(f"{seconds:g} is not more than 0 seconds")
+    return seconds
+
+
 FilesOption = Annotated[
     list[str] | None,
     typer.Option("-f", "--filename", metavar="MANIFEST|DIR|-", help="Kubernetes objects: a file, a directory or standard input."),

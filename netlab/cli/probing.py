@@ -28,7 +28,9 @@ def probe(
     protocol: Annotated[str | None, typer.Option(metavar="tcp|udp|sctp|icmp|http")] = None,
     source: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Send from this address of the sender.")] = None,
     source_port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535)] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Silence until then counts as dropped.")] = 1.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", callback=output.above_zero, help="Silence until then counts as dropped.")
+    ] = 1.0,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", min=0.1, metavar="N", help="A load: N requests a second, whatever becomes of them.")
@@ -79,15 +81,17 @@ def probe_text(result: Mapping[str, Any], colour: bool) -> str:
         f"{result['from']} -> {result['to']}  ({result['proxy']})",
         f"  {verdict}  {ends or 'nothing sent'} of {result['sent']}",
     ]
-    backends = result["backends"]
+    route = result.get("route") or {}
+    behind = bool(route.get("backends"))  # an Ingress controller sent the requests on: who answered is there, and not itself
+    backends, sources = (route if behind else result)["backends"], (route if behind else result)["sources"]
     most, width = max(backends.values(), default=1), max(map(len, backends), default=0)
     for name, number in backends.items():
         rows.append(f"    {name:<{width}}  {number:>5}  {paint('█' * max(1, round(BAR * number / most)), 'blue', colour)}")
-    if result["sources"]:
-        seen = ", ".join(f"{address} ({number})" for address, number in result["sources"].items())
+    if sources:
+        seen = ", ".join(f"{address} ({number})" for address, number in sources.items())
         rows.append(f"  seen from {seen}")
-    if route := result.get("route"):
-        rows.append(f"  {route_text(route)}")
+    if route:
+        rows.append(f"  {route_text(route, result)}")
     spread = result.get("distribution")
     if spread and spread.get("p") is not None:
         rows.append(f"  spread: {spread['test']} p = {spread['p']:.3g} (fails below {spread['alpha']:g})")
@@ -98,14 +102,15 @@ def probe_text(result: Mapping[str, Any], colour: bool) -> str:
     return "".join(row + "\n" for row in rows)
 
 
-def route_text(route: Mapping[str, Any]) -> str:
-    """Where an Ingress controller sent requests: `then haproxy, ingress default/web, svc/default/web:http: pod/default/a (3)`."""
-    seen = ", ".join(f"{name} ({number})" for name, number in route["backends"].items())
-    rule = f"ingress {route['ingress']}" if route["ingress"] else "no Ingress"
-    parts = [f"then {route['proxy']}", rule, *([route["service"]] if route["service"] else [])]
-    if route.get("sources"):
-        seen += f", which saw {', '.join(route['sources'])}"
-    return f"{', '.join(parts)}: {seen or route.get('why') or 'no pod answered'}"
+def route_text(route: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Which way requests took: `through haproxy of pod/NS/NAME, which saw ADDRESS: ingress default/web, svc/default/web:80`."""
+    saw = f", which saw {', '.join(result['sources'])}" if result["sources"] else ""
+    parts = [
+        f"ingress {route['ingress']}" if route["ingress"] else "no Ingress",
+        *([route["service"]] if route["service"] else []),
+    ]
+    end = "" if route["backends"] else f": {route.get('why') or 'no pod answered'}"
+    return f"through {route['proxy']} of {route['controller']}{saw}: {', '.join(parts)}{end}"
 
 
 def expected_text(expected: Mapping[str, Any]) -> str:
@@ -279,6 +284,8 @@ def verify(
 ) -> int:
     """Compare the kernel with what was planned. Exit code 1 when there is drift that was not mended.
 
+    With --repair the kernel is read again afterwards: what a second reading still finds was not mended.
+
     \b
     Examples:
       netlab verify
@@ -287,12 +294,14 @@ def verify(
     output.choose(form, ("json",), "-o")
     report = output.attach(lab).verify(repair=repair)
     if form == "json":
-        output.print_json({"drift": list(report.drift), "repaired": report.repaired})
+        output.print_json({"drift": list(report.drift), "repaired": report.repaired, "left": list(report.left)})
     else:
         for line in report.drift:
             print(line)
         done = output.number_of(len(report.drift), "difference") + (
             f", {report.repaired} repaired" if repair else "; `netlab verify --repair` mends them"
         )
+        for line in report.left if repair else ():
+            output.message(f"not mended: {line}")
         output.message(done if report.drift else paint("the kernel holds what was planned", "green", output.coloured(sys.stderr)))
-    return 1 if report.drift and not (repair and report.repaired >= len(report.drift)) else 0
+    return 1 if report.left else 0

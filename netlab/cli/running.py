@@ -68,7 +68,7 @@ def run(
         raise InputError("--pcap-all needs --pcap DIR")
     for path in filter(None, (junit, html)):
         write(path, "")  # a place that cannot be written to is said before anything is built
-    kept = Exhibits(html is not None, Path(pcap) if pcap else None, pcap_all)
+    kept = Exhibits(html is not None or junit is not None, Path(pcap) if pcap else None, pcap_all)
     every = variants()
     if proxy == "all" or any("all" in scenario.proxy for _, scenario in runner.read_all(files)):
         every, left_out = tools.runnable(every)

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def top(
-    seconds: Annotated[float, typer.Option("--every", min=0.1, metavar="SECONDS", help="Between two looks.")] = 1.0,
+    seconds: Annotated[
+        float, typer.Option("--every", min=0.1, metavar="SECONDS", callback=output.above_zero, help="Between two looks.")
+    ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Two looks, one table, done.")] = False,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     lab: LabOption = None,
@@ -99,7 +102,11 @@ class Watch:
         return [fd for name, (fd, _) in self._open.items() if name.startswith("node/")]
 
     def facts(self) -> dict[str, Any]:
-        return {"lab": self._lab.name, "proxy": self._proxy, "time": time.strftime("%H:%M:%S")}
+        return {
+            "lab": self._lab.name,
+            "proxy": self._proxy,
+            "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        }
 
     def close(self) -> None:
         for fd, counters in self._open.values():
@@ -133,7 +140,9 @@ class Watch:
             )  # fmt: skip
             (found.nodes if name.startswith("node/") else found.pods)[name] = sums
             if counters.conntrack is not None:
-                tables[name] = [conntrack.as_json(entry) for entry in counters.conntrack.entries()]
+                tables[name] = [
+                    conntrack.as_json(entry) for entry in counters.conntrack.entries() if not conntrack.is_own_test(entry)
+                ]
                 self._drops(name, counters, found)
         shown.tallied(found, self._tally, tables, self._names, self._node_of)
         return found

@@ -59,7 +59,8 @@ def capture(
     ] = "",
     count: Annotated[int | None, typer.Option("-c", "--count", min=1, metavar="N", help="Stop after N packets.")] = None,
     seconds: Annotated[
-        float | None, typer.Option("--for", metavar="SECONDS", help="Stop after so long; otherwise at Ctrl-C.")
+        float | None,
+        typer.Option("--for", metavar="SECONDS", callback=output.above_zero, help="Stop after so long; otherwise at Ctrl-C."),
     ] = None,
     comments: Annotated[
         bool, typer.Option("--comments/--no-comments", help="Write who is who, and the NAT of each connection, into the file.")

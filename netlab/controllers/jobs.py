@@ -64,7 +64,7 @@ def _counted(job: Workload, mine: list[Pod], clock: float) -> Batch:
 
 def _index(pod: Pod) -> int:
     text = pod.meta.annotations.get(INDEX, "")
-    return int(text) if text.isdigit() else -1
+    return int(text) if text.isdecimal() and len(text) < 20 else -1
 
 
 def _judged(batch: Batch, job: Workload, mine: list[Pod], clock: float) -> Batch:

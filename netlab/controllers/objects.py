@@ -72,15 +72,37 @@ def find(cluster: Cluster, kind: str, key: Key) -> KubernetesObject | None:
 
 
 def _derived_endpoints(cluster: Cluster) -> list[Endpoints]:
-    """The old v1 form of every Service that has slices and no Endpoints of its own: what `kubectl get endpoints` still shows."""
-    subsets: dict[Key, list[tuple[tuple[Endpoint, ...], tuple[SlicePort, ...]]]] = {}
+    """The old v1 form of every Service that has slices and no Endpoints of its own: what `kubectl get endpoints` still shows.
+
+    As upstream's controller makes it: of the Service's first family only, without terminating endpoints, a subset for each set of
+    ports. Source: kubernetes pkg/controller/endpoint/endpoints_controller.go, pkg/api/v1/endpoints/util.go RepackSubsets.
+    """
+    subsets: dict[Key, dict[tuple[SlicePort, ...], list[Endpoint]]] = {}
     for one in cluster.slices.values():
-        if one.service not in cluster.endpoints and one.service in cluster.services:
-            subsets.setdefault(one.service, []).append((one.endpoints, one.ports))
+        service = cluster.services.get(one.service) if one.service is not None else None
+        if service is None or one.service in cluster.endpoints:
+            continue
+        found = subsets.setdefault(service.meta.key, {})
+        if one.address_type == primary_family(service):
+            found.setdefault(one.ports, []).extend(end for end in one.endpoints if end.addresses and not end.terminating)
     return [
-        Endpoints(replace(cluster.services[key].meta, owner=None, generation=1), tuple(subset for subset in found if subset[0]))
+        Endpoints(
+            replace(cluster.services[key].meta, owner=None, generation=1),
+            tuple((tuple(sorted(ends, key=_address)), ports) for ports, ends in found.items() if ends),
+        )
         for key, found in subsets.items()
     ]
+
+
+def primary_family(service: Service) -> str:
+    """The first of its families; of a Service from a dump that names none, its clusterIP's."""
+    if service.ip_families:
+        return service.ip_families[0]
+    return f"IPv{service.cluster_ips[0].version}" if service.cluster_ips else "IPv4"
+
+
+def _address(end: Endpoint) -> int:
+    return int(end.addresses[0])
 
 
 def action(cluster: Cluster, obj: KubernetesObject) -> Action:

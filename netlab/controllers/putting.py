@@ -4,10 +4,11 @@ Decides what may not change and what two objects may not share.
 Refuses to know what follows from a change: that is the controllers' work.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from netlab import ingresses
 from netlab.controllers import families, names, nodes, services
 from netlab.controllers.objects import kind_of, merged
 from netlab.controllers.pods import is_active
@@ -16,6 +17,7 @@ from netlab.errors import InputError, Problem
 from netlab.ipam import gateway
 from netlab.memory import replaced
 from netlab.model import (
+    NOTHING,
     Address,
     Cluster,
     Endpoints,
@@ -27,6 +29,7 @@ from netlab.model import (
     Other,
     Pod,
     PodSpec,
+    PodTemplate,
     Service,
     Workload,
 )
@@ -84,6 +87,8 @@ def put_all(cluster: Cluster, objects: Iterable[KubernetesObject]) -> Cluster:
     )
     for obj in given:
         _put(draft, obj)
+    if any(isinstance(obj, Other) and obj.kind in ("Ingress", "IngressClass") for obj in given):
+        _name_default_class(draft)
     if draft.problems:
         raise InputError(tuple(draft.problems))
     return cluster.with_(
@@ -126,6 +131,22 @@ def _put(draft: Draft, obj: KubernetesObject) -> None:
             draft.endpoints[key] = _stored(draft, draft.endpoints.get(key), obj)  # type: ignore[assignment]  # the same
         case Other():
             draft.others[obj.kind, key] = _stored(draft, draft.others.get((obj.kind, key)), obj)  # type: ignore[assignment]  # the same
+
+
+def _name_default_class(draft: Draft) -> None:
+    """New Ingresses without a class get the default one written into them, as the admission plugin DefaultIngressClass does.
+
+    What is put at one moment is there together; one that is applied again keeps the class.
+    """
+    default = ingresses.default_class(draft.others)
+    for slot, one in [*draft.others.items()] if default else ():
+        spec = one.manifest.get("spec") or {}
+        if slot[0] != "Ingress" or spec.get("ingressClassName") or ingresses.CLASS_ANNOTATION in one.meta.annotations:
+            continue
+        old = draft.cluster.others.get(slot)
+        had = ((old.manifest.get("spec") or {}) if old is not None else {}).get("ingressClassName")
+        if one.api_version == ingresses.API and (one.meta.created == draft.cluster.clock or had == default):
+            draft.others[slot] = replace(one, manifest={**one.manifest, "spec": {**spec, "ingressClassName": default}})
 
 
 def _stored(draft: Draft, old: KubernetesObject | None, obj: KubernetesObject) -> KubernetesObject:
@@ -195,11 +216,65 @@ def _put_workload(draft: Draft, workload: Workload) -> None:
         reasons.append("spec.template.metadata.labels: Invalid value: `selector` does not match template `labels`")
     if workload.replicas < 0:
         reasons.append(f"spec.replicas: Invalid value: {workload.replicas}: must be greater than or equal to 0")
-    if old is not None and workload.kind != "ReplicationController" and old.selector != workload.selector:
-        reasons.append(f"spec.selector: Invalid value: {dict(workload.selector.labels)}: field is immutable")
+    if old is not None:
+        reasons += _immutable(old, workload)
     if _refuse(draft, workload, reasons):
         return
     draft.workloads[slot] = _stored(draft, old, workload)  # type: ignore[assignment]  # merged keeps the kind
+
+
+def _immutable(old: Workload, new: Workload) -> Iterator[str]:
+    """What of a workload may not change, in the API server's words."""
+    match new.kind:
+        case "ReplicationController":
+            return
+        case "StatefulSet":
+            if _fixed(old) != _fixed(new):
+                yield f"spec: Forbidden: updates to statefulset spec for fields other than {SET_MAY_CHANGE} are forbidden"
+            return
+        case "Job":
+            yield from _immutable_of_job(old, new)
+        case _:
+            pass
+    if old.selector != new.selector:
+        yield f"spec.selector: Invalid value: {dict(new.selector.labels)}: field is immutable"
+
+
+SET_MAY_CHANGE = (
+    "'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and "
+    "'minReadySeconds'"
+)
+
+
+def _fixed(one: Workload) -> tuple[Any, ...]:
+    """What of a StatefulSet may not change."""
+    assert one.stateful is not None
+    claims = (one.manifest.get("spec") or {}).get("volumeClaimTemplates") or ()
+    named = [((claim.get("metadata") or {}).get("name"), claim.get("spec")) for claim in claims]
+    return one.selector, one.stateful.service_name, one.stateful.pod_management, named
+
+
+def _immutable_of_job(old: Workload, new: Workload) -> Iterator[str]:
+    was, now = old.batch, new.batch
+    assert was is not None and now is not None
+    if was.completions != now.completions:
+        if not was.indexed:
+            yield f"spec.completions: Invalid value: {now.completions}: field is immutable"
+        elif now.completions != now.parallelism:
+            yield f"spec.completions: Invalid value: {now.completions}: can only be modified in tandem with spec.parallelism"
+    if was.indexed != now.indexed:
+        yield f'spec.completionMode: Invalid value: "{"Indexed" if now.indexed else "NonIndexed"}": field is immutable'
+    waits = was.suspended and was.started is None  # where its pods may run can still be changed
+    if _template(old, waits) != _template(new, waits):
+        yield "spec.template: Invalid value: field is immutable; delete the Job and create it again"
+
+
+def _template(one: Workload, waits: bool) -> PodTemplate:
+    bare = replace(one.template, manifest=NOTHING)
+    if not waits:
+        return bare
+    spec = replace(bare.spec, node_selector=NOTHING, node_affinity=(), tolerations=())
+    return PodTemplate(spec)
 
 
 def _put_service(draft: Draft, service: Service) -> None:

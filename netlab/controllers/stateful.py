@@ -46,7 +46,7 @@ def reconcile(cluster: Cluster) -> Cluster:
 def ordinal(workload: Workload, name: str) -> int | None:
     """The ordinal in a pod's name; None when it is not this set's name."""
     base, _, number = name.rpartition("-")
-    return int(number) if base == workload.meta.name and number.isdigit() else None
+    return int(number) if base == workload.meta.name and number.isdecimal() and len(number) < 20 else None
 
 
 def _renewed(workload: Workload, mine: list[Pod]) -> Workload:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from netlab import ingresses
 from netlab.endpoints import endpoints_of
 from netlab.ingresses import Backend, Controller, Ingress, PathRule
-from netlab.model import Address, Cluster, Key, ServicePort
+from netlab.model import Address, Cluster, Key, Service, ServicePort, ServiceType
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,31 @@ def _answer(cluster: Cluster, one: Ingress, backend: Backend) -> HttpAnswer:
     service = cluster.services.get(Key(one.key.namespace, backend.service))
     if service is None:
         return HttpAnswer(503, one.key, why=f"there is no Service {backend.service} in namespace {one.key.namespace}")
+    if service.type is ServiceType.EXTERNAL_NAME:
+        return _of_alias(cluster, one, service, backend)
     port: ServicePort | None = next((port for port in service.ports if backend.port in (port.port, port.name)), None)
     label = f"svc/{service.meta.namespace}/{service.meta.name}:{backend.port}"
     if port is None:
         return HttpAnswer(503, one.key, label, why=f"Service {backend.service} has no port {backend.port}")
+    return _served(cluster, one, service, port, label)
+
+
+def _of_alias(cluster: Cluster, one: Ingress, alias: Service, backend: Backend) -> HttpAnswer:
+    """ExternalName: a request goes where the cluster's DNS leads, to that port; nowhere for names outside the cluster."""
+    parts = alias.external_name.lower().rstrip(".").split(".")
+    inside = len(parts) == 5 and parts[2:] == ["svc", "cluster", "local"]
+    target = cluster.services.get(Key(parts[1], parts[0])) if inside else None
+    wanted = next((port.port for port in alias.ports if port.name == backend.port), backend.port)
+    ports = [port for port in target.ports if port.port == wanted] if target is not None else []
+    if target is None or target.type is ServiceType.EXTERNAL_NAME or not ports:
+        return HttpAnswer(
+            503, one.key, why=f"Service {backend.service} is an alias of {alias.external_name}, which nobody answers"
+        )
+    label = f"svc/{target.meta.namespace}/{target.meta.name}:{wanted}"
+    return _served(cluster, one, target, ports[0], label)
+
+
+def _served(cluster: Cluster, one: Ingress, service: Service, port: ServicePort, label: str) -> HttpAnswer:
     families = service.ip_families or ("IPv4",)
     ready = tuple(
         (end.address, end.port)
@@ -100,5 +121,5 @@ def _answer(cluster: Cluster, one: Ingress, backend: Backend) -> HttpAnswer:
         if end.ready
     )
     if not ready:
-        return HttpAnswer(503, one.key, label, why=f"Service {backend.service} has no ready endpoints")
+        return HttpAnswer(503, one.key, label, why=f"Service {service.meta.name} has no ready endpoints")
     return HttpAnswer(0, one.key, label, ready)

@@ -45,9 +45,9 @@ def command(executable: str) -> list[str]:
 
 
 def fresh(table: Table) -> Allocation:
-    """Room for twice of what there is."""
+    """Room for twice of what there is, and for all of it with one endpoint each."""
     most = max((len(one.endpoints) for one in table.upstreams), default=0)
-    size = Allocation(_room(len(table.upstreams), LEAST_BACKENDS), _room(most, LEAST_SERVERS))
+    size = Allocation(2 * _room(len(table.upstreams), LEAST_BACKENDS), _room(most, LEAST_SERVERS))
     found = allocated(table, size)
     assert found is not None
     return found
@@ -58,22 +58,37 @@ def _room(number: int, least: int) -> int:
 
 
 def allocated(table: Table, before: Allocation) -> Allocation | None:
-    """The allocation for the table that keeps what is there and takes only what was free; None where that is not enough."""
-    wanted = {one.name: one for one in table.upstreams}
-    used = set(before.slots.values())
-    free = (number for number in range(before.backends) if number not in used)
-    slots, places = {}, {}
-    for name, upstream in wanted.items():
-        number = before.slots.get(name)
-        if number is None:
-            number = next(free, None)
+    """The allocation for the table that keeps what is there and takes only what was free; None where that is not enough.
+
+    An upstream that moves leaves its servers where they were until the next change: requests that are tried again find them.
+    """
+    used = {*before.slots.values(), *before.places}
+    slots: dict[str, int] = {}
+    places: dict[int, tuple[Server | None, ...]] = {}
+    for upstream in table.upstreams:
+        number = before.slots.get(upstream.name)
+        alone = len(upstream.endpoints) == 1 and not upstream.balanced
+        if number is None or (upstream.endpoints and is_alone(number) != alone):
+            if number is not None:
+                left = before.places.get(number, ())
+                places[number] = tuple(one if one in upstream.endpoints else None for one in left)
+            number = next((one for one in range(before.backends) if is_alone(one) == alone and one not in used), None)
         if number is None:
             return None
+        used.add(number)
         seats = _seated(upstream.endpoints, before.places.get(number, (None,) * before.servers))
         if seats is None:
             return None
-        slots[name], places[number] = number, seats
+        slots[upstream.name], places[number] = number, seats
     return replace(before, slots=slots, places=places)
+
+
+def is_alone(number: int) -> bool:
+    """Whether the backend is for one endpoint. Where there is no other, HAProxy waits a second before it tries again: once, so
+    that a pod that was replaced meanwhile is found, and then the answer is 503. With others a refused request goes to the next
+    one without waiting.
+    """
+    return number % 2 == 1
 
 
 def _seated(endpoints: tuple[Server, ...], before: tuple[Server | None, ...]) -> tuple[Server | None, ...] | None:
@@ -199,6 +214,8 @@ def _bind(port: int, ipv6: bool) -> str:
 
 def _backend(number: int, places: tuple[Server | None, ...]) -> Iterator[str]:
     yield f"backend u{number}"
+    if is_alone(number):
+        yield "    retries 1"
     for place, one in enumerate(places, 1):
         yield f"    server s{place} {_place(one)}" if one is not None else f"    server s{place} 127.0.0.1:1 disabled"
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from netlab import ingresses
+from netlab.dns import DOMAIN
 from netlab.endpoints import endpoints_of
 from netlab.images import ProxyName
 from netlab.ingresses import Backend, Certificate, Ingress, Route, Table, Upstream
-from netlab.model import Address, Cluster, Key, Other, Service, ServicePort
+from netlab.model import Address, Cluster, Key, Other, Service, ServicePort, ServiceType
 
 MISSING = "missing"
 """The upstream of backends that are not there."""
@@ -93,8 +94,7 @@ def _upstream(draft: _Draft, one: Ingress, backend: Backend, where: str) -> str:
         return MISSING
     name = f"{service.meta.namespace}/{service.meta.name}/{port.name or port.port}"
     if name not in draft.upstreams:
-        found = tuple(_endpoints(draft.cluster, service, port))
-        draft.upstreams[name] = Upstream(name, found)
+        draft.upstreams[name] = Upstream(name, tuple(_endpoints(draft.cluster, service, port)), _balanced(draft.cluster, service))
     if not draft.upstreams[name].endpoints:
         draft.problems.append((one.key, f"{where}: Service {service.meta.name} has no ready endpoints: 503"))
     return name
@@ -109,6 +109,8 @@ def resolved(cluster: Cluster, namespace: str, backend: Backend) -> tuple[Servic
         elsewhere = sorted(key.namespace for key in cluster.services if key.name == backend.service)
         hint = f" (there is one in {', '.join(elsewhere)}: a backend is of the Ingress' own namespace)" if elsewhere else ""
         return None, None, f"there is no Service {backend.service} in namespace {namespace}{hint}"
+    if service.type is ServiceType.EXTERNAL_NAME:
+        return _aliased(cluster, service, backend)
     for port in service.ports:
         if backend.port in (port.port, port.name):
             return service, port, ""
@@ -116,9 +118,30 @@ def resolved(cluster: Cluster, namespace: str, backend: Backend) -> tuple[Servic
     return service, None, f"Service {backend.service} has no port {backend.port}, it has {known or 'none'}"
 
 
-def _endpoints(cluster: Cluster, service: Service, port: ServicePort) -> Iterator[tuple[Address, int]]:
+def _aliased(cluster: Cluster, alias: Service, backend: Backend) -> tuple[Service | None, ServicePort | None, str]:
+    """The Service of the cluster that an ExternalName stands for, as a proxy that asks the lab's DNS finds it."""
+    number = next((port.port for port in alias.ports if backend.port == port.name), backend.port)
+    name = alias.external_name.lower().rstrip(".")
+    word, _, rest = name.partition(".")
+    namespace, _, domain = rest.partition(".")
+    what = f"Service {backend.service} is an alias (ExternalName) of {name or 'nothing'}"
+    if domain != f"svc.{DOMAIN}":
+        return None, None, f"{what}, a name that the lab's DNS does not know: it forwards nothing to the outside"
+    target = cluster.services.get(Key(namespace, word))
+    if target is None or target.type is ServiceType.EXTERNAL_NAME:
+        return None, None, f"{what}, which is {'an alias itself' if target is not None else 'no Service of the lab'}"
+    port = next((port for port in target.ports if port.port == number), None)
+    return target, port, "" if port is not None else f"{what}, which has no port {number}"
+
+
+def _balanced(cluster: Cluster, service: Service) -> bool:
+    """Whether requests are sent to the Service's own address."""
     config = cluster.topology.cluster.ingress
-    if config is not None and config.upstream == "service" and service.cluster_ips:
+    return config is not None and config.upstream == "service" and bool(service.cluster_ips)
+
+
+def _endpoints(cluster: Cluster, service: Service, port: ServicePort) -> Iterator[tuple[Address, int]]:
+    if _balanced(cluster, service):
         yield service.cluster_ips[0], port.port
         return
     for family in service.ip_families or ("IPv4",):

@@ -153,6 +153,17 @@ class Agent:
         reply(ok, answer)
         return True
 
+    def wait_for_end(self) -> None:
+        """Until the kernel has freed all that it held, after it has gone: whoever takes its place needs the same ports.
+
+        A process that is killed closes its descriptors one by one, and the wire is among the first. It is killed here as well,
+        should it only have closed the wire. Costs what its sockets cost to close: nothing for listeners, much for packet sockets.
+        """
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it was taken in already
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
     def on_gone(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for reply in waiting.values():

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Sequence
 from ipaddress import ip_interface
 
 from netlab.errors import KernelError, MachineError
-from netlab.kernel import extras, namespaces, qdisc, sysctls
+from netlab.kernel import addresses, extras, namespaces, qdisc, sysctls
 from netlab.kernel import netlink as nl
 from netlab.kernel.links import Links
 from netlab.kernel.session import GONE, Session, raise_all
+from netlab.model import Address
 from netlab.ops import (
     ORDER,
     Bridge,
@@ -112,9 +113,10 @@ class Kernel:
         session.flush()
         self._installed.update((op.identity, op) for op in added if isinstance(op, Netns | Bridge | Veth | Vxlan | Dummy))
         raise_all(self._set(later))
-        self._configure(session, links, added, repairing)
+        in_force = self._configure(session, links, added, repairing)
         links.wait_until_up()
         self._installed.update((op.identity, op) for op in added)
+        addresses.wait_until_local(session, in_force)
 
     def _new_namespaces(self, session: Session, names: Sequence[str], settings: dict[str, list[Sysctl]]) -> list[str]:
         """Make them, and write their sysctls while inside. The process goes home at the end, whatever happens."""
@@ -144,8 +146,11 @@ class Kernel:
                 failures += sysctls.write(ops)
         return failures
 
-    def _configure(self, session: Session, links: Links, added: Sequence[Op], repairing: bool) -> None:
-        """Set links up, then addresses, routes, neighbours; with them those that the kernel forgot while a device was down."""
+    def _configure(self, session: Session, links: Links, added: Sequence[Op], repairing: bool) -> dict[str, list[Address]]:
+        """Set links up, then addresses, routes, neighbours; with them those that the kernel forgot while a device was down.
+
+        The IPv6 addresses that will be in force.
+        """
         for op in added:
             if isinstance(op, Netns):
                 session.queue(op.name, nl.set_link(1, up=True), op)
@@ -166,6 +171,15 @@ class Kernel:
             if isinstance(op, Qdisc):
                 self._shape(session, op, repairing)
         session.flush()
+        in_force: dict[str, list[Address]] = defaultdict(list)
+        for op in on_devices:
+            if isinstance(op, DeviceAddress) and op.address.version == 6 and op.netns not in down and not self._is_on_dummy(op):
+                in_force[op.netns].append(op.address)
+        return in_force
+
+    def _is_on_dummy(self, op: DeviceAddress) -> bool:
+        """A device that is left down."""
+        return isinstance(self._installed.get(Dummy(op.netns, op.device).identity), Dummy)
 
     def _on_device(self, session: Session, op: _OnDevice, tolerated: frozenset[int]) -> None:
         index = session.index(op.netns, op.device) if op.device else 0

@@ -27,7 +27,7 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWLINKPROP = 108
 IFF_UP = 1
-RTN_UNICAST, RTN_BLACKHOLE = 1, 6
+RTN_UNICAST, RTN_LOCAL, RTN_BLACKHOLE = 1, 2, 6
 NUD_PERMANENT = 0x80
 NTF_SELF = 0x02
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
@@ -392,6 +392,12 @@ def connected_route(network: Network, ifindex: int, source: Address) -> Message:
     return Message(
         RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body + attr_u32(_RTA_PRIORITY, 256) if network.version == 6 else body
     )
+
+
+def get_route(destination: Address) -> Message:
+    """To be asked: the route that a packet for this address takes."""
+    body = RTMSG.pack(family(destination.version), destination.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    return Message(RTM_GETROUTE, 0, body + attr(_RTA_DST, destination.packed))
 
 
 def del_route(destination: Network, hop: Hop, metric: int = 0) -> Message:

@@ -129,7 +129,7 @@ def _chains(lines: Iterable[str], table: str) -> dict[tuple[str, str], list[str]
         if line.startswith("*"):
             table = line[1:]
         elif line.startswith(":"):
-            name, policy, *_ = line[1:].split(" ")
+            name, policy = (*line[1:].split(" "), "-")[:2]
             found[table, name] = [] if policy in ("-", "ACCEPT") else [f"policy {policy}"]
             if policy == "-":
                 found[table, name] = ["chain"]
@@ -149,12 +149,12 @@ def nft_blocks(listed: str) -> dict[tuple[str, str], list[str]]:
             if table:
                 found[table, ""] = []
         elif line.startswith("\t\t"):
-            found[table, block].append(stripped)
+            found.setdefault((table, block), []).append(stripped)
         elif stripped.endswith("{"):
             block = stripped.removesuffix("{").strip()
             found[table, block] = []
         elif stripped != "}":
-            found[table, ""].append(stripped)
+            found.setdefault((table, ""), []).append(stripped)
     return {key: _without_state(rows) for key, rows in found.items()}
 
 

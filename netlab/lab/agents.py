@@ -25,6 +25,9 @@ MAXIMUM_WORKERS = 16
 DEADLINES_S = {"loader": 900.0, "responder": 10.0, "dns": 10.0}
 """How long the holder waits for an answer. iptables-nft takes minutes for ten thousand Services; the others never long."""
 
+TRIES = 3
+"""How many processes in a row may die of, or during, one thing that is asked of them."""
+
 
 class Agents:
     """Every agent of one lab, watched by the loop."""
@@ -118,12 +121,14 @@ class Agents:
 
     def call(self, name: Literal["loader", "responder", "dns"], method: str, *arguments: Any) -> Any:
         """Ask one of the three and wait. One that is dead, or does not answer in time, is replaced and asked again."""
-        which: agent.Agent = getattr(self, name)
-        try:
-            return which.call(method, *arguments, deadline_s=DEADLINES_S[name])
-        except agent.AgentGone:
-            self._replace(which)
-            return getattr(self, name).call(method, *arguments, deadline_s=DEADLINES_S[name])
+        for _ in range(TRIES):
+            which: agent.Agent = getattr(self, name)
+            try:
+                return which.call(method, *arguments, deadline_s=DEADLINES_S[name])
+            except agent.AgentGone as error:
+                gone = error
+                self._replace(which)
+        raise gone
 
     def _start(self, name: str, serve: Callable[[socket.socket], None]) -> agent.Agent:
         started = agent.spawn(name, serve)
@@ -155,8 +160,10 @@ class Agents:
         elif which is self.loader:
             self.loader = self._start("loader", serve_loader)
         elif which is self.responder:
+            which.wait_for_end()
             self.responder = self._start("responder", serve_responder)
         elif which is self._dns:
+            which.wait_for_end()
             self._dns = self._start("dns", serve_dns)
         self._on_restart(which.name)
 

@@ -10,14 +10,30 @@
 This file decides how a request becomes a call and an error a Status; it knows nothing of packets, rules or namespaces.
 """
 
+import json
+import math
 import pickle
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from netlab import controllers, manifest
-from netlab.errors import ApiError, InputError, NetlabError
-from netlab.lab import explaining, following, forwarding, holding, http, loading, output, probing, rollouts, verbs
+from netlab.errors import ApiError, InputError, MissingEvidence, NetlabError
+from netlab.lab import (
+    bodies,
+    explaining,
+    following,
+    forwarding,
+    holding,
+    http,
+    loading,
+    matrix,
+    output,
+    probing,
+    rollouts,
+    verbs,
+    verifying,
+)
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key
@@ -34,24 +50,26 @@ class Api:
 
     def handle(self, request: http.Request, respond: http.Respond) -> None:
         try:
-            match request.path:
-                case ("netlab", "v1", verb, *rest):
-                    self._verb(verb, rest, request, respond)
-                case ("api", "v1", *rest) | ("apis", _, _, *rest):
-                    self._answer(request, respond, http.json_response(*self._objects(request, list(rest))))
-                case ("healthz",) | ("livez",) | ("readyz",):
-                    respond(http.Response(200, b"ok", "text/plain"))
-                case _:
-                    raise ApiError(404, "NotFound", "the server could not find the requested resource")
+            self.answer(request, respond)
         except NetlabError as error:
             respond(status_response(error))
         except Exception as error:  # a bug is an answer of its own, and the lab lives on
             import traceback
 
             traceback.print_exc()
-            missing = isinstance(error, KeyError) and request.path[:2] == ("netlab", "v1")
-            code, reason = (400, "BadRequest") if missing else (500, "InternalError")
-            respond(status_response(ApiError(code, reason, f"{'/'.join(request.path)}: {error!r}")))
+            respond(status_response(ApiError(500, "InternalError", f"{'/'.join(request.path)}: {error!r}")))
+
+    def answer(self, request: http.Request, respond: http.Respond) -> None:
+        """Answer now or later. Raises NetlabError; anything else is a bug."""
+        match request.path:
+            case ("netlab", "v1", verb, *rest):
+                self._verb(verb, rest, request, respond)
+            case ("api", "v1", *rest) | ("apis", _, _, *rest):
+                self._answer(request, respond, http.json_response(*self._objects(request, list(rest))))
+            case ("healthz",) | ("livez",) | ("readyz",):
+                respond(http.Response(200, b"ok", "text/plain"))
+            case _:
+                raise ApiError(404, "NotFound", "the server could not find the requested resource")
 
     def _answer(self, request: http.Request, respond: http.Respond, response: http.Response, settle: bool = True) -> None:
         """A change is answered when the lab has settled: what is new answers, and its rules are in the kernel."""
@@ -101,6 +119,8 @@ class Api:
 
     def _list(self, kind: kinds.KindInfo, namespace: str | None, selector: str) -> list[dict[str, Any]]:
         wanted = manifest.parse_selector(selector)
+        if kind.plural == "events":
+            return self._lab.recorder.items(namespace) if not selector else []
         cluster = self._lab.cluster
         found = [
             obj
@@ -112,6 +132,9 @@ class Api:
 
     def _one(self, kind: kinds.KindInfo, namespace: str | None, name: str) -> dict[str, Any]:
         key = self._key(kind, namespace, name)
+        for event in self._lab.recorder.items(key.namespace) if kind.plural == "events" else ():
+            if event["metadata"]["name"] == name:
+                return event
         for obj in controllers.objects_of(self._lab.cluster, kind.kind):
             if obj.meta.key == key:
                 return manifest.to_json(obj, self._lab.cluster, self._lab.started)
@@ -121,11 +144,16 @@ class Api:
         document = request.json()
         if not isinstance(document, dict):
             raise ApiError(400, "BadRequest", "the body must be one JSON object")
+        metadata = document.get("metadata")
+        if metadata is None:
+            document = {**document, "metadata": (metadata := {})}
+        if not isinstance(metadata, dict):
+            raise ApiError(400, "BadRequest", f"metadata must be an object, not {metadata!r:.80}")
         if (name is None) != (request.method == "POST"):
             raise ApiError(405, "MethodNotAllowed", f"{request.method} is not supported on this path")
         if document.get("kind", kind.kind) != kind.kind:
             raise ApiError(400, "BadRequest", f"the object is a {document['kind']}, the path is for {kind.plural}")
-        given = (document.get("metadata") or {}).get("name", name)
+        given = metadata.get("name", name)
         if name is not None and given != name:
             raise ApiError(400, "BadRequest", f"the name of the object ({given}) does not match the name on the URL ({name})")
         exists = name is not None and any(
@@ -134,13 +162,13 @@ class Api:
         if request.method == "PATCH" and "apply-patch" not in request.headers.get("content-type", ""):
             document = _merged(self._one(kind, namespace, str(name)), document)
         if request.method == "POST":
-            name = document.get("metadata", {}).get("name")
+            name = metadata.get("name")
             if any(
                 o.meta.key == self._key(kind, namespace, str(name)) for o in controllers.objects_of(self._lab.cluster, kind.kind)
             ):
                 raise ApiError(409, "AlreadyExists", f'{kind.plural} "{name}" already exists')
         if namespace and kind.namespaced:
-            document = {**document, "metadata": {**document.get("metadata", {}), "namespace": namespace}}
+            document = {**document, "metadata": {**document["metadata"], "namespace": namespace}}
         loaded = manifest.object_from_json(document)
         self._lab.change(controllers.apply(self._lab.now, loaded.objects))
         key = self._key(kind, namespace, str(name))
@@ -154,7 +182,7 @@ class Api:
         if verb == "events":
             following.follow(self._lab, request, respond)
             return
-        body = request.json() or {}
+        body = bodies.checked(verb, request.json())
         later = lambda ok, answer: respond(http.json_response(answer) if ok else status_response(answer))  # noqa: E731
         if (call := LATER.get(verb)) is not None:
             call(self._lab, body, self._told(verb, later))
@@ -172,20 +200,36 @@ class Api:
 
         def answered(ok: bool, answer: Any) -> None:
             if ok:
-                self._lab.journal.judged(verb, answer if isinstance(answer, list) else [answer])
+                self._lab.journal.judged(verb, _results(answer))
             later(ok, answer)
 
         return answered
 
 
+def _results(answer: Any) -> Iterator[Any]:
+    """The single results of a verb's answer. A text is read only if somebody wants them."""
+    match answer:
+        case http.Rendered(body):
+            yield from json.loads(body)
+        case list():
+            yield from answer
+        case _:
+            yield answer
+
+
 def _grace(request: http.Request) -> float | None:
     """gracePeriodSeconds of the query or of the DeleteOptions in the body; None: as the pod says."""
     body = request.json()
+    if body is not None and not isinstance(body, dict):
+        raise ApiError(400, "BadRequest", "the body must be one JSON object")
     given = request.query.get("gracePeriodSeconds") or (body or {}).get("gracePeriodSeconds")
     try:
-        return None if given is None or float(given) < 0 else float(given)
-    except (TypeError, ValueError):
-        raise ApiError(400, "BadRequest", f"gracePeriodSeconds: {given!r} is no number") from None
+        seconds = None if given is None else float(given)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if seconds is not None and not math.isfinite(seconds):
+        raise ApiError(400, "BadRequest", f"gracePeriodSeconds: {given!r:.80} is no number")
+    return None if seconds is None or seconds < 0 else seconds
 
 
 JUDGED = ("probe", "matrix", "explain")
@@ -198,6 +242,7 @@ NOW: dict[str, Now] = {
     "scale": verbs.scale,
     "rollout": rollouts.rollout,
     "cordon": verbs.cordon,
+    "taint": verbs.taint,
     "place": verbs.place,
     "port-forward": forwarding.forward,
     "fault": verbs.fault,
@@ -209,10 +254,10 @@ NOW: dict[str, Now] = {
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }
-SETTLING = ("apply", "scale", "fault", "cordon")
+SETTLING = ("apply", "scale", "fault", "cordon", "taint")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
-    "matrix": probing.matrix,
+    "matrix": matrix.matrix,
     "connect": holding.connect,
     "use-connection": holding.use,
     "close-connection": holding.close,
@@ -224,7 +269,7 @@ LATER: dict[str, Later] = {
     "logs": output.logs,
     "wait-gone": verbs.wait_gone,
     "observe": verbs.observe,
-    "verify": verbs.verify,
+    "verify": verifying.verify,
     "flush-conntrack": verbs.flush_conntrack,
 }
 
@@ -237,6 +282,8 @@ def status_response(error: NetlabError) -> http.Response:
             code, reason = error.code, error.reason
         case InputError():
             code, reason = 422, "Invalid"
+        case MissingEvidence():
+            code, reason = 504, "Timeout"
     return http.json_response(
         {
             "apiVersion": "v1",

@@ -3,7 +3,7 @@
 The document is described in docs/explain.md; its names are stable.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from ipaddress import ip_address
@@ -17,11 +17,11 @@ from netlab.lab.holder import Lab
 from netlab.lab.naming import Names, names_of
 from netlab.lab.probing import Body, Later, Question
 from netlab.lab.receiving import name_of, receivers
-from netlab.model import Cluster, Judgement, Observation, OutcomeKind, Protocol
+from netlab.model import Cluster, Judgement, Observation, OutcomeKind
 from netlab.observe.remedies import Death, remedies
 from netlab.ops import RelayPort
 from netlab.plan import Plan
-from netlab.probes import agreement, story, story_parts
+from netlab.probes import agreement, live, story, story_parts
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import Errand, Witnessed
 from netlab.targets import addresses_of, netns_of
@@ -36,10 +36,17 @@ UNPLANNED = "the kernel did otherwise than planned: `netlab verify` says what di
 def explain(lab: Lab, body: Body, later: Later) -> None:
     """{"from", "to", "protocol", "source", "source_port", "timeout_s", "live_s", "namespace"} -> the packet's story.
 
-    `live_s`: no packet is sent, a real connection of the sender's is waited for so long.
+    `live_s`: no packet is sent, one of a program of the sender's is waited for so long. `check`: {"from", "to", "what"} at
+    once, what would be sent or waited for.
     """
-    question = probing.ask(lab, {**body, "count": 1, "timeout_s": body.get("timeout_s") or TIMEOUT_S})
+    timeout_s = TIMEOUT_S if body.get("timeout_s") is None else body["timeout_s"]
+    question = probing.ask(lab, {**body, "count": 1, "timeout_s": timeout_s})
+    live_s = _live_s(body, question)
     sender = netns_of(lab.cluster, question.sender)
+    if body.get("check"):
+        what = live.WORDS.get(question.flow.protocol)
+        later(True, {"from": str(question.sender), "to": question.destination.label, "what": what})
+        return
     cluster, plan = lab.cluster, lab.plan
     places = {netns: lab.netns_path(netns) for netns in lab.kernel.fds}
 
@@ -62,13 +69,23 @@ def explain(lab: Lab, body: Body, later: Later) -> None:
         whole = replace(question, flow=replace(question.flow, source_port=0), timeout_s=CONNECTION_S)
         return lab.agents.work(connected, "probe", probing.request(lab, whole, names, probing.watch_list(lab)))
 
-    live_s = float(body.get("live_s") or 0.0)
-    if live_s and question.flow.protocol is not Protocol.TCP:
-        raise InputError(
-            f"live: only a TCP connection can be waited for, not {question.flow.protocol}; without live a packet is sent"
-        )
     sources = (question.flow.source,) if body.get("source") else addresses_of(cluster, question.sender)
-    lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s, min(live_s, LIVE_S), sources))
+    lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s, live_s, sources))
+
+
+def _live_s(body: Body, question: Question) -> float:
+    """How long a real program's packet is waited for; 0: one is sent. Raises InputError."""
+    if body.get("live_s") is None:
+        return 0.0
+    live_s = float(body["live_s"])
+    if not 0 < live_s <= LIVE_S:
+        raise InputError(f"live: {live_s:g} s: wait more than 0 and at most {LIVE_S:g} seconds")
+    if question.flow.protocol not in live.FOLLOWED:
+        raise InputError(
+            f"live: a TCP connection, a UDP datagram or a ping can be waited for, not {question.flow.protocol}; "
+            "without live a packet is sent"
+        )
+    return live_s
 
 
 def of_live(cluster: Cluster, plan: Plan, question: Question, seen: Witnessed) -> Question:
@@ -82,8 +99,8 @@ def document(
 ) -> tuple[dict[str, Any], RelayPort | None]:
     """What `explain` answers; the port of a proxy process, where that is as far as this packet went."""
     names = receivers(cluster)
-    own = question.flow.source in addresses_of(cluster, question.sender) or question.flow.source.is_loopback
-    told, silent = by_arrival.told(story.tell(seen, plan, sender, own), question.flow.protocol)
+    source = source_of(cluster, question)
+    told, silent = by_arrival.told(story.tell(seen, plan, sender, source), question.flow.protocol)
     traced = Tracer(plan).trace(question.flow, sender)
     taken = explaining_relays.taken_by(plan, told)
     if taken is not None:
@@ -103,10 +120,11 @@ def document(
     why = [told.where] if told.where else []
     death = None
     if told.outcome != "delivered":
+        killer = next((one for one in (*told.hops, *told.reply) if one["event"] in ("dropped", "rejected")), end)
         death = Death(
-            end["netns"], told.outcome, told.culprit is not None, end.get("planned", True) is not False,
+            killer["netns"], told.outcome, killer["chain"] is not None, killer.get("planned", True) is not False,
             end["event"] == "delivered", ip_address(end["packet"]["dst"]), end["packet"]["dport"],
-            agreed.path is not None and agreed.path.why.endswith(" is down"),
+            agreed.path is not None and agreed.path.why.endswith(" is down"), told.answer,
         )  # fmt: skip
         if told.culprit is None and end["event"] != "delivered" and agreed.path is not None and agreed.path.why:
             why.append(f"the offline trace: {agreed.path.why}")
@@ -142,10 +160,44 @@ def document(
         "trace_agrees": not agreed.differences,
         "disagreements": list(agreed.differences),
         "traced": list(seen.traced),
-        "notes": [*seen.notes, *silent, *routing_http.passing(cluster, question.destination, question.flow.port)],
+        "notes": [
+            *seen.notes,
+            *borrowed(cluster, question, source),
+            *flow_notes(told, seen),
+            *silent,
+            *routing_http.passing(cluster, question.destination, question.flow.port),
+        ],
         "names": {str(address): name for (address, _), name in names.items()},
     }
     return found, taken
+
+
+def source_of(cluster: Cluster, question: Question) -> story.Source:
+    address = question.flow.source
+    if address in addresses_of(cluster, question.sender) or address.is_loopback:
+        return story.Source.OWN
+    return story.Source.ANOTHERS if names_of(cluster).owner(address) else story.Source.NOBODYS
+
+
+def borrowed(cluster: Cluster, question: Question, source: story.Source) -> Iterator[str]:
+    """What a source address that is not the sender's means for the answer."""
+    address = question.flow.source
+    match source:
+        case story.Source.OWN:
+            pass
+        case story.Source.ANOTHERS:
+            owner = names_of(cluster).owner(address)
+            yield f"{address} is no address of {question.sender}: the answer goes to {owner}, and counts when it gets there"
+        case story.Source.NOBODYS:
+            yield f"{address} is nobody's in this lab: the answer leads nowhere, and that there is one counts"
+
+
+def flow_notes(told: story.Story, seen: Witnessed) -> Iterator[str]:
+    """What is peculiar to a packet in the middle of a flow, or to a program's that nobody answers."""
+    if told.remembered:
+        yield f"a packet of this flow passed {', '.join(told.remembered)} before: it met NAT rules, which chose the endpoint"
+    if told.outcome == "delivered" and story.unanswered(seen):
+        yield "no answer was seen; that the datagram arrived counts, for not every program wants an answer"
 
 
 @dataclass(frozen=True, slots=True)

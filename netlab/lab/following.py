@@ -3,13 +3,17 @@
 import json
 from typing import Any
 
+from netlab.errors import ApiError
 from netlab.lab.holder import Lab
 from netlab.lab.http import Request, Respond, Stream
 
 
 def follow(lab: Lab, request: Request, respond: Respond) -> None:
     """?last=N: begin with what the lab remembers. The stream ends when the client goes, or with the lab."""
-    last = int(request.query.get("last") or 0)
+    given = request.query.get("last") or "0"
+    if not given.isascii() or not given.isdigit() or len(given) > 9:
+        raise ApiError(400, "BadRequest", f"last={given[:80]}: a number of events")
+    last = int(given)
 
     def start(push: "Any") -> Any:
         for event in lab.journal.recent(last):

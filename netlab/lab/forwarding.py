@@ -54,13 +54,17 @@ def _port(text: str, pod: Pod, service: Service | None) -> tuple[int, int]:
     number, target = _of_service(remote, pod, service) if service is not None else (_of_pod(remote, pod),) * 2
     if colon and not local:
         return 0, target
-    if colon and not (local.isdigit() and int(local) < 65536):
+    if colon and not (_digits(local) and int(local) < 65536):
         raise InputError(f"{text}: error parsing local port {local!r}: invalid port")
     return (int(local) if colon else number), target
 
 
+def _digits(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
 def _number(text: str) -> int | None:
-    if not text.isdigit():
+    if not _digits(text):
         return None
     if not 1 <= int(text) <= 65535:
         raise InputError(f"remote port must be between 1 and 65535, not {text}")

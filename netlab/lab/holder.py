@@ -38,6 +38,7 @@ from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
+from netlab.lab.recording import Recorder
 from netlab.lab.relays import Relays
 from netlab.lab.sandboxes import Sandboxes
 from netlab.lab.speaking import Speaking
@@ -166,6 +167,7 @@ class Lab:
         self.plan = plan.build_nothing()
         self._serving_udp: Serving | None = None
         self.journal = Journal()
+        self.recorder = Recorder()
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
         self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
@@ -237,14 +239,14 @@ class Lab:
         return frozenset(key for key, uid in uids if before[key].meta.uid != uid)
 
     def _install(self, cluster: Cluster) -> None:
-        new = plan.build(cluster)
-        difference = plan.diff(self.plan, new)
-        ingresses.check(difference.added)
-        for op in difference.added:
-            if isinstance(op, ops.Daemon):
-                programs.check(op)
-        qdisc.check(op.value for op in difference.added if isinstance(op, ops.Qdisc))
+        self._tell_names(cluster, early=True)
+        try:
+            new, difference = self._planned(cluster)
+        except NetlabError:
+            self._tell_names(self.cluster)
+            raise
         self.journal.changed(self.cluster, cluster)
+        self.recorder.changed(self.cluster, cluster, time.time())
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
         self.learning.update(
@@ -252,6 +254,17 @@ class Lab:
         )
         self.plan = new
         self.sandboxes.update(cluster.pods.values())
+
+    def _planned(self, cluster: Cluster) -> tuple[plan.Plan, plan.Diff]:
+        """The plan and what is new in it. Raises where this machine cannot do it."""
+        new = plan.build(cluster)
+        difference = plan.diff(self.plan, new)
+        ingresses.check(difference.added)
+        for op in difference.added:
+            if isinstance(op, ops.Daemon):
+                programs.check(op)
+        qdisc.check(op.value for op in difference.added if isinstance(op, ops.Qdisc))
+        return new, difference
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
         """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
@@ -296,7 +309,7 @@ class Lab:
             if isinstance(op, ops.Daemon):
                 self.daemons.run(op)
         self._listen([op for op in added if isinstance(op, ops.Listener)])
-        self._tell_names()
+        self._tell_names(self.cluster)
         relays = [op for op in added if isinstance(op, ops.Relay)]
         self.relays.open(relays)
         self.balancing.load(op for op in added if isinstance(op, ops.VirtualServer))
@@ -389,10 +402,15 @@ class Lab:
             self._names = dns.Zone()
             _ = self.agents.dns
 
-    def _tell_names(self) -> None:
-        """Send what is new to the DNS server, which takes it in while the rules are loaded: `_names_known` waits for it."""
+    def _tell_names(self, cluster: Cluster, early: bool = False) -> None:
+        """Send what is new to the DNS server, which takes it in while the holder goes on: `_names_known` waits for it.
+
+        `early`: before anything is planned or made, and so without names for pods that are not there yet.
+        """
         if self._names is not None:
-            zone = dns.zone(self.cluster, self._names)
+            zone = dns.zone(cluster, self._names)
+            if early:
+                zone = dns.without_new_endpoints(self._names, zone)
             if changes := dns.changes(self._names, zone):
                 self.agents.tell_dns(self._on_names, "update", changes)
             self._names = zone
@@ -447,6 +465,17 @@ class Lab:
         self.log(
             f"the {name} process died" + ("" if name in ("worker", "keeper", "load", "matrix") else " and was started again")
         )
+        self._give_again(name)
+
+    def _give_again(self, name: str) -> None:
+        """Give a new agent what the one before it held. Nobody waits for the answer, and the lab goes on."""
+        try:
+            self._tell_again(name)
+        except NetlabError as error:
+            self.log(f"the new {name} process does not know all that it must, trying again in {RETRY_S:g} s: {error}")
+            self.loop.after(RETRY_S, lambda: self._give_again(name))
+
+    def _tell_again(self, name: str) -> None:
         if name == "loader":
             self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
         elif name == "responder":
@@ -454,7 +483,7 @@ class Lab:
         elif name == "dns":
             self._names = dns.Zone()
             self._listen([op for op in self._listeners() if op.persona == dns.PERSONA])
-            self._tell_names()
+            self._tell_names(self.cluster)
             self._names_known()
 
     def _listeners(self) -> list[ops.Listener]:

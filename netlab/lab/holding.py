@@ -42,7 +42,7 @@ def use(lab: Lab, body: Body, later: Later) -> None:
         fields = ("alive", "same", "answer", "problem")
         later(ok, {name: getattr(answer, name) for name in fields} if ok else answer)
 
-    lab.agents.keep(used, "use", int(body["connection"]), float(body.get("timeout_s") or 1.0))
+    lab.agents.keep(used, "use", int(body["connection"]), probing.waiting_s(body))
 
 
 def close(lab: Lab, body: Body, later: Later) -> None:
@@ -53,7 +53,10 @@ def close(lab: Lab, body: Body, later: Later) -> None:
 def serve(sock: socket.socket) -> None:
     """Be the keeper, until the holder has gone."""
     from netlab.probes.connections import Connections
+    from netlab.probes.spaces import REST_S
     from netlab.probes.worker import Worker
 
-    connections = Connections(Worker().prober())
-    agent.serve_forever(sock, {"open": connections.open, "use": connections.use, "close": connections.close})
+    worker = Worker()
+    connections = Connections(worker.prober())
+    methods = {"open": connections.open, "use": connections.use, "close": connections.close}
+    agent.serve_forever(sock, methods, (REST_S, worker.rest))

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import h11
 
+from netlab.errors import ApiError
 from netlab.lab.loop import Loop
 
 MAXIMUM_BODY_BYTES = 256 << 20
@@ -30,7 +31,11 @@ class Request:
     body: bytes
 
     def json(self) -> Any:
-        return json.loads(self.body) if self.body else None
+        """The body; None where there is none. Raises ApiError."""
+        try:
+            return json.loads(self.body) if self.body else None
+        except (ValueError, RecursionError) as error:
+            raise ApiError(400, "BadRequest", f"the body is no JSON: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,15 @@ Respond = Callable[[Response | Stream], None]
 Handler = Callable[[Request, Respond], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A JSON document that is text already."""
+
+    body: bytes
+
+
 def json_response(document: Any, status: int = 200) -> Response:
-    return Response(status, json.dumps(document).encode())
+    return Response(status, document.body if isinstance(document, Rendered) else json.dumps(document).encode())
 
 
 class Server:

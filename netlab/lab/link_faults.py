@@ -4,7 +4,7 @@ Decides how a link may be named, and which ends of it a fault changes. Refuses t
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from netlab.errors import InputError
@@ -54,6 +54,8 @@ def _on_lan(cluster: Cluster, text: str, end: str, lan: str) -> tuple[str, str]:
 
 def links_of(cluster: Cluster, plan: Plan, body: Body) -> tuple[str, tuple[tuple[Device, Device], ...]]:
     """The target, and (own end, far end) of the links that {"target", "device", "namespace"} names. Raises: InputError."""
+    if not body.get("target"):
+        raise InputError(f"{body['kind']}: the target is missing: pod/NAME, node/NAME, host/NAME or HOST/LAN")
     target, device = link_of(lambda: cluster, body["target"])
     ref = resolve_sender(cluster, target, body.get("namespace", "default"))
     device = body.get("device") or device
@@ -105,11 +107,18 @@ def clear(cluster: Cluster, plan: Plan, body: Body) -> tuple[str, Cluster]:
 def restore(cluster: Cluster, _: Plan, body: Body) -> tuple[str, Cluster]:
     """{"undo": what `undo_of` noted} is in force again."""
     kept = dict(cluster.impaired)
-    for netns, device, value in body["undo"]:
+    for netns, device, value in body.get("undo") or ():
         kept.pop((netns, device), None)
         if value is not None:
-            kept[netns, device] = Impairment(**value)
+            kept[netns, device] = _impairment(value)
     return "", cluster.with_(impaired=FrozenDict(kept))
+
+
+def _impairment(value: Mapping[str, Any]) -> Impairment:
+    names = {field.name for field in fields(Impairment)}
+    if not names >= value.keys() or not all(type(one) in (int, float) or one is None for one in value.values()):
+        raise InputError(f"restore: {value!r:.200} is no impairment, which has {', '.join(sorted(names))}")
+    return Impairment(**value)
 
 
 def undo_of(before: Cluster, after: Cluster) -> list[list[Any]]:

@@ -10,6 +10,10 @@ from netlab.kernel import agent
 from netlab.lab.loop import Loop
 from netlab.ops import Identity, Relay
 
+DEADLINE_S = 60.0
+"""How long the holder waits for an answer; a process that is stopped or stuck is killed then."""
+RETRY_S = 1.0
+
 
 class Relays:
     """Every proxy process of one lab, by its node's namespace."""
@@ -50,7 +54,10 @@ class Relays:
         """What does not serve as it should, and the identity of the op that mends it."""
         found: list[tuple[str, Identity | None]] = []
         for netns, op in self._ops.items():
-            served = set(self._agents[netns].call("ports"))
+            try:
+                served = set(self._agents[netns].call("ports", deadline_s=DEADLINE_S))
+            except agent.AgentGone:
+                served = set()
             found += [
                 (f"{netns}: the proxy process does not serve {port.name}", op.identity)
                 for port in op.ports
@@ -62,10 +69,8 @@ class Relays:
         if op.netns not in self._agents:
             self._start(op.netns)
         try:
-            self._agents[op.netns].call("configure", op, keep)
-        except KernelError as error:
-            if "is gone" not in str(error) and "died" not in str(error):
-                raise
+            self._agents[op.netns].call("configure", op, keep, deadline_s=DEADLINE_S)
+        except agent.AgentGone:
             self._restart(op.netns)
 
     def _start(self, netns: str) -> None:
@@ -84,6 +89,19 @@ class Relays:
         which = self._agents.pop(netns)
         self._loop.forget(which.sock)
         which.sock.close()
+        which.wait_for_end()
         self._log(f"the proxy process of {netns} died and was started again")
         self._start(netns)
-        self._agents[netns].call("configure", self._ops[netns], False)
+        self._configure(netns)
+
+    def _configure(self, netns: str) -> None:
+        """Tell it all, by itself: nobody waits for the answer. A port may be somebody else's for a while."""
+        if netns not in self._agents or netns not in self._ops:
+            return
+        try:
+            self._agents[netns].call("configure", self._ops[netns], False, deadline_s=DEADLINE_S)
+        except agent.AgentGone:
+            pass  # the loop sees its socket closed, and starts it again
+        except KernelError as error:
+            self._log(f"{netns}: {error}; trying again in {RETRY_S:g} s")
+            self._loop.after(RETRY_S, lambda: self._configure(netns))

@@ -6,7 +6,7 @@ kube-ipvs0 and its addresses, IPVS's sysctls. All others are left to `netlab ver
 
 from typing import TYPE_CHECKING, Any
 
-from netlab.lab import verbs
+from netlab.lab import verifying
 from netlab.ops import Dummy
 from netlab.plan import Plan
 
@@ -39,7 +39,7 @@ class Resync:
         for sentence, _ in mine[:20]:
             self._lab.log(f"the periodic sync mends: {sentence}")
         if mine:
-            verbs.repair_or_log(self._lab, list(dict.fromkeys(identity for _, identity in mine)))
+            verifying.repair_or_log(self._lab, list(dict.fromkeys(identity for _, identity in mine)))
         return None
 
 

@@ -1,11 +1,14 @@
 """The speaker process: started when the plan first has an announcement, started again when it dies, and then told all of them."""
 
+import contextlib
 import socket
 from collections.abc import Callable, Sequence
 
 from netlab.kernel import agent
 from netlab.lab.loop import Loop
 from netlab.ops import Announcement, Identity
+
+DEADLINE_S = 10.0
 
 
 class Speaking:
@@ -36,7 +39,9 @@ class Speaking:
         """What is not answered for, and the identity of the op that mends it."""
         if not self._ops or self._agent is None:
             return []
-        there = set(self._agent.call("announcing"))
+        there: set[Identity] = set()
+        with contextlib.suppress(agent.AgentGone):
+            there = set(self._agent.call("announcing", deadline_s=DEADLINE_S))
         return [
             (f"{op.netns}: nobody answers for {op.address}", op.identity) for op in self._ops.values() if op.identity not in there
         ]
@@ -46,7 +51,7 @@ class Speaking:
             self._start()
         assert self._agent is not None
         try:
-            self._agent.call(method, argument)
+            self._agent.call(method, argument, deadline_s=DEADLINE_S)
         except agent.AgentGone:
             self._restart()
 
@@ -64,7 +69,8 @@ class Speaking:
         self._agent.sock.close()
         self._log("the speaker process died and was started again")
         self._start()
-        self._agent.call("announce", [(self._path_of(op.netns), op) for op in self._ops.values()])
+        with contextlib.suppress(agent.AgentGone):  # the loop sees its socket closed, and starts it again
+            self._agent.call("announce", [(self._path_of(op.netns), op) for op in self._ops.values()], deadline_s=DEADLINE_S)
 
 
 def _serve(sock: socket.socket) -> None:

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any
 
-from netlab import controllers, manifest, plan
+from netlab import controllers, manifest
 from netlab.endpoints import Family, endpoints_of
-from netlab.errors import ApiError, InputError, NetlabError
+from netlab.errors import ApiError, InputError
 from netlab.images import runs_program
-from netlab.kernel.features import has_sctp
 from netlab.lab import link_faults, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
-from netlab.model import Container, Key, Protocol, Ref
-from netlab.ops import Announcement, Daemon, IngressProxy, Listener, Process, Relay, Ruleset, Veth, VirtualServer
+from netlab.model import Container, Key, Ref, Taint
+from netlab.ops import Veth
 from netlab.targets import netns_of, resolve_sender
 
 FAULTS = (
@@ -137,6 +136,8 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
         return {"target": ", ".join(f"node/{name}" for name in _heal_all(lab))}
     if kind not in FAULTS:
         raise InputError(f"unknown fault {kind!r}: there is {', '.join(FAULTS)}")
+    if not body.get("target"):
+        raise InputError(f"{kind}: the target is missing")
     of_node = kind in ("kill-node", "partition", "heal") and "/" not in body["target"]
     ref = resolve_sender(lab.cluster, f"node/{body['target']}" if of_node else body["target"], namespace)
     match kind:
@@ -181,6 +182,17 @@ def cordon(lab: Lab, body: Body) -> dict[str, Any]:
     nodes = {**lab.cluster.nodes, name: replace(node, unschedulable=wanted)}
     lab.change(controllers.settle(lab.now.with_(nodes=nodes)))
     return {"changed": True}
+
+
+def taint(lab: Lab, body: Body) -> dict[str, Any]:
+    """{"node", "add": [{key, value, effect}], "remove": [{key, effect or ""}], "overwrite": bool} -> {}. All or nothing."""
+    name = str(body["node"]).removeprefix("node/")
+    if name not in lab.cluster.nodes:
+        raise ApiError(404, "NotFound", f'nodes "{name}" not found')
+    add = [Taint(one["key"], one["effect"], one.get("value") or "") for one in body.get("add") or ()]
+    remove = [(one["key"], one.get("effect") or "") for one in body.get("remove") or ()]
+    lab.change(controllers.taint(lab.now, name, add, remove, bool(body.get("overwrite"))))
+    return {}
 
 
 def alive(lab: Lab, ref: Ref) -> Ref:
@@ -243,47 +255,3 @@ def flush_conntrack(lab: Lab, body: Body, later: Later) -> None:
     targets = [body["target"]] if body.get("target") else [f"node/{name}" for name in lab.cluster.nodes]
     paths = [lab.netns_path(netns_of(lab.cluster, resolve_sender(lab.cluster, target))) for target in targets]
     lab.agents.work(later, "flush_conntrack", paths)
-
-
-def verify(lab: Lab, body: Body, later: Later) -> None:
-    """{"repair": bool} -> {"drift": [sentence], "repaired": n}. Reads the kernel back; never trusts what was remembered."""
-
-    def found(ok: bool, answer: Any) -> None:
-        if not ok:
-            return later(False, answer)
-        drift = answer + _listener_drift(lab) + lab.relays.drift() + lab.ingresses.drift() + lab.speaking.drift()
-        sentences = [sentence for sentence, _ in drift]
-        if body.get("repair") and drift:
-            repair(lab, [identity for _, identity in drift if identity is not None])
-        return later(True, {"drift": sentences, "repaired": len(drift) if body.get("repair") else 0})
-
-    paths = {netns: lab.netns_path(netns) for netns in lab.kernel.fds}
-    lab.agents.work(found, "verify", paths, lab.plan)
-
-
-def _listener_drift(lab: Lab) -> list[tuple[str, tuple[str, ...] | None]]:
-    servers: tuple[Literal["responder", "dns"], ...] = ("responder", "dns") if "dns" in lab.agents.pids() else ("responder",)
-    open_now = {tuple(identity) for server in servers for identity in lab.agents.call(server, "listening")}
-    return [
-        (f"{op.netns}: nothing listens on {op.protocol} port {op.port}", op.identity)
-        for op in lab.plan.ops.values()
-        if isinstance(op, Listener) and op.identity not in open_now and (op.protocol is not Protocol.SCTP or has_sctp())
-    ]
-
-
-def repair(lab: Lab, identities: list[tuple[str, ...]]) -> None:
-    """Make the named ops again, whatever the kernel holds in their place."""
-    wanted = [lab.plan.ops[identity] for identity in dict.fromkeys(identities) if identity in lab.plan.ops]
-    extra = [identity for identity in identities if identity not in lab.plan.ops]
-    others = Ruleset | VirtualServer | Listener | Process | Relay | Daemon | Announcement
-    lab.kernel.repair([op for op in wanted if not isinstance(op, others | IngressProxy)], extra)
-    lab.ingresses.repair(op for op in wanted if isinstance(op, IngressProxy))
-    lab.apply(plan.Diff((), tuple(op for op in wanted if isinstance(op, others)), ()))
-
-
-def repair_or_log(lab: Lab, identities: list[tuple[str, ...]]) -> None:
-    """As `repair`, where nobody waits for the answer."""
-    try:
-        repair(lab, identities)
-    except NetlabError as error:
-        lab.log(f"cannot be mended: {error}")

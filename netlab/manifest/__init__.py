@@ -13,7 +13,6 @@ from netlab.manifest.scenario import Scenario, Step, read_scenario
 from netlab.manifest.schemas import schema
 from netlab.manifest.selectors import parse_selector
 from netlab.manifest.shown import to_json
-from netlab.manifest.shown_services import endpoints_from_slices
 from netlab.manifest.source import Source, read_paths
 from netlab.manifest.topology import default_topology, read_topology
 from netlab.manifest.unused import unused_options
@@ -26,7 +25,6 @@ __all__ = [
     "adapt_topology",
     "default_topology",
     "documents",
-    "endpoints_from_slices",
     "kinds",
     "object_from_json",
     "parse_selector",

@@ -75,7 +75,7 @@ def positive(value: Any) -> str:
 def int_or_percent(value: Any) -> str:
     """What maxSurge and maxUnavailable take."""
     if type(value) is str:
-        whole = value.endswith("%") and value[:-1].isdigit()
+        whole = value.endswith("%") and value[:-1].isdecimal() and len(value) < 20
         return (
             ""
             if whole and int(value[:-1]) <= 100
@@ -283,6 +283,11 @@ def duration(value: Any) -> str:
     return f"must be a time like 5s, 200ms or 1m30s, not {json_type(value)}"
 
 
+def period(value: Any) -> str:
+    """A duration in which something can happen."""
+    return duration(value) or ("" if seconds(value) > 0 else "must be more than nothing")
+
+
 def rate(value: Any) -> str:
     return (
         ""
@@ -326,7 +331,7 @@ def forward(value: Any) -> str:
 def split_forward(value: str) -> tuple[str, int | None]:
     """Address and port (None: not given) of what `forward` accepts."""
     bare, colon, number = value.rpartition(":")
-    if colon and number.isdecimal() and (bare.count(":") == 0 or bare.endswith("]")):
+    if colon and number.isdecimal() and len(number) < 20 and (bare.count(":") == 0 or bare.endswith("]")):
         return bare.strip("[]"), int(number)
     return value.strip("[]"), None
 
@@ -489,6 +494,7 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "network": (strict_network, {"type": "string"}),
     "networks": (networks, {"type": ["string", "array"], "items": {"type": "string"}}),
     "duration": (duration, _NUMBER_OR_STRING),
+    "period": (period, _NUMBER_OR_STRING),
     "router": (router, _STRINGS),
     "forward": (forward, _STRING),
     "pool": (pool, _STRINGS),

@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from netlab.manifest.check import BAD
-from netlab.manifest.meta import EMPTY, Json, read_meta
+from netlab.manifest.meta import EMPTY, Json, note_annotations, read_meta
 from netlab.manifest.problems import Place, Report, shorten
 from netlab.model import Other
 
 API = "networking.k8s.io/v1"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+_CONTROLLERS = (
+    "nginx.ingress.kubernetes.io", "nginx.org", "ingress.kubernetes.io", "haproxy.org", "haproxy-ingress.github.io",
+    "traefik.ingress.kubernetes.io",
+)  # fmt: skip
+"""Prefixes of annotations by which real controllers are told more than an Ingress says."""
 _ADDRESS = re.compile(r"[0-9.]+")
 
 
@@ -38,6 +43,7 @@ def read_ingress(data: Json, manifest: Json, place: Place, report: Report) -> Ot
         for number, host in enumerate(tls.get("hosts") or ()):
             _host(host, ((((at, "tls"), index), "hosts"), number), report)
     meta = read_meta(data, place, report, "Ingress", True)
+    note_annotations(data, place, report, _CONTROLLERS, ": hosts, paths, default backend, TLS and class of an Ingress are")
     return Other("Ingress", API, meta, {**manifest, "apiVersion": API, "spec": shown})
 
 
@@ -113,7 +119,9 @@ def _backend(backend: Json, place: Place, old: bool, report: Report) -> Json:
         port = backend.get("servicePort")
         if not backend.get("serviceName") or port is None:
             report.problem(place, "serviceName and servicePort are wanted")
-        named = {"name": port} if isinstance(port, str) and not port.isdigit() else {"number": int(port or 0)}
+        named = (
+            {"name": port} if isinstance(port, str) and not (port.isdecimal() and len(port) < 20) else {"number": int(port or 0)}
+        )
         return {"service": {"name": backend.get("serviceName") or "", "port": named}}
     service, resource = backend.get("service"), backend.get("resource")
     if bool(service) == bool(resource):

@@ -67,6 +67,13 @@ def read_meta(data: Json, place: Place, report: Report, kind: str, namespaced: b
     )
 
 
+def note_annotations(data: Json, place: Place, report: Report, prefixes: tuple[str, ...], instead: str) -> None:
+    """One warning for annotations that a controller of a real cluster would act on and that do nothing here."""
+    for key in (data.get("metadata") or EMPTY).get("annotations") or ():
+        if key.partition("/")[0] in prefixes:
+            report.note(f"annotation {key}: not acted on{instead}", (((place, "metadata"), "annotations"), key))
+
+
 def _open_name(data: Json) -> bool:
     """RBAC names may be anything: `system:node`."""
     return str(data.get("apiVersion") or "").partition("/")[0] in _OPEN_NAMES

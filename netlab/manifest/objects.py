@@ -243,10 +243,14 @@ def _read_other(kind: str, data: Json, manifest: Json, place: Place, report: Rep
     if kind in _LATER and not custom:
         report.note(f"{kind}: {_LATER[kind]}", (place, "kind"))
     elif (kind != "Namespace" and data.get("type") != "kubernetes.io/tls") or custom:
-        report.note(f"{kind}: accepted; it has no effect on the network here", (place, "kind"))
+        instead = _METALLB if version.startswith("metallb.io/") else ""
+        report.note(f"{kind}: accepted; it has no effect on the network here{instead}", (place, "kind"))
     if kind in ("ConfigMap", "Secret") and not custom:
         _check_keys(data, place, report)
     return Other(kind, version, read_meta(data, place, report, kind, namespaced), manifest)
+
+
+_METALLB = ": the topology's `cluster: {loadBalancer: {pool: [FIRST-LAST], announce: l2}}` (or bgp) gives and announces addresses"
 
 
 def _check_keys(data: Json, place: Place, report: Report) -> None:

@@ -21,7 +21,8 @@ TABLES: dict[str, str] = {
     "LoadBalancer": "pool:pool! announce:l2|bgp",
     "Lan": "cidr:networks! router:router nat:Nat",
     "Nat": "forwards:{forward} routed:bool hideClients:bool",
-    "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
+    "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool taints:[Taint]",
+    "Taint": "key! value:labelValue effect:NoSchedule|PreferNoSchedule|NoExecute!",
     "HostSpec": "addresses:addresses routes:{ip}",
     "LinkSpec": """rate:rate delay:duration jitter:duration loss:percent duplicate:percent reorder:percent corrupt:percent
         out:Impairment in:Impairment""",
@@ -31,22 +32,22 @@ TABLES: dict[str, str] = {
     "Scenario": """apiVersion kind name:string! description topology:topologyPath manifests:[string] proxy:modes
         fabric:bridge|routed namespace:label steps:list!""",
     "Step.probe": """from:string! to:string! count:positive protocol:tcp|udp|sctp|icmp|http source:ip sourcePort:port
-        timeout:duration namespace:label expect:ProbeExpect""",
+        timeout:period namespace:label expect:ProbeExpect""",
     "ProbeExpect": """outcome:delivered|rejected|dropped masqueraded:bool backends:countOrNames sources:names affinity:bool
         route:countOrNames
         verdict:pass|fail|inconclusive""",
     "Step.scale": "target:string! replicas:count! namespace:label",
-    "Step.rollout": """target:string! action:status|restart|undo|pause|resume revision:count timeout:duration
+    "Step.rollout": """target:string! action:status|restart|undo|pause|resume revision:count timeout:period
         namespace:label""",
-    "Step.exec": "target:string! command:[string]! container timeout:duration namespace:label expect:ExecExpect",
+    "Step.exec": "target:string! command:[string]! container timeout:period namespace:label expect:ExecExpect",
     "ExecExpect": "code:count stdout stderr",
     "Step.fault": """kill-pod link-down link-up flush-conntrack partition heal kill-node rate delay loss duplicate reorder
-        corrupt clear value:any jitter:duration direction:both|out|in for:duration namespace:label""",
-    "Step.load": """from:string! to:string! rate:positive! for:duration protocol:tcp|udp|http keepAlive:bool source:ip
-        timeout:duration namespace:label while:list expect:LoadExpect""",
+        corrupt clear value:any jitter:duration direction:both|out|in for:period namespace:label""",
+    "Step.load": """from:string! to:string! rate:positive! for:period protocol:tcp|udp|http keepAlive:bool source:ip
+        timeout:period namespace:label while:list expect:LoadExpect""",
     "LoadExpect": "lost:countOrMost outage:MostTime",
     "MostTime": "max:duration!",
-    "Step.wait": """for:endpoints|ready|affinity|settled! of count:count timeout:duration namespace:label""",
+    "Step.wait": """for:endpoints|ready|affinity|settled! of count:count timeout:period namespace:label""",
     "Step.matrix": "from to namespace:label expect:MatrixExpect",
     "MatrixExpect": "verdict:pass|fail|inconclusive outcome:delivered|rejected|dropped",
     "Step.apply": "manifests:[string]!",

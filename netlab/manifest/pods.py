@@ -3,13 +3,14 @@
 Refuses to know where pods are placed and what they answer. A container is read in containers.py.
 """
 
+import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any, Literal
 
 from netlab.manifest.containers import number, read_container, read_volumes
 from netlab.manifest.meta import EMPTY, Json, items, labels, raw, read_meta
-from netlab.manifest.problems import Place, Report
+from netlab.manifest.problems import Place, Report, shorten
 from netlab.model import (
     Address,
     Container,
@@ -70,24 +71,26 @@ def _addresses(status: Json, place: Place, report: Report) -> tuple[Address, ...
     return found
 
 
-def read_template(data: Json, manifest: Json, place: Place, report: Report) -> PodTemplate:
-    """spec.template of a workload."""
+def read_template(data: Json, manifest: Json, place: Place, report: Report, claims: Any = None) -> PodTemplate:
+    """spec.template of a workload. `claims`: its volumeClaimTemplates, of which each pod gets a volume."""
     meta = data.get("metadata") or EMPTY
     spec = data.get("spec") or EMPTY
     return PodTemplate(
-        spec=read_pod_spec(spec, (place, "spec"), report),
+        spec=read_pod_spec(spec, (place, "spec"), report, claims=claims),
         labels=labels(meta.get("labels")),
         annotations=labels(meta.get("annotations")),
         manifest=manifest,
     )
 
 
-def read_pod_spec(spec: Json, place: Place, report: Report, was_run: bool = False) -> PodSpec:
+def read_pod_spec(spec: Json, place: Place, report: Report, was_run: bool = False, claims: Any = None) -> PodSpec:
     at = (place, "containers")
     if spec.get("containers") == []:
         report.problem(at, "must not be empty")
     if spec.get("hostNetwork"):
         _check_host_ports(spec, at, report)
+    if not was_run:
+        _check_mounts(spec, claims, place, report)
     taken: set[str] = set()
     init = [] if was_run else [*items(spec.get("initContainers"))]
     return PodSpec(
@@ -106,6 +109,22 @@ def read_pod_spec(spec: Json, place: Place, report: Report, was_run: bool = Fals
         share_process_namespace=bool(spec.get("shareProcessNamespace")),
         service_links=spec.get("enableServiceLinks") is not False,
     )
+
+
+def _check_mounts(spec: Json, claims: Any, place: Place, report: Report) -> None:
+    """Every mount is of a volume of the pod, or of a claim template of its StatefulSet."""
+    given = [entry.get("name") for _, entry in items(spec.get("volumes"))]
+    given += [(entry.get("metadata") or EMPTY).get("name") for _, entry in items(claims)]
+    if not all(isinstance(name, str) for name in given):
+        return  # what is wrong with the volumes is said already
+    there = f"; there is {', '.join(given)}" if given else "; the pod has no volumes"
+    for part in ("initContainers", "containers"):
+        for index, container in items(spec.get(part)):
+            for at, mount in items(container.get("volumeMounts")):
+                name = mount.get("name")
+                if isinstance(name, str) and name not in given:
+                    where = (((((place, part), index), "volumeMounts"), at), "name")
+                    report.problem(where, f'Not found: "{shorten(name)}": no volume of the pod is called so{there}')
 
 
 def _check_host_ports(spec: Json, place: Place, report: Report) -> None:
@@ -158,7 +177,7 @@ def _node_affinity(affinity: Json, place: Place, report: Report) -> tuple[Select
                 here = (((at, part), place_), "values")
                 if operator in ("In", "NotIn") and not values:
                     report.problem(here, f"must not be empty when operator is {operator}")
-                if operator in ("Gt", "Lt") and (len(values) != 1 or not values[0].lstrip("-").isdigit()):
+                if operator in ("Gt", "Lt") and (len(values) != 1 or not re.fullmatch(r"-?[0-9]{1,19}", values[0])):
                     report.problem(here, f"must be one whole number, in quotes, when operator is {operator}")
                 found.append((entry.get("key", ""), operator, values))
         if found:

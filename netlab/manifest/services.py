@@ -9,11 +9,14 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
 from netlab.manifest.formats import ip, label_name, object_name
-from netlab.manifest.meta import EMPTY, Json, items, labels, raw, read_meta
+from netlab.manifest.meta import EMPTY, Json, items, labels, note_annotations, raw, read_meta
 from netlab.manifest.problems import Place, Report
 from netlab.model import Address, LoadBalancerIngress, Protocol, Service, ServicePort, ServiceType
 
 MOST_AFFINITY_S = 86400
+
+
+_BALANCERS = ("metallb.io", "metallb.universe.tf")
 
 
 def read_service(data: Json, manifest: Json, place: Place, report: Report) -> Service:
@@ -33,6 +36,9 @@ def read_service(data: Json, manifest: Json, place: Place, report: Report) -> Se
         )
     addresses = tuple(ip_address(text) for text in given if text not in ("", "None"))
     families = tuple(dict.fromkeys(spec.get("ipFamilies") or [f"IPv{address.version}" for address in addresses] or ["IPv4"]))
+    note_annotations(
+        data, place, report, _BALANCERS, "; `cluster: {loadBalancer: ...}` of the topology and spec.loadBalancerIP are"
+    )
     affinity: Literal["None", "ClientIP"] = spec.get("sessionAffinity") or "None"
     return Service(
         meta=read_meta(data, place, report, "Service", True),

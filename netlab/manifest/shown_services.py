@@ -1,12 +1,12 @@
-"""Services, EndpointSlices and Endpoints as kubectl shows them, and the Endpoints that follow from slices.
+"""Services, EndpointSlices and Endpoints as kubectl shows them.
 
 Decides the shown form of defaults. Refuses to know how addresses and ports were chosen.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from netlab.model import Endpoint, Endpoints, EndpointSlice, Key, Ref, Service, ServicePort, ServiceType, SlicePort
+from netlab.model import Endpoint, Endpoints, EndpointSlice, Ref, Service, ServicePort, ServiceType, SlicePort
 
 _KINDS = {"pod": "Pod", "node": "Node", "svc": "Service"}
 
@@ -141,29 +141,3 @@ def _old_address(endpoint: Endpoint) -> dict[str, Any]:
 def _old_port(port: SlicePort) -> dict[str, Any]:
     shown = {"name": port.name} if port.name else {}
     return {**shown, "port": port.port or 0, "protocol": str(port.protocol)}
-
-
-def endpoints_from_slices(key: Key, slices: Iterable[EndpointSlice]) -> dict[str, Any]:
-    """The v1 Endpoints object of a Service, as `get endpoints` shows it: IPv4 slices, one subset for each set of ports.
-
-    Shape: terminating endpoints are left out; addresses in order, a subset only where it has any.
-    """
-    subsets: dict[tuple[SlicePort, ...], dict[str, list[Endpoint]]] = {}
-    for entry in slices:
-        if entry.service != key or entry.address_type != "IPv4":
-            continue
-        for endpoint in entry.endpoints:
-            if endpoint.terminating or not endpoint.addresses:
-                continue
-            subset = subsets.setdefault(entry.ports, {"addresses": [], "notReadyAddresses": []})
-            subset["notReadyAddresses" if endpoint.ready is False else "addresses"].append(endpoint)
-    shown = []
-    for ports, states in subsets.items():
-        subset_json: dict[str, Any] = {
-            name: [_old_address(endpoint) for endpoint in sorted(chosen, key=lambda one: int(one.addresses[0]))]
-            for name, chosen in states.items()
-            if chosen
-        }
-        shown.append({**subset_json, "ports": [_old_port(port) for port in ports]} if ports else subset_json)
-    meta = {"name": key.name, "namespace": key.namespace}
-    return {"apiVersion": "v1", "kind": "Endpoints", "metadata": meta, **({"subsets": shown} if shown else {})}

@@ -185,7 +185,12 @@ def _nats(topology: Topology, place: Place, report: Report) -> None:
         written_forwards = written((at, "forwards"))
         for key in written_forwards if isinstance(written_forwards, dict) else ():
             number, _, protocol = str(key).partition("/")
-            if not number.isdecimal() or not 1 <= int(number) <= 65535 or (protocol or "tcp").upper() not in ("TCP", "UDP"):
+            if (
+                not number.isdecimal()
+                or len(number) > 19
+                or not 1 <= int(number) <= 65535
+                or (protocol or "tcp").upper() not in ("TCP", "UDP")
+            ):
                 report.problem(((at, "forwards"), key), f"{key} is no port: 8080, 8080/tcp or 53/udp is wanted", key=True)
         for forward in lan.nat.forwards:
             if forward.address not in lan:

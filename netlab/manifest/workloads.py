@@ -30,7 +30,8 @@ def read_workload(kind: WorkloadKind, data: Json, manifest: Json, place: Place, 
     if template.get("spec") and restart not in allowed:
         what = "of a Job" if kind == "Job" else "in a template"
         report.problem((((at, "template"), "spec"), "restartPolicy"), f"must be {' or '.join(allowed)} {what}, not {restart}")
-    read = read_template(template, template_manifest if isinstance(template_manifest, dict) else EMPTY, (at, "template"), report)
+    shown = template_manifest if isinstance(template_manifest, dict) else EMPTY
+    read = read_template(template, shown, (at, "template"), report, spec.get("volumeClaimTemplates"))
     return Workload(
         kind=kind,
         meta=meta,

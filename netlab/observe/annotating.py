@@ -96,13 +96,18 @@ def _reverse(one: Direction) -> Direction:
 
 
 def key_of(frame: bytes) -> bytes:
-    """Protocol, addresses and ports of an Ethernet frame as they stand in it; b"" for what has none (ARP, fragments, options)."""
+    """Protocol, addresses and ports of an Ethernet frame as they stand in it; b"" for what has none (ARP, fragments, options)
+    and for one that is cut off before, by the capture or by its sender.
+    """
     match frame[12:14]:
-        case b"\x08\x00" if frame[14] == 0x45 and not (frame[20] & 0x1F or frame[21]):
-            return frame[23:24] + (frame[26:38] if frame[23] in _PORTS else frame[26:34])
-        case b"\x86\xdd":
-            return frame[20:21] + (frame[22:58] if frame[20] in _PORTS else frame[22:54])
-    return b""
+        case b"\x08\x00" if len(frame) >= 34 and frame[14] == 0x45 and not (frame[20] & 0x1F or frame[21]):
+            protocol, start, end = frame[23], 26, 34
+        case b"\x86\xdd" if len(frame) >= 54:
+            protocol, start, end = frame[20], 22, 54
+        case _:
+            return b""
+    end += 4 if protocol in _PORTS else 0
+    return bytes((protocol,)) + frame[start:end] if len(frame) >= end else b""
 
 
 def _key_of(one: Direction) -> bytes:

@@ -8,9 +8,10 @@ a letter beside its colour, so that nothing rests on colour alone.
 from dataclasses import dataclass
 
 from netlab import overlay
+from netlab.dns import pods_in_words
 from netlab.endpoints import endpoints_of
 from netlab.fabric import impairments
-from netlab.model import Address, Cluster, Node, Pod, Ref, Service
+from netlab.model import Address, Cluster, Key, Node, Pod, Ref, Service
 from netlab.routing import bgp
 
 COLLAPSE = 16
@@ -50,13 +51,22 @@ class Machine:
 class LanBar:
     name: str
     netns: str
-    cidr: str
-    router: str = ""
+    cidrs: tuple[str, ...]
+    routers: tuple[str, ...] = ()
+
+    @property
+    def cidr(self) -> str:
+        """Of every family."""
+        return ", ".join(self.cidrs)
+
+    @property
+    def router(self) -> str:
+        return ", ".join(self.routers)
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRow:
-    """`letter` and `colour` mark its endpoints."""
+    """`letter` and `colour` mark its endpoints. `ready` of `endpoints`: pods, one of both families once."""
 
     number: int
     name: str
@@ -102,7 +112,7 @@ def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = f
             serving.setdefault(address, []).append(number)
     config = cluster.topology.cluster
     lans = tuple(
-        LanBar(lan.name, f"lan/{lan.name}", str(lan.cidr), str(lan.router) if lan.router else "")
+        LanBar(lan.name, f"lan/{lan.name}", tuple(map(str, lan.cidrs)), tuple(map(str, lan.routers)))
         for lan in cluster.topology.networks
     )
     hosts = tuple(
@@ -128,7 +138,7 @@ def graph(cluster: Cluster, collapse: int = COLLAPSE, always: frozenset[str] = f
                 bridge, _boxes(here, serving, collapse, always), len(here),
             )
         )  # fmt: skip
-    title = f"{cluster.topology.name}: {len(nodes)} nodes, {len(cluster.pods)} pods, proxy {config.proxy.variant}"
+    title = f"{cluster.topology.name}: {len(nodes)} nodes, {pods_in_words(cluster)}, proxy {config.proxy.variant}"
     title += f", routing {config.routing}" if config.routing != "static" else ""
     down = tuple(f"{device} of {netns}" for netns, device in sorted(cluster.links_down))
     return Graph(title, lans, hosts, tuple(nodes), tuple(rows), down, impairments.told(cluster), _of_router(cluster))
@@ -164,12 +174,15 @@ def _lans(cluster: Cluster, addresses: tuple[Address, ...]) -> tuple[str, ...]:
 
 def _service(cluster: Cluster, service: Service, number: int) -> tuple[ServiceRow, set[Address]]:
     known: dict[Address, bool] = {}
+    owners = {address: pod for pod in cluster.pods.values() for address in pod.addresses}
+    targets: dict[Key | Address, bool] = {}  # a pod of both families is one
     for port in service.ports:
         both = (one for family in service.ip_families or ("IPv4",) for one in endpoints_of(cluster, service, port, family))
         for endpoint in both:
             known[endpoint.address] = known.get(endpoint.address, False) or endpoint.ready
-    by_address = {address: pod for pod in cluster.pods.values() for address in pod.addresses}
-    nodes = tuple(sorted({by_address[one].node for one, ready in known.items() if ready and one in by_address}))
+            target = owners[endpoint.address].meta.key if endpoint.address in owners else endpoint.address
+            targets[target] = targets.get(target, False) or endpoint.ready
+    nodes = tuple(sorted({owners[one].node for one, ready in known.items() if ready and one in owners}))
     ports = tuple(
         f"{port.port}/{port.protocol.lower()}" + (f" on nodes {port.node_port}" if port.node_port else "")
         for port in service.ports
@@ -178,7 +191,7 @@ def _service(cluster: Cluster, service: Service, number: int) -> tuple[ServiceRo
                  *(str(one.ip) for one in service.load_balancer if one.ip is not None))  # fmt: skip
     row = ServiceRow(
         number, label(service.ref), service.type.value, addresses or ("headless" if service.headless else "-",), ports,
-        policies(service), sum(known.values()), len(known), nodes,
+        policies(service), sum(targets.values()), len(targets), nodes,
     )  # fmt: skip
     return row, set(known)
 

@@ -4,6 +4,7 @@ Decides places and sizes. Pure; the style sheet has a light and a dark scheme. `
 for whoever moves something over the picture (explain_html.py).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -16,7 +17,9 @@ SMALL_W, SMALL_H, SMALL_GAP = 172, 24, 6
 MANY = 16
 DEEP = "#0072B2"
 """The one colour of PALETTE on which white letters have more contrast (5.2) than dark ones."""
-MACHINE_W = 216
+MACHINE_W = 226
+LINE = 15
+NARROW, WIDE = "ijlIft.,:;'|!()[] /-", "mwMW@%…"
 PAGE_W = 1180
 ROW_H = 44
 STYLE = """
@@ -67,14 +70,58 @@ class Layout:
         if netns:
             self.places[netns] = spot
 
-    def text(self, x: float, y: float, words: str, kind: str = "", most: int = 60, told: str = "") -> None:
-        """`told`: what is said on pointing at it; without it the whole words, where they had to be cut."""
-        shown = words if len(words) <= most else words[: most - 1] + "…"
+    def text(self, x: float, y: float, words: str, kind: str = "", room: float = 400, told: str = "") -> None:
+        """`room`: how wide it may be. `told`: what is said on pointing at it; without it the whole words, where they were cut."""
+        shown = cut(words, room, kind)
         title = f"<title>{escape(told or words)}</title>" if told or shown != words else ""
         self.words.append(f'<text class="{kind}" x="{x:g}" y="{y:g}">{escape(shown)}{title}</text>')
 
+    def lines(self, x: float, y: float, words: Sequence[str], kind: str, room: float) -> None:
+        """One below the other."""
+        for number, line in enumerate(words):
+            self.text(x, y + LINE * number, line, kind, room)
+
     def wire(self, x1: float, y1: float, x2: float, y2: float) -> None:
         self.shapes.append(f'<path class="wire" d="M{x1:g} {y1:g}L{x2:g} {y2:g}"/>')
+
+
+def width(words: str, kind: str = "") -> float:
+    """How wide the words are at most, in whichever of the usual sans-serif fonts: measured in a wide one (DejaVu Sans)."""
+    size = 11 if kind == "soft" else 14.3 if kind == "name" else 13  # bold is a tenth wider
+    return size * sum(0.35 if one in NARROW else 0.98 if one in WIDE else 0.71 if one.isupper() else 0.64 for one in words)
+
+
+def cut(words: str, room: float, kind: str = "") -> str:
+    """As much as there is room for. A single word loses its middle: what tells pods of one owner apart stands at the end."""
+    if width(words, kind) <= room:
+        return words
+    left, right = words, ""
+    if " " not in words:
+        right = words[-6:]
+        left = words[:-6]
+    while left and width(f"{left}…{right}", kind) > room:
+        left = left[:-1]
+    return f"{left}…{right}"
+
+
+def named(name: str, room: float) -> str:
+    """A pod's name: its namespace goes before any of it."""
+    if width(name) <= room or "/" not in name:
+        return cut(name, room)
+    count, _, rest = name.rpartition(" ")
+    return cut(f"{count} …/{rest.partition('/')[2]}".strip(), room)
+
+
+def wrapped(words: str, room: float, kind: str = "") -> list[str]:
+    """Lines for the words, broken behind commas and semicolons where they do not fit into one."""
+    lines = [""]
+    for part in re.split(r"(?<=[,;]) ", words):
+        longer = f"{lines[-1]} {part}".strip()
+        if lines[-1] and width(longer, kind) > room:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def svg(graph: Graph, services: bool = True) -> str:
@@ -96,7 +143,7 @@ def document(layout: Layout, title: str, between: str = "", above: str = "") -> 
 def draw(graph: Graph, services: bool = True) -> Layout:
     """Places for everything. What is on two LANs is drawn below the first; its other wires reach up from the second."""
     layout = Layout()
-    layout.text(PAD, 22, graph.title, "name", 140)
+    layout.text(PAD, 22, graph.title, "name", PAGE_W - 2 * PAD)
     y = 36.0
     drawn: set[str] = set()
     bars: dict[str, Spot] = {}
@@ -113,10 +160,10 @@ def draw(graph: Graph, services: bool = True) -> Layout:
                 x = spot.x + spot.w - 16
                 layout.wire(x, min(spot.y + spot.h, bar.y), x, max(spot.y, bar.y + bar.h) if bar.y < spot.y else bar.y)
     if graph.down:
-        layout.text(PAD, y + 16, f"set down: {', '.join(graph.down)}", "soft", 160)
+        layout.text(PAD, y + 16, f"set down: {', '.join(graph.down)}", "soft", layout.width - 2 * PAD)
         y += 26
     for line in graph.impaired:
-        layout.text(PAD, y + 16, line, "soft", 160)
+        layout.text(PAD, y + 16, line, "soft", layout.width - 2 * PAD)
         y += 18
     if services and graph.services:
         y = _services(layout, graph.services, y + 8)
@@ -128,7 +175,7 @@ def _lan(layout: Layout, graph: Graph, lan: LanBar, y: float, drawn: set[str], b
     hosts = [one for one in graph.hosts if one.lans[:1] == (lan.name,)]
     nodes = [one for one in graph.nodes if one.lans[:1] == (lan.name,)]
     if lan.router:
-        hosts = [*hosts, Machine("router", "router/router", (lan.router,), (lan.name,), graph.router)]
+        hosts = [*hosts, Machine("router", "router/router", lan.routers, (lan.name,), graph.router)]
     top, bottom = y, y
     x = float(PAD)
     wires = []
@@ -139,7 +186,7 @@ def _lan(layout: Layout, graph: Graph, lan: LanBar, y: float, drawn: set[str], b
             continue
         if x + MACHINE_W > layout.width - PAD:
             x, top = float(PAD), bottom + GAP
-        spot = Spot(x, top, MACHINE_W, 30 + 15 * (len(host.addresses[:4]) + len(host.notes[:3])))
+        spot = Spot(x, top, MACHINE_W, 30 + LINE * len(_machine_words(host)))
         _machine(layout, host, spot)
         wires.append(spot)
         drawn.add(host.netns)
@@ -151,19 +198,26 @@ def _lan(layout: Layout, graph: Graph, lan: LanBar, y: float, drawn: set[str], b
         layout.wire(spot.centre[0], spot.y + spot.h, spot.centre[0], bar.y)
     layout.rect("lan", bar, lan.netns)
     if "router/router" in layout.places and lan.router and layout.places["router/router"] not in wires:
-        layout.text(bar.x + bar.w - 220, bar.y + 16, f"router {lan.router}", "inv")
-    layout.text(bar.x + 10, bar.y + 16, f"{lan.name}  {lan.cidr}", "inv")
+        words = f"router {lan.router}"
+        layout.text(bar.x + bar.w - width(words) * 1.1 - 10, bar.y + 16, words, "inv", bar.w / 2)
+    layout.text(bar.x + 10, bar.y + 16, f"{lan.name}  {lan.cidr}", "inv", bar.w / 2)
     return _nodes(layout, nodes, bar)
 
 
 def _machine(layout: Layout, machine: Machine, spot: Spot) -> None:
     layout.rect("box", spot, machine.netns)
-    layout.text(spot.x + 10, spot.y + 19, machine.netns, "name", 28)
-    lines = [*machine.addresses[:4], *machine.notes[:3]]
-    if len(machine.addresses) > 4:
-        lines[3] = f"{machine.addresses[3]} and {len(machine.addresses) - 4} more"
-    for number, line in enumerate(lines):
-        layout.text(spot.x + 10, spot.y + 35 + 15 * number, line, "soft", 33)
+    room = spot.w - 16
+    layout.text(spot.x + 10, spot.y + 19, machine.netns, "name", room)
+    layout.lines(spot.x + 10, spot.y + 35, _machine_words(machine), "soft", room)
+
+
+def _machine_words(machine: Machine) -> list[str]:
+    """Addresses and routes; of many, how many there are more."""
+    return [*_few(machine.addresses, 4), *_few(machine.notes, 4)]
+
+
+def _few(words: Sequence[str], most: int) -> list[str]:
+    return [*words] if len(words) <= most else [*words[: most - 1], f"and {len(words) - most + 1} more"]
 
 
 def _columns(node: Machine) -> int:
@@ -183,7 +237,15 @@ def _node_width(node: Machine) -> float:
 def _node_height(node: Machine) -> float:
     rows = -(-len(node.pods) // _columns(node))
     _, height, gap = _pod_size(node)
-    return 78 + rows * (height + gap) + (15 if not node.pods else 0)
+    above, below = _node_words(node)
+    more = LINE * (len(above) + len(below) - 2)
+    return 78 + more + rows * (height + gap) + (LINE if not node.pods else 0)
+
+
+def _node_words(node: Machine) -> tuple[list[str], list[str]]:
+    """The lines above its bridge, and those below."""
+    room = _node_width(node) - 2 * PAD
+    return wrapped(", ".join((*node.addresses, *node.notes)), room, "soft"), wrapped(node.bridge, room, "soft")
 
 
 def _nodes(layout: Layout, nodes: Sequence[Machine], bar: Spot) -> float:
@@ -209,19 +271,22 @@ def _nodes(layout: Layout, nodes: Sequence[Machine], bar: Spot) -> float:
 def _node(layout: Layout, node: Machine, spot: Spot) -> None:
     layout.rect("node", spot, node.netns)
     count = f"  {node.pod_count} pods" if node.pod_count != len(node.pods) else ""
-    layout.text(spot.x + PAD, spot.y + 19, f"{node.netns}{count}", "name", int(spot.w / 7))
-    layout.text(spot.x + PAD, spot.y + 35, ", ".join((*node.addresses, *node.notes)), "soft", int(spot.w / 6))
-    bridge = Spot(spot.x + PAD, spot.y + 46, spot.w - 2 * PAD, 5)
+    above, below = _node_words(node)
+    room = spot.w - 2 * PAD
+    layout.text(spot.x + PAD, spot.y + 19, f"{node.netns}{count}", "name", room)
+    layout.lines(spot.x + PAD, spot.y + 35, above, "soft", room)
+    bridge = Spot(spot.x + PAD, spot.y + 31 + LINE * len(above), room, 5)
     layout.rect("bridge", bridge, "", 2)
-    layout.text(bridge.x, bridge.y + 18, node.bridge, "soft", int(spot.w / 6))
+    layout.lines(bridge.x, bridge.y + 18, below, "soft", room)
+    first = bridge.y + 13 + LINE * len(below)
     columns = _columns(node)
     wide, high, gap = _pod_size(node)
     for number, pod in enumerate(node.pods):
         x = spot.x + PAD + (number % columns) * (wide + GAP)
-        y = spot.y + 74 + (number // columns) * (high + gap)
+        y = first + (number // columns) * (high + gap)
         _pod(layout, pod, Spot(x, y, wide, high))
     if not node.pods:
-        layout.text(spot.x + PAD, spot.y + 84, "no pods", "soft")
+        layout.text(spot.x + PAD, first + 10, "no pods", "soft")
 
 
 def _pod(layout: Layout, pod: PodBox, spot: Spot) -> None:
@@ -230,19 +295,19 @@ def _pod(layout: Layout, pod: PodBox, spot: Spot) -> None:
         layout.rect(kind, Spot(spot.x + 4, spot.y + 4, spot.w, spot.h))
     layout.rect(kind, spot, pod.netns)
     shown = pod.services[:3]
-    room = int((spot.w - 18 - 19 * len(shown)) / 7.4)
+    room = spot.w - 12 - (19 * len(shown) + 3 if shown else 4)
     name = f"{pod.count} x {pod.name}" if pod.count > 1 else pod.name
     if spot.h < POD_H:
         told = f"{name} {pod.address}" + ("" if pod.ready else ", not ready")
-        layout.text(spot.x + 8, spot.y + 16, name, "" if pod.ready else "soft", max(room, 8), told)
+        layout.text(spot.x + 8, spot.y + 16, named(name, room), "" if pod.ready else "soft", room, told)
         for place, number in enumerate(reversed(shown)):
             _tag(layout, spot.x + spot.w - 13 - 18 * place, spot.y + 12, PALETTE[number % len(PALETTE)], letter(number))
         return
-    layout.text(spot.x + 8, spot.y + 16, name, "", max(room, 8))
+    layout.text(spot.x + 8, spot.y + 16, shown_name := named(name, room), "", room, name if shown_name != name else "")
     below = pod.address if pod.ready else f"{pod.address}  not ready"
     if pod.count > 1 and not pod.ready:
         below = f"{pod.ready_count} of {pod.count} ready"
-    layout.text(spot.x + 8, spot.y + 31, below, "soft", 28)
+    layout.text(spot.x + 8, spot.y + 31, below, "soft", spot.w - 14)
     for place, number in enumerate(reversed(shown)):
         _tag(layout, spot.x + spot.w - 14 - 19 * place, spot.y + 12, PALETTE[number % len(PALETTE)], letter(number))
 
@@ -260,12 +325,13 @@ def _services(layout: Layout, services: Sequence[ServiceRow], y: float) -> float
         spot = Spot(PAD, y, layout.width - 2 * PAD, ROW_H - 6)
         layout.rect("box", spot, f"svc/{service.name}")
         _tag(layout, PAD + 18, y + 19, service.colour, service.letter)
-        layout.text(PAD + 36, y + 16, service.name, "name", 34)
+        layout.text(PAD + 36, y + 16, service.name, "name", 226)
         layout.text(PAD + 36, y + 31, service.type, "soft")
-        layout.text(PAD + 300, y + 16, ", ".join(service.addresses), "", 36)
-        layout.text(PAD + 300, y + 31, ", ".join(service.ports), "soft", 44)
+        layout.text(PAD + 270, y + 16, ", ".join(service.addresses), "", 302)
+        layout.text(PAD + 270, y + 31, ", ".join(service.ports), "soft", 302)
         where = f" on {', '.join(service.nodes)}" if service.nodes else ""
-        layout.text(PAD + 580, y + 16, f"{service.ready} of {service.endpoints} endpoints ready{where}", "", 80)
-        layout.text(PAD + 580, y + 31, ", ".join(service.policies), "soft", 90)
+        room = layout.width - 2 * PAD - 590
+        layout.text(PAD + 580, y + 16, f"{service.ready} of {service.endpoints} endpoints ready{where}", "", room)
+        layout.text(PAD + 580, y + 31, ", ".join(service.policies), "soft", room)
         y += ROW_H
     return y

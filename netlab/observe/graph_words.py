@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 from netlab.observe.graph import Graph, Machine, PodBox
 
+ROW = 4
+"""How many nodes stand side by side at most."""
+
 
 def mermaid(graph: Graph) -> str:
     """A Mermaid flowchart: a subgraph a node, a dotted arrow from each Service to its endpoints."""
-    return "\n".join(["flowchart TB", *_mermaid(graph)]) + "\n"
+    return "\n".join([f"flowchart {_direction(graph)}", *_mermaid(graph)]) + "\n"
 
 
 def _mermaid(graph: Graph) -> Iterator[str]:
@@ -25,12 +28,12 @@ def _mermaid(graph: Graph) -> Iterator[str]:
         yield f'    subgraph {ids(node.netns)}["{node.netns} {", ".join(node.addresses)}"]'
         yield f'        {ids(node.netns + " bridge")}[/"{node.bridge}"/]'
         for pod in node.pods:
-            yield f'        {ids(_key(node, pod))}("{_pod(pod, "<br/>")}") --- {ids(node.netns + " bridge")}'
+            yield f'        {ids(node.netns + " bridge")} --- {ids(_key(node, pod))}("{_pod(pod, "<br/>")}")'
         yield "    end"
         yield from (f"    {ids(f'lan/{lan}')} --- {ids(node.netns)}" for lan in node.lans)
     for service in graph.services:
-        lines = (service.name, f"{', '.join(service.addresses)} {', '.join(service.ports)}", *service.policies)
-        yield f'    {ids(f"svc/{service.name}")}(["{"<br/>".join(lines)}"])'
+        lines = (service.name, ", ".join(service.addresses), ", ".join(service.ports), *service.policies)
+        yield f'    {ids(f"svc/{service.name}")}("{"<br/>".join(lines)}")'
         for node, pod in _endpoints(graph, service.number):
             yield f"    {ids(f'svc/{service.name}')} -.-> {ids(_key(node, pod))}"
         yield f"    style {ids(f'svc/{service.name}')} stroke:{service.colour},stroke-width:3px"
@@ -40,7 +43,11 @@ def dot(graph: Graph) -> str:
     """A Graphviz graph: a cluster a node, a dashed edge from each Service to its endpoints."""
     rows = [
         "digraph netlab {",
-        "  graph [rankdir=TB, fontname=Helvetica, label=" + _quoted(chr(10).join((graph.title, *graph.impaired))) + "];",
+        "  graph [rankdir="
+        + _direction(graph)
+        + ", fontname=Helvetica, label="
+        + _quoted(chr(10).join((graph.title, *graph.impaired)))
+        + "];",
         "  node [fontname=Helvetica, shape=box, style=rounded]; edge [dir=none];",
     ]
     for lan in graph.lans:
@@ -48,12 +55,15 @@ def dot(graph: Graph) -> str:
             f'  {_quoted(lan.netns)} [shape=rect, style=filled, fillcolor="#56B4E9", label={_quoted(f"{lan.name} {lan.cidr}")}];'
         )
         if lan.router:
-            rows.append(f"  {_quoted('router/router')} [shape=hexagon]; {_quoted('router/router')} -> {_quoted(lan.netns)};")
+            words = _quoted(f"router\n{lan.router}")
+            rows.append(f"  {_quoted('router/router')} [shape=hexagon, label={words}];")
+            rows.append(f"  {_quoted('router/router')} -> {_quoted(lan.netns)};")
     for host in graph.hosts:
         rows.append(f"  {_quoted(host.netns)} [label={_quoted(chr(10).join((host.netns, *host.addresses[:4])))}];")
         rows += [f"  {_quoted(host.netns)} -> {_quoted(f'lan/{lan}')};" for lan in host.lans]
     for number, node in enumerate(graph.nodes):
-        rows.append(f"  subgraph cluster_{number} {{ label={_quoted(f'{node.netns} {node.addresses[0]}')};")
+        title = f"{node.netns} {', '.join(node.addresses)}"
+        rows.append(f"  subgraph cluster_{number} {{ label={_quoted(title)};")
         rows.append(f"    {_quoted(node.netns)} [shape=parallelogram, label={_quoted(node.bridge)}];")
         for pod in node.pods:
             rows.append(f"    {_quoted(_key(node, pod))} [label={_quoted(_pod(pod, chr(10)))}];")
@@ -68,6 +78,11 @@ def dot(graph: Graph) -> str:
             edge = f'[style=dashed, dir=forward, color="{service.colour}"]'
             rows.append(f"  {_quoted(f'svc/{service.name}')} -> {_quoted(_key(node, pod))} {edge};")
     return "\n".join((*rows, "}", ""))
+
+
+def _direction(graph: Graph) -> str:
+    """Downwards, or to the right: then many nodes stand one below the other, and the page can be scrolled."""
+    return "TB" if len(graph.nodes) <= ROW else "LR"
 
 
 def _endpoints(graph: Graph, number: int) -> Iterator[tuple[Machine, PodBox]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from netlab.dns import pods_in_words
 from netlab.endpoints import endpoints_of
 from netlab.model import Cluster, Key
 from netlab.observe import graph, graph_svg, results_html
@@ -44,7 +45,7 @@ def render(found: Findings) -> str:
     mode = cluster.topology.cluster.proxy.variant
     head = (
         f"<header><h1>Lab {escape(found.name)}</h1><p>{pill(found.verdict)} <span class='soft'>proxy {escape(mode)} · "
-        f"{len(cluster.nodes)} nodes, {len(cluster.pods)} pods, {len(cluster.services)} Services · "
+        f"{len(cluster.nodes)} nodes, {pods_in_words(cluster)}, {len(cluster.services)} Services · "
         f"{escape(' · '.join(found.facts))}</span></p></header>"
     )
     parts = {

@@ -1,5 +1,6 @@
 """Probe results, matrices and modes side by side as markup for a page. Pure: the contract's JSON in, HTML out."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -54,10 +55,26 @@ def labels(cluster: Cluster) -> Mapping[str, str]:
 def named(target: str, names: Mapping[str, str]) -> str:
     """`10.96.0.1:80/tcp` as `svc/kubia:80`; another protocol than TCP stays."""
     address, slash, protocol = target.rpartition("/")
+    if address in names:  # of a protocol without ports
+        return names[address] + slash + protocol
     host, colon, port = (address or target).rpartition(":")
     if (name := names.get(host.strip("[]") if colon else address)) is None:
         return target
     return name + (f":{port}" if colon else "") + ("" if protocol == "tcp" else slash + protocol)
+
+
+def headings(targets: Sequence[str], names: Mapping[str, str]) -> Mapping[str, str]:
+    """Target -> its name; with the family where a name has several addresses, with the address where that is not enough."""
+    plain = {target: named(target, names) for target in targets}
+    family = {
+        target: f"{name} {'IPv6' if target.startswith('[') or target.count(':') > 1 else 'IPv4'}"
+        for target, name in plain.items()
+    }
+    often, still = Counter(plain.values()), Counter(family.values())
+    return {
+        target: name if often[name] == 1 else family[target] if still[family[target]] == 1 else f"{name} {target}"
+        for target, name in plain.items()
+    }
 
 
 def grid(results: Sequence[Result], names: Mapping[str, str]) -> str:
@@ -65,7 +82,8 @@ def grid(results: Sequence[Result], names: Mapping[str, str]) -> str:
     senders = list(dict.fromkeys(one["from"] for one in results))
     targets = list(dict.fromkeys(one["to"] for one in results))
     by_pair = {(one["from"], one["to"]): one for one in results}
-    head = "".join(f"<th title='{escape(to, quote=True)}'><span>{escape(named(to, names))}</span></th>" for to in targets)
+    told = headings(targets, names)
+    head = "".join(f"<th title='{escape(to, quote=True)}'><span>{escape(told[to])}</span></th>" for to in targets)
     rows = []
     for sender in senders:
         cells = "".join(_cell(by_pair.get((sender, target))) for target in targets)
@@ -101,8 +119,9 @@ def _cell(result: Result | None) -> str:
 
 def modes(comparison: Comparison, names: Mapping[str, str]) -> str:
     """A row a flow, a column a mode; below, each disagreement with the known difference that explains it, or that none does."""
+    named_ends = headings(list(dict.fromkeys(pair.to for pair in comparison.pairs)), names)
     rows = [
-        [short(pair.sender), named(pair.to, names), *(_seen(pair.results.get(mode)) for mode in comparison.modes), _note(pair)]
+        [short(pair.sender), named_ends[pair.to], *(_seen(pair.results.get(mode)) for mode in comparison.modes), _note(pair)]
         for pair in comparison.pairs
     ]
     odd = comparison.disagreements

@@ -115,7 +115,7 @@ def _next(option: str, rest: list[str]) -> str:
 
 
 def _number(option: str, text: str, limit: int) -> int:
-    if not text.isdigit() or int(text) > limit:
+    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > limit:
         raise InputError(f"tcpdump: option {option} needs a number, got {text!r}")
     return int(text)
 

@@ -130,7 +130,7 @@ def text(document: Mapping[str, Any], width: int, height: int) -> str:
 
 def _head(document: Mapping[str, Any], width: int) -> str:
     left = f"{document['lab']}  {document['proxy']}  {len(document['nodes'])} nodes, {len(document['pods'])} pods"
-    right = f"{document['time']}, over {document['seconds']:.1f} s"
+    right = f"{document['time'][11:19]}, over {document['seconds']:.1f} s"
     return left + " " * max(2, width - len(left) - len(right)) + right
 
 

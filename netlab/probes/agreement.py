@@ -13,8 +13,9 @@ from netlab.probes.story import Story
 from netlab.probes.story_parts import Stay
 from netlab.probes.witnessed import RuleMet, Witnessed
 from netlab.trace import Path, Trace
-from netlab.trace.rules import Met
+from netlab.trace.packets import Met
 
+ENDS = ("drop", "reject")
 RuleId = tuple[str, str, str, str, int]
 """Namespace, hook, table, chain, position."""
 
@@ -77,7 +78,9 @@ def _differences(path: Path, story: Story, seen: Witnessed, planned: PlannedRule
         found.append(f"the offline trace says {_word(path.kind)} ({path.why}); the packet was {story.outcome}")
     found += _devices(path, story.stays)
     traced = set(seen.traced)
-    said = [(hop.netns, met) for hop in path.hops for met in hop.met if hop.netns in traced and _tells(met)]
+    told = [(hop.netns, met) for hop in path.hops for met in hop.met if hop.netns in traced and _tells(met)]
+    # What rules of NAT did to the flow's first packet, conntrack does to all others.
+    said = [(netns, met) for netns, met in told if netns not in story.remembered or met.did.startswith(ENDS)]
     expected = {_id(netns, met): met for netns, met in said}
     did = {one: rule for stay in story.stays for rule in stay.rules if (one := _kernel_id(rule, planned)) is not None}
     for one, met in expected.items():
@@ -112,7 +115,7 @@ def _devices(path: Path, stays: Sequence[Stay]) -> list[str]:
 
 def _tells(met: Met) -> bool:
     """Whether the note is of something that both sides tell: rewriting, marking, dropping."""
-    return met.did.startswith(("destination = ", "source = ", "mark |= ", "drop", "reject"))
+    return met.did.startswith(("destination = ", "source = ", "mark |= ", *ENDS))
 
 
 def _id(netns: str, met: Met) -> RuleId:

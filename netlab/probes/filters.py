@@ -94,6 +94,21 @@ def handshake_filter() -> tuple[Instruction, ...]:
     )  # fmt: skip
 
 
+def echo_filter() -> tuple[Instruction, ...]:
+    """Accepts every echo request and reply, and ICMP errors: for a real ping."""
+    return assemble(
+        [
+            *_prologue(),
+            (_JEQ, 0, "drop", 1),
+            (_LD_B_IND, 0, 0, 0), (_JEQ, "accept", 0, 8), (_JEQ, "accept", 0, 0), *_errors(),
+            *_prologue_v6(),
+            (_JEQ, 0, "drop", 58),
+            (_LD_B_ABS, 0, 0, _BEHIND), (_JEQ, "accept", 0, 128), (_JEQ, "accept", 0, 129), *_errors_v6(),
+            *_epilogue(),
+        ]
+    )  # fmt: skip
+
+
 def greeting_filter(run: int) -> tuple[Instruction, ...]:
     """Accepts TCP segments whose data begins with `GET `, and SYNs of this run: what real clients say, and own test packets."""
     return assemble(

@@ -95,12 +95,14 @@ def address(packed: bytes) -> Address:
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
 
 
-def template(run: int, protocol: Protocol, source: Address, destination: Address, port: int) -> Template:
-    """The packets of one flow. Source port 0 of a filled packet stands for 0."""
+def template(run: int, protocol: Protocol, source: Address, destination: Address, port: int, count: int = 2) -> Template:
+    """The packets of `count` flows of one kind. Source port 0 of a filled packet stands for 0."""
 
     def build(index: int, source_port: int) -> bytes:
         return packet(run, protocol, source, destination, port, index, source_port)
 
+    if count == 1:
+        return Template(build)
     words: Callable[[int, int], Words]
     at = 20 if source.version == 4 else 40  # where the IP header ends
     match protocol:

@@ -15,13 +15,16 @@ from typing import Any
 
 from netlab.errors import InputError
 from netlab.kernel import packet_sockets
-from netlab.model import FrozenDict, Observation
+from netlab.model import FrozenDict, Observation, Protocol
 from netlab.probes import filters
 from netlab.probes.rounds import Chunk, Round
 from netlab.probes.spaces import Spaces
 from netlab.probes.values import ProbeRequest
 
-FLOWS_AT_ONCE = 2048
+FLOWS_AT_ONCE, TCP_AT_ONCE = 2048, 16384
+"""In one round, before which every namespace's sockets prove themselves. A SYN costs receivers nothing but the kernel's answer;
+other packets wait in the buffers of programs.
+"""
 TRACED, TRACED_EACH, TRACE_S = 48, 4, 0.2
 """At most so many requests, and so many flows of each, are sent again to find out where they get lost; how long that waits."""
 FIRST_PORT, PORTS = 10_000, 20_000
@@ -101,9 +104,10 @@ def check(request: ProbeRequest) -> None:
 
 
 def _chunks(requests: Sequence[ProbeRequest]) -> Iterable[Chunk]:
-    """(number of the request, request, how many of its flows), at most FLOWS_AT_ONCE flows together."""
+    """(number of the request, request, how many of its flows), at most FLOWS_AT_ONCE (TCP_AT_ONCE) flows together."""
     chunk: Chunk = []
-    room = FLOWS_AT_ONCE
+    most = TCP_AT_ONCE if all(request.flow.protocol is Protocol.TCP for request in requests) else FLOWS_AT_ONCE
+    room = most
     for number, request in enumerate(requests):
         left = request.count
         while left:
@@ -113,7 +117,7 @@ def _chunks(requests: Sequence[ProbeRequest]) -> Iterable[Chunk]:
             room -= taken + 1
             if room <= 0:
                 yield chunk
-                chunk, room = [], FLOWS_AT_ONCE
+                chunk, room = [], most
     if chunk:
         yield chunk
 

@@ -26,7 +26,8 @@ from netlab.probes.spaces import Spaces
 from netlab.probes.values import ProbeRequest, Watched
 from netlab.probes.watching import Eye
 
-GROUP = 64
+GROUP, TCP_GROUP = 64, 128
+"""So many packets leave before answers are taken in: a SYN asks no program, and waits in no buffer but ours."""
 HELD_UDP_PORTS = 512
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES)
 ReplyKey = tuple[str, bytes, int, bytes, int]
@@ -136,7 +137,7 @@ class Round:
     def _batch(self, request: ProbeRequest, flow: Flow, count: int) -> Batch:
         source, destination = flow.source, flow.destination
         eye = self.eyes[request.netns]
-        template = packets.template(self.run, flow.protocol, source, destination, flow.port)
+        template = packets.template(self.run, flow.protocol, source, destination, flow.port, count)
         batch = Batch(request.netns, eye.label, flow, request, template, self.local.get((eye.netns, source), True))
         batch.arrival_suffices = flow.protocol is Protocol.SCTP and not self.has_sctp
         ports = [flow.source_port] * count if flow.source_port else self.ports(request.netns, count)
@@ -174,12 +175,13 @@ class Round:
         self.pending = len(self.flows)
         foreign = not all(flow.batch.local for flow in self.flows)
         passing = any(eye.passing for eye in self.eyes.values())
-        for start in range(0, len(self.flows), GROUP):
-            for flow in self.flows[start : start + GROUP]:
+        group = TCP_GROUP if all(flow.batch.flow.protocol is Protocol.TCP for flow in self.flows) else GROUP
+        for start in range(0, len(self.flows), group):
+            for flow in self.flows[start : start + group]:
                 self._send(flow)
             self._drain(0.0)
             if passing:
-                self._let_through(start + GROUP)
+                self._let_through(start + group)
             if self.tapped:
                 self._read_taps()
         deadline = self.clock() + max((flow.batch.request.timeout_s for flow in self.flows), default=0.0)

@@ -9,13 +9,15 @@ that it names, one of output before the packet's leaving. Its `at` is the stamp 
 prerouting (or output) and what follows; translation shows in the packet before and after.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
-from netlab.ops import Veth
+from netlab.model import NOTHING, Protocol
 from netlab.plan import Plan
 from netlab.probes.planned_rules import Known, PlannedRules
+from netlab.probes.stays import Ends, Ways, links
 from netlab.probes.story_parts import (
     BEFORE_ROUTING,
     SIGHTING,
@@ -27,12 +29,20 @@ from netlab.probes.story_parts import (
     decisive,
     end_of,
     event_of,
-    past,
     replace_destination,
     route_words,
     stamp_of,
 )
+from netlab.probes.suspects import suspicion
 from netlab.probes.witnessed import RuleMet, Shown, Sighting, Witnessed
+
+
+class Source(Enum):
+    """Whose the source address is, and so where answers go."""
+
+    OWN = 1
+    ANOTHERS = 2
+    NOBODYS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +61,21 @@ class Story:
     """In a sentence where it ended, and by what."""
     flooded: list[Event] = field(default_factory=list)
     """Copies that a switch sent to machines which ignored them; not part of the way."""
+    answer: Literal["none", "lost", "stranger"] = "none"
+    """Of a packet that arrived and brought the sender nothing: there was no answer, it was lost, or came from another address."""
+    remembered: tuple[str, ...] = ()
+    """The namespaces whose conntrack rewrote the packet as an earlier one of its flow, without asking a rule."""
 
 
-def tell(seen: Witnessed, plan: Plan, sender: str, source_is_own: bool = True) -> Story:
+def tell(seen: Witnessed, plan: Plan, sender: str, source: Source = Source.OWN) -> Story:
     """The story of a packet that `sender` (a namespace) sent."""
     planned = PlannedRules(plan, seen.flow.destination.version)
-    teller = _Teller(seen, planned, plan, sender)
-    stays = teller.stays(("request",))
-    back = teller.stays(("reply", "refusal", "icmp-error"))
-    culprit = next((rule for stay in stays for rule in stay.rules if rule.verdict == "drop"), None)
-    outcome = _outcome(seen, sender, source_is_own)
+    peers = links(plan)
+    teller, ways = _Teller(seen, planned, peers, sender), Ways(seen, peers, sender)
+    stays = ways.stays(("request",))
+    back = ways.stays(("reply", "refusal", "icmp-error"))
+    culprit = _killer(stays)
+    outcome = _outcome(seen, sender, source)
     hops = [event for stay in stays for event in teller.events(stay, back=False)]
     reply = [event for stay in back for event in teller.events(stay, back=True)]
     known = planned.find(culprit) if culprit else None
@@ -68,14 +83,27 @@ def tell(seen: Witnessed, plan: Plan, sender: str, source_is_own: bool = True) -
         hops.append(teller.ended(next(stay for stay in stays if culprit in stay.rules), culprit, known))
     elif not any(one["event"] == "delivered" for one in hops):
         hops.append(teller.lost(stays, outcome))
+    if culprit is None and reply and not any(one["event"] == "delivered" for one in reply):
+        killer = _killer(back)
+        reply.append(
+            teller.lost(back, "dropped") if killer is None
+            else teller.ended(next(stay for stay in back if killer in stay.rules), killer, planned.find(killer))
+        )  # fmt: skip
     if seen.refused and culprit is None:
         hops[-1]["text"] = f"{sender} did not send it: {seen.refused}"
     where = "" if outcome == "delivered" else _where(hops, reply, outcome)
     summaries = teller.nat(stays), teller.choice(stays)
-    return Story(hops, reply, stays, outcome, culprit, known, *summaries, where, [teller.sighting(one) for one in teller.flooded])
+    flooded = [teller.sighting(one) for one in ways.flooded]
+    remembered = tuple(stay.netns for stay in stays if teller.remembered(stay))
+    return Story(hops, reply, stays, outcome, culprit, known, *summaries, where, flooded, _answer(hops, reply), remembered)
 
 
-def _outcome(seen: Witnessed, sender: str, source_is_own: bool) -> str:
+def _killer(stays: Sequence[Stay]) -> RuleMet | None:
+    """The rule that ended the packet."""
+    return next((rule for stay in stays for rule in stay.rules if rule.verdict == "drop"), None)
+
+
+def _outcome(seen: Witnessed, sender: str, source: Source) -> str:
     """What the client saw of it."""
     answers = [(part, packet) for netns, part, packet in seen.accepted if netns == sender and part != "request"]
     asked = (str(seen.flow.destination), seen.flow.port)
@@ -84,8 +112,10 @@ def _outcome(seen: Witnessed, sender: str, source_is_own: bool) -> str:
             return "rejected"
         if (packet.src, packet.sport) == asked or not seen.flow.port:
             return "delivered" if part == "reply" else "rejected"
-    if not source_is_own:  # the answer goes to whoever has the address: that it gets there is as much as can be had
+    if source is not Source.OWN:
         taken = {part for _, part, packet in seen.accepted if part != "request" and packet.dst == str(seen.flow.source)}
+        if source is Source.NOBODYS:  # that there is an answer is as much as can be had
+            taken = {one.part for one in seen.sightings if one.part != "request"}
         back = any(one.part == "reply" and one.netns == sender and not one.foreign for one in seen.sightings)
         if back or "reply" in taken:
             return "delivered"
@@ -93,7 +123,13 @@ def _outcome(seen: Witnessed, sender: str, source_is_own: bool) -> str:
             return "rejected"
     if seen.refused and "discarded" not in seen.refused:
         return "rejected"
-    return "dropped"
+    taken = {part for _, part, _ in seen.accepted}
+    return "delivered" if unanswered(seen) and taken == {"request"} else "dropped"
+
+
+def unanswered(seen: Witnessed) -> bool:
+    """A real program's datagram of which no answer was seen: many want none, so that silence says nothing of the way back."""
+    return seen.live and seen.flow.protocol is Protocol.UDP and not any(one.part != "request" for one in seen.sightings)
 
 
 def _where(hops: Sequence[Event], reply: Sequence[Event], outcome: str) -> str:
@@ -104,7 +140,23 @@ def _where(hops: Sequence[Event], reply: Sequence[Event], outcome: str) -> str:
         return f"it arrived in {last['netns']}, where nobody listens on port {last['packet']['dport']}: the answer is a refusal"
     if not reply:
         return f"it arrived in {last['netns']}, which sent no answer"
+    answer = _answer(hops, reply)
+    if answer == "lost" and reply[-1]["event"] != "delivered":
+        return f"it arrived in {last['netns']}, and its answer did not get back: {reply[-1]['text']}"
+    if answer == "stranger":
+        came, asked = reply[-1]["packet"], hops[0]["packet"]
+        return (
+            f"it arrived in {last['netns']}, but the answer came from {end_of(came['src'], came['sport'])} and not from "
+            f"{end_of(asked['dst'], asked['dport'])}: the sender knows of no such connection"
+        )
     return f"it arrived in {last['netns']}, but the answer was last seen {_place(reply[-1])}"
+
+
+def _answer(hops: Sequence[Event], reply: Sequence[Event]) -> Literal["none", "lost", "stranger"]:
+    """Where the sender got no answer that it takes for one."""
+    if not reply:
+        return "none"
+    return "stranger" if reply[-1]["event"] == "delivered" and reply[-1]["netns"] == hops[0]["netns"] else "lost"
 
 
 def _place(event: Event) -> str:
@@ -113,93 +165,8 @@ def _place(event: Event) -> str:
 
 
 class _Teller:
-    def __init__(self, seen: Witnessed, planned: PlannedRules, plan: Plan, sender: str) -> None:
-        self._seen, self._planned, self._sender = seen, planned, sender
-        self.flooded: list[Sighting] = []
-        self._peers: dict[tuple[str, str], tuple[str, str]] = {}
-        for op in plan.ops.values():
-            if isinstance(op, Veth):
-                near, far = (op.netns, op.device), (op.peer_netns, op.peer_device)
-                self._peers |= {near: far, far: near}
-
-    # ---------------------------------------------------------------- order
-
-    def stays(self, parts: tuple[str, ...]) -> list[Stay]:
-        """The way in one direction, namespace by namespace."""
-        waiting: dict[str, list[RuleMet]] = {}
-        for rule in self._seen.rules:
-            if rule.part in parts:
-                waiting.setdefault(rule.netns, []).append(rule)
-        accepted = {netns: packet for netns, part, packet in self._seen.accepted if part in parts}
-        stays: list[Stay] = []
-        for one in self._own(parts):
-            stay = stays[-1] if stays and self._goes_on(stays[-1], one) else None
-            if stay is None:
-                stay = Stay(one.netns)
-                stays.append(stay)
-            queue = waiting.get(one.netns, [])
-            if one.leaving:
-                while queue and queue[0].hook in ("output", "postrouting"):
-                    stay.rules.append(queue.pop(0))
-                stay.departures.append(one)
-            else:
-                stay.arrivals.append(one)
-                self._take(stay, queue, one.device)
-        self._leftovers(stays, waiting)
-        if "request" in parts:
-            if not stays or stays[0].netns != self._sender:
-                stays.insert(0, Stay(self._sender))
-            flow = self._seen.flow
-            if not stays[0].arrivals or stays[0].arrivals[0].device == "lo":
-                stays[0].sent = Shown(str(flow.source), str(flow.destination), flow.source_port, flow.port, str(flow.protocol))
-                if not flow.port:
-                    stays[0].sent = stays[0].sent._replace(sport=0)
-        for netns, packet in accepted.items():
-            there = [stay for stay in stays if stay.netns == netns]
-            if not there:
-                stays.append(Stay(netns))
-                there = stays[-1:]
-            there[-1].accepted = packet
-        return stays
-
-    def _own(self, parts: tuple[str, ...]) -> list[Sighting]:
-        """Sightings without what a switch flooded to machines that ignored it."""
-        mine = [one for one in self._seen.sightings if one.part in parts]
-        ignored: set[int] = set()
-        for number, one in enumerate(mine):
-            if one.foreign and not one.port:
-                ignored.add(number)
-                sent = self._peers.get((one.netns, one.device))
-                behind = [at for at in range(number) if mine[at].leaving and (mine[at].netns, mine[at].device) == sent]
-                ignored |= set(behind[-1:])
-        self.flooded += [mine[number] for number in sorted(ignored)]
-        return [one for number, one in enumerate(mine) if number not in ignored]
-
-    def _goes_on(self, stay: Stay, one: Sighting) -> bool:
-        """Whether the sighting belongs to the same stay: out of lo, and in again, is one."""
-        if stay.netns != one.netns:
-            return False
-        return one.leaving or not stay.departures or one.device == "lo"
-
-    def _take(self, stay: Stay, queue: list[RuleMet], device: str) -> None:
-        """The rules that follow the packet's coming in through the device."""
-        through = bool(stay.rules and stay.rules[-1].hook != "output" and stay.rules[-1].hook != "postrouting")
-        while queue and queue[0].hook != "output":
-            if queue[0].hook == "prerouting" and (queue[0].in_device != device or (through and past(stay))):
-                return
-            stay.rules.append(queue.pop(0))
-
-    def _leftovers(self, stays: list[Stay], waiting: Mapping[str, list[RuleMet]]) -> None:
-        """Rules of packets that no packet socket saw: those that the sender's own output ended."""
-        for netns, rules in waiting.items():
-            if not rules:
-                continue
-            there = next((stay for stay in reversed(stays) if stay.netns == netns), None)
-            if there is None:
-                there = Stay(netns)
-                stays.insert(0, there)
-            there.rules += rules
-            rules.clear()
+    def __init__(self, seen: Witnessed, planned: PlannedRules, peers: Ends, sender: str) -> None:
+        self._seen, self._planned, self._peers, self._sender = seen, planned, peers, sender
 
     # ---------------------------------------------------------------- events
 
@@ -273,7 +240,7 @@ class _Teller:
             "hook": rule.hook, "table": rule.table, "chain": rule.chain, "rule": rule.text or None, "owner": owner,
             "position": rule.position if rule.position >= 0 else None, "handle": rule.handle or None, "verdict": rule.verdict,
             "did": known.did if known is not None else rule.verdict, "decisive": matters,
-            "planned": known is not None or rule.position < 0,
+            "planned": known is not None or (rule.position < 0 and self._planned.policy(rule)),
         }  # fmt: skip
         return event
 
@@ -283,6 +250,8 @@ class _Teller:
             end_of(was.src, was.sport), end_of(now.src, now.sport))  # fmt: skip
         word = "puts back" if back else "rewrites"
         evidence = ["the packet before and after"]
+        if not back and self.remembered(stay):
+            word = "conntrack, which remembers the flow, rewrites"
         server = self._planned.virtual_server(stay.netns, was) if half == "destination" and not back else None
         owner = str(server.owner) if server is not None and server.owner is not None else None
         if server is not None:
@@ -295,6 +264,15 @@ class _Teller:
         if owner is not None:
             event |= {"owner": owner}
         return event | {"half": half, "before": as_json(was), "after": as_json(now), "undone": back}
+
+    def remembered(self, stay: Stay) -> bool:
+        """Whether the packet was rewritten because an earlier one of its flow had been: NAT rules see only a flow's first."""
+        was, now = stay.entered, stay.left
+        if was is None or now is None or was == now or stay.netns not in self._seen.traced:
+            return False
+        if self._planned.virtual_server(stay.netns, was) is not None:
+            return False
+        return not any(rule.position >= 0 and self._matters(rule) for rule in stay.rules)
 
     def _route(self, stay: Stay, stamp: int) -> Event | None:
         """The kernel's route for where the packet goes after any rewriting; None where no route is asked for."""
@@ -369,6 +347,13 @@ class _Teller:
             return f"{last.netns} has no route to {packet.dst}", table
         if row.get("type") in ("blackhole", "unreachable", "prohibit"):
             return f"dropped in {last.netns}: its route for {packet.dst} is `{route_words(row)}`", table
+        came = [one.device for one in last.arrivals if one.device != "lo"]
+        if came:
+            mine = any(rule.hook == "input" for rule in last.rules)
+            settings = self._seen.settings.get(last.netns, NOTHING)
+            why = suspicion(last.netns, packet, came[-1], settings, self._seen.routes.get(last.netns, ()), mine)
+            if why:
+                return why, [*table, f"settings of {last.netns}"]
         hop = str(row.get("gateway") or packet.dst)
         found = next((one for one in self._seen.neighbours.get(last.netns, ()) if one["dst"] == hop), None)
         states = found["state"] if found is not None else []
@@ -376,7 +361,7 @@ class _Teller:
             asked = "neighbour solicitation" if ":" in hop else "ARP request"
             why = f"{last.netns} found nobody who has {hop} behind {row.get('dev')}: no answer to its {asked}"
             return why, [f"neighbour table of {last.netns}: {hop} is {' '.join(states)}"]
-        return f"{last.netns} took it in and did not pass it on: it has no rule that says so, nor is it its own address", []
+        return f"{last.netns} took it in and did not pass it on; no rule, route or setting that netlab knows of says so", []
 
     # ---------------------------------------------------------------- summaries
 

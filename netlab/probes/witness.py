@@ -5,7 +5,7 @@ Decides what is watched and when the story is over. What it means is told by sto
 Order of things: a packet socket on all interfaces of every namespace, the kernel's nftables trace in each that has rules, the
 sockets that show what a stack accepts; all are bound before the packet leaves, so that nothing has to be waited for. It carries
 the token of probes/packets.py, by which it is known whatever NAT does; answers in UDP, which carry none, are known by their
-addresses. The end is the answer that the sender accepts, a rule's drop, or silence until the deadline.
+addresses; live.py says by what a program's packet is known. The end is the answer that the sender accepts, a drop, or silence.
 """
 
 import errno
@@ -20,22 +20,23 @@ from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
 from typing import Any
 
-from netlab.errors import KernelError, NetlabError
-from netlab.kernel import libnftables, listing, nft_trace, observe, packet_sockets, rule_listing
+from netlab.errors import KernelError, MissingEvidence, NetlabError
+from netlab.kernel import libnftables, listing, nft_trace, observe, packet_sockets, rule_listing, sysctls
 from netlab.kernel import netlink as nl
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING, Delivered, Frame, Tap
 from netlab.model import Flow, Protocol
-from netlab.probes import filters, packets, plain, telling
-from netlab.probes.packets import Kind, Seen
+from netlab.probes import filters, live, packets, plain, stamps, suspects, telling
+from netlab.probes.packets import Kind
 from netlab.probes.plain import number_of
 from netlab.probes.witnessed import Errand, RuleMet, Shown, Sighting, Witnessed
 
 PARTS = {Kind.REQUEST: "request", Kind.REPLY: "reply", Kind.REFUSAL: "refusal", Kind.ICMP_ERROR: "icmp-error"}
-PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", plain.ICMPV6: "ICMP"}
-ERRORS = {1: (3, 5, 11), plain.ICMPV6: (1, 3)}
 FOREIGN = 3
 INDEX = 7
+KEPT_NS = 2_000_000_000
+KEPT_TAKEN = 1000
+"""How much of strangers' packets is kept while a real program's is waited for."""
 AFTER_DROP_S = 0.02
 """How long an ICMP error may take after a rule has ended the packet: it is sent from within the rule."""
 
@@ -51,6 +52,8 @@ class _Place:
     accepted: list[Delivered] = field(default_factory=list)
     trace: nft_trace.Trace | None = None
     told: list[nft_trace.Told] = field(default_factory=list)
+    first: list[nft_trace.Told] = field(default_factory=list)
+    """What the tracing table itself told: packets before any other rule."""
 
     def device(self, index: int) -> str:
         return self.links[index].name if index in self.links else f"if{index}" if index else ""
@@ -73,6 +76,8 @@ class _Following:
     notes: list[str] = field(default_factory=list)
     requests: set[Shown] = field(default_factory=set)
     index: int = INDEX
+    mark: live.Datagram | None = None
+    """By what a real program's datagram is known."""
 
     @property
     def family(self) -> str:
@@ -88,7 +93,7 @@ class _Following:
         sender = self.places[errand.sender]
         # Any namespace will do (the switch is the machine's), but one without rules, whose counters would move.
         quiet = next((place for place in self.places.values() if place.name.startswith("lan/")), sender)
-        stack.enter_context(_stamps(quiet.fd))
+        stack.enter_context(stamps.switched_on(quiet.fd))
         stack.callback(self._close)
         for place in self.places.values():
             self._open(place, place is sender)
@@ -117,13 +122,18 @@ class _Following:
             refused,
             tuple(dict.fromkeys(self.blind)),
             tuple(self.notes),
+            errand.live,
+            {name: self._settings(name) for name in met},
         )
 
     # ---------------------------------------------------------------- before
 
     def _open(self, place: _Place, sender: bool) -> None:
         udp = self.errand.flow.protocol is Protocol.UDP
-        program = filters.handshake_filter() if self.errand.live else filters.token_filter(self.run, any_udp=udp)
+        if self.errand.live:
+            program = live.filter_for(self.errand.flow.protocol, self.run)
+        else:
+            program = filters.token_filter(self.run, any_udp=udp)
         wanted = {self.errand.flow.protocol} | ({Protocol.ICMP} if sender else set())
         try:
             with entered(place.fd):
@@ -141,12 +151,13 @@ class _Following:
         found: list[str] = []
         untold: list[str] = []
         version = self.errand.flow.destination.version
-        asked = telling.handshakes(version) if self.errand.live else telling.matches(self.errand.flow.protocol, self.run, version)
+        protocol = self.errand.flow.protocol
+        asked = live.matches(protocol, version) if self.errand.live else telling.matches(protocol, self.run, version)
         for place in self.places.values():
             legacy = rule_listing.legacy_tables(place.fd, self.family)
             if legacy:
                 untold.append(place.name)
-            if not any(family == self.family for family, _ in rule_listing.nft_tables(place.fd)):
+            if not any(family in (self.family, "inet") for family, _ in rule_listing.nft_tables(place.fd)):
                 continue
             if not libnftables.available():
                 self.notes.append("libnftables.so.1 is missing, so the kernel's trace cannot be asked: apt install libnftables1")
@@ -186,15 +197,18 @@ class _Following:
     # ---------------------------------------------------------------- under way
 
     def _await(self, sender: _Place) -> Flow:
-        """The flow of the first connection that the sender opens to the destination: its SYN's number is the token then.
+        """The flow of the first packet that opens what was asked for; from then on it is known by its number or its data.
 
-        Where the sender has rules, only the kernel's trace shows what was asked for. Raises KernelError when none comes.
+        Where the sender has rules, only the kernel's trace shows what was asked for. Raises MissingEvidence when none comes.
         """
         wanted, sources = self.errand.flow, {one.packed for one in self.errand.sources}
-        ready = time.time_ns()  # what passed while witnesses were still being placed is not whole
+        self._read()  # what passed while witnesses were still being placed is not whole
+        ready = time.time_ns()
         deadline = time.monotonic() + self.errand.live_s
+        marks = {name: len(place.told) for name, place in self.places.items()}
         with self._poller([sender.tap.fileno()] if sender.tap is not None else []) as poller:
             while (left := deadline - time.monotonic()) > 0:
+                self._forget(marks)
                 poller.poll(left)
                 self._read()
                 frames = [
@@ -202,18 +216,33 @@ class _Following:
                     for place, frame in self.frames
                     if place is sender and frame.pkttype == OUTGOING and frame.time_ns > ready
                 ]
-                for data in (*(one.packet for one in sender.told), *frames):
-                    seen = _opening(data)
-                    if seen is None or seen[0].source not in sources or seen[0].destination != wanted.destination.packed:
-                        continue
-                    syn, sequence = seen
-                    if syn.destination_port == wanted.port and wanted.source_port in (0, syn.source_port):
-                        self.run, self.index = sequence >> 16, sequence & 0xFFFF
-                        return replace(wanted, source=packets.address(syn.source), source_port=syn.source_port)
-        raise KernelError(
-            f"no TCP connection from {sender.name} to {wanted.destination} port {wanted.port} was opened within "
-            f"{self.errand.live_s:g} s: start it while `explain --live` waits, or let it wait longer"
+                for data in (*(one.packet for one in sender.first), *frames):
+                    if (found := live.opening(data, wanted, sources)) is not None:
+                        self.run, self.index, self.mark = found.run, found.number, found.mark
+                        flow = found.flow
+                        self.requests.add(
+                            Shown(str(flow.source), str(flow.destination), flow.source_port, flow.port, str(flow.protocol))
+                        )
+                        return flow
+        what = live.WORDS[wanted.protocol]
+        port = f" port {wanted.port}" if wanted.port else ""
+        raise MissingEvidence(
+            f"no {what} from {sender.name} to {wanted.destination}{port} was seen within {self.errand.live_s:g} s: "
+            "start the program while `explain --live` waits, or let it wait longer (--wait SECONDS)"
         )
+
+    def _forget(self, marks: dict[str, int]) -> None:
+        """Strangers' packets of the time before the last look, so that a long wait in a busy lab does not fill the memory.
+
+        What was read at the last look is kept: it may belong to a packet whose beginning is read at the next.
+        """
+        old = time.time_ns() - KEPT_NS
+        self.frames = [pair for pair in self.frames if pair[1].time_ns > old]
+        self.taken = self.taken[-KEPT_TAKEN:]
+        for place in self.places.values():
+            place.first = []
+            place.told = place.told[marks[place.name] :]
+            marks[place.name] = len(place.told)
 
     @contextmanager
     def _poller(self, more: list[int]) -> Iterator[select.epoll]:
@@ -243,7 +272,7 @@ class _Following:
 
     def _dropped(self) -> bool:
         for place in self.places.values():
-            numbers = {one.number for one in place.told if one.packet and self._part(one.packet) == "request"}
+            numbers = {one.number for one in place.told if one.packet and self._part(one.packet)}
             if any(one.verdict == "drop" and one.number in numbers for one in place.told):
                 return True
         return False
@@ -252,7 +281,8 @@ class _Following:
         for place in self.places.values():
             if place.trace is not None:
                 try:
-                    place.told += place.trace.told()
+                    for one in place.trace.told():
+                        (place.first if one.table.startswith(nft_trace.TABLE) else place.told).append(one)
                 except KernelError as error:
                     self.blind.append(f"{place.name}: {error}")
             for raw in place.accepted:
@@ -264,22 +294,24 @@ class _Following:
 
     def _seen(self, data: bytes) -> tuple[str, Shown] | None:
         """Which part of the story these bytes are, and how the packet looks."""
+        if self.mark is not None:
+            return live.part(data, self.mark, self.requests)
         seen = packets.seen(data, self.run)
         if seen is not None:
             if seen.number != self.index:
                 return None
-            shown = _shown(seen, data)
+            shown = live.plain_shown(data)
             if seen.kind is Kind.REQUEST:
                 self.requests.add(shown)
             return PARTS[seen.kind], shown
         ip = packets.header(data) if len(data) >= 28 and data[0] >> 4 in (4, 6) else None
         if ip is None or len(data) < ip.length + 8:
             return None
-        error = ip.protocol in (1, plain.ICMPV6) and data[ip.length] in ERRORS[ip.protocol]
+        error = ip.protocol in (1, plain.ICMPV6) and data[ip.length] in live.ERRORS[ip.protocol]
         if error and len(data) <= ip.length + 20:
-            return PARTS[Kind.ICMP_ERROR], _plain_shown(data)  # the trace shows too little of it for the token; it is our own
+            return PARTS[Kind.ICMP_ERROR], live.plain_shown(data)  # the trace shows too little of it for the token; it is our own
         if ip.protocol == 17:
-            shown = _plain_shown(data)
+            shown = live.plain_shown(data)
             back = Shown(shown.dst, shown.src, shown.dport, shown.sport, shown.proto)
             if back in self.requests:
                 return PARTS[Kind.REPLY], shown
@@ -296,6 +328,8 @@ class _Following:
             told = self._seen(frame.data)
             if told is None:
                 continue
+            if told[0] == PARTS[Kind.REQUEST]:
+                self.requests.add(told[1])
             link = next((link for link in place.links.values() if link.name == frame.device), None)
             found.append(
                 Sighting(
@@ -303,7 +337,7 @@ class _Following:
                     link is not None and link.kind == "bridge", link is not None and bool(link.master),
                 )
             )  # fmt: skip
-        return tuple(sorted(found, key=cmp_to_key(order)))
+        return tuple(sorted(found, key=cmp_to_key(stamps.order)))
 
     def _accepted(self) -> tuple[tuple[str, str, Shown], ...]:
         told = ((place.name, self._seen(data)) for place, data in self.taken)
@@ -336,6 +370,16 @@ class _Following:
             tracked[name] = tuple(row for row in rows if _original(row) in tuples)
         return routes, neighbours, tracked
 
+    def _settings(self, name: str) -> suspects.Settings:
+        """The settings that could explain a loss there."""
+        fd = self.places[name].fd
+        devices = {frame.device for place, frame in self.frames if place.name == name}
+        with entered(fd):
+            read = {key: sysctls.read(key) for key in suspects.keys(devices, self.errand.flow.destination.version)}
+        early = [f"{family}/{table}" for family, table in rule_listing.nft_tables(fd) if family in suspects.EARLY]
+        found = {key: value for key, value in read.items() if value is not None}
+        return {**found, suspects.UNTRACED: " ".join(early)} if early else found
+
     def _close(self) -> None:
         """Side by side: closing waits for the kernel's grace periods."""
         from concurrent.futures import ThreadPoolExecutor
@@ -351,79 +395,7 @@ class _Following:
                 raw.close()
 
 
-def order(one: Sighting, other: Sighting) -> int:
-    """By time; where one packet has one stamp at several interfaces: in by the port, then the bridge, out by the bridge, then the
-    port; out of one namespace before into the next."""
-    if one.at != other.at:
-        return -1 if one.at < other.at else 1
-    if one.netns != other.netns:
-        return (not one.leaving) - (not other.leaving)
-    return _rank(one) - _rank(other)
-
-
-def _rank(one: Sighting) -> int:
-    return (3 if one.port else 2) if one.leaving else (0 if one.port else 1)
-
-
-def _shown(seen: Seen, data: bytes) -> Shown:
-    return Shown(
-        str(packets.address(seen.source)), str(packets.address(seen.destination)), seen.source_port, seen.destination_port,
-        PROTOCOLS.get(packets.header(data).protocol, ""),
-    )  # fmt: skip
-
-
-def _opening(data: bytes) -> tuple[Seen, int] | None:
-    """A TCP segment that opens a connection, and its sequence number."""
-    if len(data) < 40 or data[0] >> 4 not in (4, 6):
-        return None
-    ip = packets.header(data)
-    if ip.protocol != 6 or len(data) < ip.length + 14 or data[ip.length + 13] & 0x16 != 0x02:
-        return None
-    sequence = int.from_bytes(data[ip.length + 4 : ip.length + 8])
-    return packets.seen(data, sequence >> 16), sequence  # type: ignore[return-value]  # a SYN of this very run
-
-
-def _plain_shown(data: bytes) -> Shown:
-    ip = packets.header(data)
-    ports = (0, 0)
-    if ip.protocol not in (1, plain.ICMPV6):
-        ports = int.from_bytes(data[ip.length : ip.length + 2]), int.from_bytes(data[ip.length + 2 : ip.length + 4])
-    addresses = str(packets.address(ip.source)), str(packets.address(ip.destination))
-    return Shown(*addresses, *ports, PROTOCOLS.get(ip.protocol, str(ip.protocol)))
-
-
 def _original(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
     if row["protocol"] in ("icmp", "icmpv6"):
         return row["src"], row["dst"], 0, 0
     return row["src"], row["dst"], row["sport"], row["dport"]
-
-
-@contextmanager
-def _stamps(fd: int) -> Iterator[None]:
-    """Inside, packets are stamped when they arrive, not when they are read: asked for, and proved with a datagram to itself.
-
-    The kernel switches stamping on through a work queue (net_enable_timestamp), so that the first ones may come too late.
-    """
-    with entered(fd):
-        holding = packet_sockets.stamped_time()
-        own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with holding, own:
-        own.setsockopt(socket.SOL_SOCKET, 35, 1)
-        with suppress(OSError):
-            own.bind(("127.0.0.1", 0))
-            own.settimeout(0.05)
-            for _ in range(50):
-                own.sendto(b"", own.getsockname())
-                sent = time.time_ns()
-                select.select([], [], [], 0.0005)
-                _, ancillary, _, _ = own.recvmsg(16, 64)
-                if ancillary and _nanoseconds(ancillary[0][2]) <= sent:
-                    break
-        yield
-
-
-def _nanoseconds(data: bytes) -> int:
-    import struct
-
-    seconds, nanoseconds = struct.unpack("=qq", data[:16])
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)

@@ -62,8 +62,8 @@ class RuleMet:
 class Errand:
     """One packet to be sent and followed. `places`: every namespace by name -> a path that opens it.
 
-    `live_s`: none is sent; the first TCP connection that a program of the sender's opens to the flow's destination is followed,
-    from whichever of `sources`; it is waited for so many seconds.
+    `live_s`: none is sent; the first TCP connection, UDP datagram or ping of a program of the sender's to the flow's destination
+    is followed, from whichever of `sources`; it is waited for so many seconds.
     """
 
     sender: str
@@ -98,3 +98,7 @@ class Witnessed:
     refused: str = ""
     blind: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    live: bool = False
+    """It is a real program's packet."""
+    settings: Mapping[str, Mapping[str, str]] = NOTHING
+    """Namespace -> what suspects.py reads there."""

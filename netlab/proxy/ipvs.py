@@ -142,7 +142,7 @@ def _weights(cluster: Cluster, port: PortEndpoints) -> Mapping[Address, int]:
         pod = cluster.pods.get(Key(target.namespace, target.name)) if target is not None and target.kind == "pod" else None
         said = pod.meta.annotations.get(WEIGHT) if pod is not None else None
         if said is not None:
-            if not said.isdecimal() or int(said) > 65535:
+            if not said.isdecimal() or len(said) > 19 or int(said) > 65535:
                 raise InputError(
                     f"{target}: annotation {WEIGHT}: {said!r} is no weight: a whole number from 0 to 65535, in quotes"
                 )

@@ -1,6 +1,7 @@
 """What is left of a run: a JSON document, a JUnit file, a page. Knows nothing of labs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from netlab.model import Judgement
@@ -70,10 +71,27 @@ def junit(runs: Sequence[ScenarioRun]) -> str:
             case = ElementTree.SubElement(suite, "testcase", attributes)
             if step.result.verdict is not Judgement.PASS:
                 tag = "failure" if step.result.verdict is Judgement.FAIL else "error"
-                text = _printable("\n".join(step.result.why))
-                ElementTree.SubElement(case, tag, {"message": text.partition("\n")[0]}).text = text
+                first = _printable("\n".join(step.result.why)).partition("\n")[0]
+                ElementTree.SubElement(case, tag, {"message": first}).text = _printable("\n".join(_evidence(step)))
+            if "pcap" in step.exhibits:  # as Jenkins and GitLab take files that belong to a test
+                path = Path(step.exhibits["pcap"]).absolute()
+                ElementTree.SubElement(case, "system-out").text = _printable(f"packets: {path}\n[[ATTACHMENT|{path}]]")
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _evidence(step: StepRun) -> Iterator[str]:
+    """Why a step did not pass: its reasons, where its packets are, and the stories of flows that failed."""
+    from netlab.observe import explain_text
+
+    yield from step.result.why
+    if "pcap" in step.exhibits:
+        yield f"packets: {step.exhibits['pcap']}"
+    if problem := step.exhibits.get("pcap_problem"):
+        yield f"no packets were recorded: {problem}"
+    for told in step.exhibits.get("explain", ()):
+        yield "\n" + explain_text.text(told, False, False).rstrip()
+    yield from step.exhibits.get("notes", ())
 
 
 def _printable(text: str) -> str:

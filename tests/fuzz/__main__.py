@@ -32,7 +32,10 @@ WORDS = [
 Target = Callable[[bytes], None]
 
 
-NAMES = ("manifest", "topology", "scenario", "dns", "trace", "connection", "frame")
+NAMES = (
+    "manifest", "topology", "scenario", "dns", "trace", "connection", "netlink", "rules", "frame", "packet", "words", "request",
+    "api", "responder",
+)  # fmt: skip
 
 
 def guarded(name: str, target: Target) -> Target:
@@ -79,7 +82,8 @@ def mutated(chance: random.Random, data: bytes, corpus: list[bytes]) -> bytes:
 
 
 def by_mutation(name: str, seconds: float) -> int:
-    from tests.fuzz.targets import TARGETS, seeds
+    from tests.fuzz.seeds import seeds
+    from tests.fuzz.targets import TARGETS
 
     target = guarded(name, TARGETS[name])
     chance, corpus, count = random.Random(time.time_ns()), seeds(name), 0
@@ -96,7 +100,8 @@ def by_coverage(name: str, seconds: float) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["netlab"]):
-        from tests.fuzz.targets import TARGETS, seeds
+        from tests.fuzz.seeds import seeds
+        from tests.fuzz.targets import TARGETS
 
     corpus = tempfile.mkdtemp(prefix="netlab-fuzz-")
     for number, data in enumerate(seeds(name)):

@@ -69,7 +69,8 @@ def test_broken_is_told_and_mended(name: str) -> None:
         assert bad.why
         report = lab.verify()
         assert report.drift, name
-        assert lab.verify(repair=True).repaired == len(report.drift)
+        after = lab.verify(repair=True)
+        assert (after.repaired, after.left) == (len(report.drift), [])
         assert lab.verify().drift == []
         mended = lab.probe(sender, to, count=60)
         assert mended.verdict == "pass", mended
@@ -99,3 +100,24 @@ def _kill(lab: Lab, pid: int) -> None:
 def _node_port(lab: Lab) -> int:
     ports = [port.get("nodePort") for service in lab.get("services") for port in service["spec"]["ports"]]
     return int(next(port for port in ports if port))
+
+
+OWNED = """
+(echo 'add table inet theirs { flags owner; }'; exec sleep 1000) 2>/dev/null | nft -i >/dev/null 2>&1 &
+echo $!
+until nft list tables | grep -q theirs; do sleep 0.05; done
+"""
+
+
+def test_what_cannot_be_mended_is_not_called_repaired() -> None:
+    """A table that a living program owns: the kernel lets nobody else delete it. The rest is mended all the same."""
+    with netlab.up(manifests=[KUBIA]) as lab:
+        pid = lab.exec("node/node-170", ["sh", "-ec", OWNED], check=True).stdout.strip()
+        lab.exec("node/node-170", ["ip", "route", "del", "10.244.2.0/24"], check=True)
+        report = lab.verify(repair=True)
+        assert len(report.drift) == 2 and report.repaired == 1, report
+        assert "table inet theirs is not planned" in report.left[0] and report.left[1].startswith("cannot be mended: "), report
+        assert lab.verify().left == report.left[:1]
+        lab.exec("node/node-170", ["kill", pid], check=True)  # the table goes with its owner
+        report = lab.verify(repair=True)
+        assert report.left == [] and lab.verify().drift == []

@@ -97,7 +97,7 @@ def test_tcpdump_reads_the_capture_from_a_pipe_while_it_runs() -> None:
         command = reading("-n", "-c", "2")
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as reader:
             assert reader.stdin is not None and reader.stdout is not None
-            wanted = Wanted(tcpdump.compile_filter("udp port 7"), format=style, seconds=5.0)  # type: ignore[arg-type]  # a table row
+            wanted = Wanted(tcpdump.compile_filter("udp port 7"), format=style, seconds=60.0)  # type: ignore[arg-type]  # a table row
 
             def ready() -> None:
                 threading.Thread(target=datagrams, args=(net, 3)).start()
@@ -107,7 +107,7 @@ def test_tcpdump_reads_the_capture_from_a_pipe_while_it_runs() -> None:
             reader.stdin.close()
             capture.capture(PLACES[:1], net.open, out, wanted, ready)
             os.close(out)
-            assert time.monotonic() - started < 4.0  # the reader had its two packets and left
+            assert time.monotonic() - started < 50  # the reader had its two packets and left
             assert reader.stdout.read().decode().count(needle) == 2
 
 

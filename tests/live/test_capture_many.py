@@ -217,7 +217,7 @@ def test_comments_tell_names_and_nat_of_a_lab(lab: netlab.Lab, tmp_path: Path) -
 
 
 def _begins(file: Path) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if file.exists() and file.stat().st_size:
             return True

@@ -20,7 +20,7 @@ host, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 end, good, bad = time.monotonic() + seconds, 0, []
 while time.monotonic() < end:
     try:
-        with socket.create_connection((host, port), timeout=2) as sock:
+        with socket.create_connection((host, port), timeout=30) as sock:
             sock.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
             data = b""
             while chunk := sock.recv(4096):

@@ -97,10 +97,10 @@ def _dug(text: str) -> tuple[tuple[str, ...], str]:
 )
 def test_by_the_c_librarys_own_resolver(lab: Lab, database: str, name: str, found: set[str]) -> None:
     started = time.monotonic()
-    done = lab.exec("pod/client", ["getent", database, name], timeout_s=30)
+    done = lab.exec("pod/client", ["env", "RES_OPTIONS=timeout:30", "getent", database, name], timeout_s=60)
     assert {line.split()[0] for line in done.stdout.splitlines()} == found, done
     assert done.returncode == (0 if found else 2)
-    assert time.monotonic() - started < 5.0, "an answer is there at once, also the answer that there is none"
+    assert time.monotonic() - started < 25, "a question went unanswered; also that there is none is an answer"
 
 
 def test_names_of_addresses_by_the_c_librarys_own_resolver(lab: Lab) -> None:
@@ -165,7 +165,7 @@ def test_noise_does_not_end_it(lab: Lab) -> None:
 def test_a_killed_server_comes_back_with_all_names(lab: Lab) -> None:
     pid = lab.verb("processes")["agents"]["dns"]
     _kill(lab, pid)
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0
     while lab.verb("processes")["agents"]["dns"] == pid:
         assert time.monotonic() < deadline
         time.sleep(0.02)

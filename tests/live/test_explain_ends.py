@@ -1,6 +1,8 @@
 """Explanations where rules are flat maps, where a proxy process takes the packet, and of packets that no rule ends."""
 
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 import netlab
 from netlab.client import Lab
-from netlab.errors import InputError, MachineError, NetlabError
+from netlab.errors import InputError, MachineError, MissingEvidence
 
 MANIFESTS = ["manifests/kubia.yaml", "manifests/no-endpoints.yaml"]
 
@@ -88,6 +90,87 @@ def test_packets_that_no_rule_ends_say_where_and_why() -> None:
         lab.fault("link-down", "node/node-171")
         found = lab.explain("pod/client", f"pod/{target['metadata']['name']}:8080")
         assert found["outcome"] == "dropped" and "netlab fault link-up" in found["remedies"][0]
+
+
+def ruleset(lab: Lab, node: str, family: str, hook: str, rule: str, *devices: str) -> None:
+    """A table of somebody else's, as a CNI or a firewall would make it."""
+    device = f" device {devices[0]}" if devices else ""
+    base = f"type filter hook {hook}{device} priority -10; policy accept;"
+    text = f"table {family} cni {{\n chain c {{\n {base}\n {rule}\n }}\n}}\n"
+    lab.exec(node, ["nft", "-f", "-"], stdin=text, check=True)
+
+
+FOREIGN = (
+    ("inet", "forward", "tcp dport 8080 counter drop", "dropped", "at hook forward by rule 1 of c (table inet cni)"),
+    ("ip", "forward", "tcp dport 8080 reject with tcp reset", "rejected", "at hook forward by rule 1 of c (table cni)"),
+    (
+        "inet",
+        "prerouting",
+        "tcp sport 8080 drop",
+        "dropped",
+        "its answer did not get back: dropped in node/node-171 at hook prerouting",
+    ),
+    (
+        "netdev",
+        "ingress",
+        "tcp dport 8080 drop",
+        "dropped",
+        "rules ahead of the IP stack, where nothing is traced: netdev cni",
+    ),
+)
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_rules_of_others_are_named_wherever_they_stand(mode: str) -> None:
+    with running(proxy=mode) as lab:
+        target = next(pod["metadata"]["name"] for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-171")
+        for family, hook, rule, outcome, words in FOREIGN:
+            ruleset(lab, "node/node-171", family, hook, rule, *(["eth0"] if hook == "ingress" else []))
+            found = lab.explain("pod/client", f"pod/{target}:8080")
+            assert (found["verdict"], found["outcome"]) == ("fail", outcome) and words in found["why"][0], (
+                family,
+                hook,
+                found["why"],
+            )
+            end = next(one for one in (*found["hops"], *found["reply"]) if one["event"] in ("dropped", "rejected"))
+            if hook != "ingress":
+                assert rule in str(end["rule"]) and end["planned"] is False and "is not netlab's" in found["remedies"][0]
+            lab.exec("node/node-171", ["nft", "delete", "table", family, "cni"], check=True)
+        agreed(lab.explain("pod/client", f"pod/{target}:8080"), "delivered")
+
+
+def test_what_the_kernel_drops_without_a_word() -> None:
+    with running() as lab:
+        node = "node/node-171"
+        target = next(pod["metadata"]["name"] for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-171")
+
+        def why(*commands: str) -> str:
+            for command in commands:
+                lab.exec(node, command.split(), check=True)
+            found = lab.explain("pod/client", f"pod/{target}:8080")
+            assert (found["verdict"], found["outcome"]) == ("fail", "dropped")
+            lab.verify(repair=True)
+            return str(found["why"][0])
+
+        away = "ip route replace 10.244.0.0/24 via 192.168.0.1"
+        filtered = why("sysctl -qw net.ipv4.conf.eth0.rp_filter=1", f"{away} dev cni0 onlink")
+        assert "eth0.rp_filter is 1, and the route back to 10.244.0.2 is `10.244.0.0/24 via 192.168.0.1 dev cni0`" in filtered
+        assert "does not forward packets: net.ipv4.ip_forward is 0" in why("sysctl -qw net.ipv4.ip_forward=0")
+        lost = why(f"{away} dev eth0")
+        assert "its answer did not get back: dropped in router/router: its route for 10.244.0.2 is `blackhole default`" in lost
+        agreed(lab.explain("pod/client", f"pod/{target}:8080"), "delivered")
+
+
+def test_an_answer_from_another_address_is_no_answer() -> None:
+    with running() as lab:
+        lab.exec("node/node-170", ["nft", "flush", "chain", "ip", "kube-proxy", "masquerading"], check=True)
+        for _ in range(60):  # until an endpoint of the other node is chosen
+            found = lab.explain("host/client", "192.168.0.170:30123")
+            if found["nat"] and found["nat"]["after"]["dst"].startswith("10.244.1."):
+                break
+        assert (found["verdict"], found["outcome"]) == ("fail", "dropped")
+        assert "and not from 192.168.0.170:30123: the sender knows of no such connection" in found["why"][0]
+        assert "masquerade there" in found["remedies"][0]
 
 
 def test_copies_that_a_switch_floods_are_told_apart_from_the_way() -> None:
@@ -175,9 +258,102 @@ def test_a_real_programs_connection_is_followed(mode: str) -> None:
         assert "has no endpoints" in found["remedies"][0]
 
 
+ASKING = """
+import socket, struct, sys, time
+def summed(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+what, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+echo = what == "ping"
+sock = socket.socket(socket.AF_INET, socket.SOCK_RAW if echo else socket.SOCK_DGRAM, socket.IPPROTO_ICMP if echo else 0)
+sock.connect((address, port))
+sock.settimeout(0.05)
+number = 0
+while True:
+    number += 1
+    data = b"hostname" if what == "hostname" else b"%08d" % number
+    if echo:
+        data = struct.pack("!BBHHH", 8, 0, 0, 77, number % 65536) + data
+        data = data[:2] + struct.pack("!H", summed(data)) + data[4:]
+    try:
+        sock.send(data)
+        sock.recv(2048)
+    except OSError:
+        pass
+    time.sleep(0.02)
+"""
+"""Asks again and again through one socket: its first packet meets the rules, every later one conntrack's memory."""
+
+
+@contextlib.contextmanager
+def asking(lab: Lab, target: str, *arguments: str) -> Iterator[None]:
+    program = subprocess.Popen(
+        [sys.executable, "-m", "netlab", "--lab", lab.name, "exec", target, "--", sys.executable, "-c", ASKING, *arguments]
+    )
+    try:
+        yield
+    finally:
+        program.terminate()
+        program.wait()
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_a_real_programs_datagrams_are_followed(mode: str) -> None:
+    with running(proxy=mode) as lab:
+        dig = ["dig", "+tries=1", "+timeout=2", "@10.96.0.10", "kubia.default.svc.cluster.local"]
+        for sender in ("pod/client", "node/node-170"):
+            found = while_calling(lab, sender, dig, sender, "10.96.0.10:53", protocol="udp")
+            agreed(found, "delivered")
+            assert found["choice"]["odds"] == "1/2" and "dnat" in found["nat"]["kinds"], "a new flow meets the rules"
+            assert found["reply"][-1]["event"] == "delivered" and found["packet"]["sport"] > 0
+
+        with asking(lab, "pod/client", "silent", "10.96.0.10", "53"):  # what the DNS server does not answer
+            lab.explain("pod/client", "10.96.0.10:53", protocol="udp", live_s=20)
+            found = lab.explain("pod/client", "10.96.0.10:53", protocol="udp", live_s=20)
+        agreed(found, "delivered")
+        assert any("conntrack, which remembers the flow, rewrites" in one["text"] for one in found["hops"]) and not decisive(
+            found
+        )
+        assert found["choice"] is None and any("no answer was seen" in note for note in found["notes"])
+
+        with asking(lab, "pod/client", "refused", "10.96.1.1", "99"):
+            lab.exec("node/node-170", ["ip", "route", "add", "unreachable", "10.96.1.1"], check=True)
+            found = lab.explain("pod/client", "10.96.1.1:99", protocol="udp", live_s=20)
+        assert found["outcome"] == "rejected" and found["reply"], "the ICMP error quotes the datagram"
+
+        with asking(lab, "pod/client", "ping", "192.168.0.171", "0"):
+            found = lab.explain("pod/client", "192.168.0.171", live_s=20)
+        agreed(found, "delivered")
+        assert found["reply"][-1]["netns"] == "pod/default/client"
+
+
 def test_live_says_what_it_cannot_follow() -> None:
     with running() as lab:
-        with pytest.raises(NetlabError, match="was opened within"):
-            lab.explain("pod/client", "svc/kubia", live_s=0.2)
-        with pytest.raises(InputError, match="only a TCP connection"):
-            lab.explain("pod/client", "10.96.0.10:53", protocol="udp", live_s=0.2)
+        for protocol, words in (("tcp", "TCP connection"), ("udp", "UDP datagram")):
+            with pytest.raises(MissingEvidence, match=f"no {words} .* was seen within"):
+                lab.explain("pod/client", "10.96.0.10:53", protocol=protocol, live_s=0.2)
+        with pytest.raises(InputError, match="a TCP connection, a UDP datagram or a ping can be waited for, not SCTP"):
+            lab.explain("pod/client", "10.96.0.10:53", protocol="sctp", live_s=0.2)
+        waiting = ["explain", "pod/client", "svc/kubia", "--live", "--wait", "0.2"]
+        seen = subprocess.run([sys.executable, "-m", "netlab", "--lab", lab.name, *waiting], capture_output=True, text=True)
+        assert (seen.returncode, seen.stdout) == (4, "") and seen.stderr.startswith(
+            "waiting up to 0.2 s for a TCP connection from pod/"
+        )
+        wrong = subprocess.run(
+            [sys.executable, "-m", "netlab", "--lab", lab.name, *waiting, "--protocol", "udp"], capture_output=True, text=True
+        )
+        assert wrong.returncode == 2 and "waiting" not in wrong.stderr and "has no UDP port" in wrong.stderr
+
+
+def test_a_source_that_is_not_the_senders_own() -> None:
+    with running() as lab:
+        found = lab.explain("pod/client", "svc/kubia", source="1.2.3.4")
+        agreed(found, "delivered")
+        assert "nobody's in this lab" in found["notes"][0]
+        agreed(lab.explain("pod/client", "svc/nobody", source="1.2.3.4"), "rejected")
+        assert "the answer goes to host/client" in lab.explain("pod/client", "svc/kubia", source="192.168.0.100")["notes"][0]
+        remote = next(pod for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-171")["status"]["podIP"]
+        lab.exec("node/node-171", ["ip", "route", "replace", "blackhole", f"{remote}/32"], check=True)
+        found = lab.explain("pod/client", f"{remote}:8080", source="1.2.3.4")
+        assert (found["outcome"], found["verdict"]) == ("dropped", "fail"), "nobody answered: not delivered"

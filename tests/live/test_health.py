@@ -21,6 +21,7 @@ def test_the_count_follows_the_endpoints(mode: str, tmp_path_factory: pytest.Tem
 
         def said(url: str = CHECK) -> tuple[int, str]:
             (answer,) = lab.probe("host/client", url).document["http"]
+            assert "x-netlab-pod" not in answer["headers"]
             return answer["status"], answer["body"]
 
         def inode() -> str:

@@ -17,7 +17,7 @@ def test_a_host_port_from_everywhere(tmp_path: Path, mode: str, fabric: str) -> 
     manifest = tmp_path / "pods.yaml"
     manifest.write_text(PODS)
     with netlab.up(manifests=[manifest], proxy=mode, fabric=fabric) as lab:
-        results = lab.matrix(SENDERS, TARGETS, timeout_s=0.5)
+        results = lab.matrix(SENDERS, TARGETS, timeout_s=3.0)
         assert {f"{one.sender} to {one.to}": one.why for one in results if one.verdict != "pass"} == {}
         reached = [one for one in results if one.outcomes["delivered"]]
         assert len(reached) >= 12

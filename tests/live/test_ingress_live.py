@@ -26,7 +26,7 @@ ASK = """
 import http.client, json, sys
 found = []
 for address, host, path in json.load(sys.stdin):
-    connection = http.client.HTTPConnection(address, 80, timeout=5)
+    connection = http.client.HTTPConnection(address, 80, timeout=30)
     connection.putrequest("GET", path, skip_host=True)
     connection.putheader("Host", host)
     connection.endheaders()
@@ -162,12 +162,30 @@ def test_pods_that_come_and_go_under_load_lose_no_request(lab: Lab) -> None:
         ]
     )
     with lab.load("host/client", "http://many.example.com/", 100, expect={"lost": 0}) as load:
-        # With one pod alone, killed and replaced at the same address, nginx has nobody to try instead; HAProxy tries again.
-        for replicas in (5, 1, 4, 2, 6, 1) if proxy_of(lab) == "haproxy" else (5, 2, 4, 3, 6, 2):
+        for replicas in (5, 2, 4, 3, 6, 2):  # of one pod alone that is killed, nobody else could answer
             lab.scale("deployment", "many", replicas)
             lab.fault("kill-pod", "deploy/many")
     assert load.result().lost == 0, load.result().why
     assert len(load.result().backends) > 6
+
+
+def test_a_refusing_endpoint_is_told_soon_and_passed_over(lab: Lab) -> None:
+    """One pod listens at another port than the Service says: alone it is an error, beside another nobody notices."""
+    pods = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "refusing"}},
+         "spec": {"containers": [{"name": "c", "image": "luksa/kubia", "ports": [{"containerPort": port}]}]}}
+        for name, port in (("deaf", 9999), ("hears", 8080))
+    ]  # fmt: skip
+    service = {"selector": {"app": "refusing"}, "ports": [{"port": 80, "targetPort": 8080}]}
+    made = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "refusing"}, "spec": service}
+    lab.apply([pods[0], made, web("refusing", "refusing", "refusing.example.com")])
+    fetch = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code} %{time_total}", "-m", "30", "http://refusing.example.com/"]
+    status, took = lab.exec("host/client", fetch).stdout.split()
+    assert status in ("502", "503")
+    assert float(took) < 4.0, "five tries, a second each, take longer on any machine"
+    lab.apply([pods[1]])
+    for _ in range(6):
+        assert lab.exec("host/client", fetch).stdout.split()[0] == "200"
 
 
 def certificate(directory: Path, host: str) -> dict[str, Any]:
@@ -206,14 +224,14 @@ def test_a_killed_proxy_and_a_killed_controller_come_back(lab: Lab) -> None:
     for prefix in (f"{proxy_of(lab)}-", "ingress-"):
         name, pid = next((name, pid) for name, pid in lab.verb("processes")["agents"].items() if name.startswith(prefix))
         lab.exec("node/node-169", ["kill", "-KILL", str(pid)], check=True)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while lab.verb("processes")["agents"].get(name, 0) in (0, pid):
             assert time.monotonic() < deadline, f"{name} did not come back"
             time.sleep(0.02)
         nodes = ("192.168.0.169", "192.168.0.170", "192.168.0.171")
         while time.monotonic() < deadline:
             found = [
-                lab.exec("host/client", ["curl", "-s", "-m", "1", "-H", "Host: killed.example.com", n]).stdout for n in nodes
+                lab.exec("host/client", ["curl", "-s", "-m", "5", "-H", "Host: killed.example.com", n]).stdout for n in nodes
             ]
             if found == ["You've hit one\n"] * 3:
                 break
@@ -245,7 +263,7 @@ def test_no_proxy_outlives_its_lab(tmp_path: Path) -> None:
         here = str(lab.directory)
         assert len(processes_in(here)) >= 6, "an agent and a proxy on each of three nodes"
         os.kill(lab.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while processes_in(here):
             assert time.monotonic() < deadline, processes_in(here)
             time.sleep(0.02)

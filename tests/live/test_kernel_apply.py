@@ -50,7 +50,7 @@ def program(kernel: Kernel, netns: str, *command: str) -> str:
     return output
 
 
-def reaches(kernel: Kernel, sender: str, receiver: str, address: str) -> bool:
+def reaches(kernel: Kernel, sender: str, receiver: str, address: str, within_s: float = 10.0) -> bool:
     """A datagram sent from one namespace arrives in the other."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with ns.entered(kernel.fds[receiver]):
@@ -59,7 +59,7 @@ def reaches(kernel: Kernel, sender: str, receiver: str, address: str) -> bool:
         client = socket.socket(family, socket.SOCK_DGRAM)
     with server, client:
         server.bind(("", 5000))
-        server.settimeout(0.3)
+        server.settimeout(within_s)
         try:
             client.sendto(b"hello", (address, 5000))
             return server.recv(100) == b"hello"
@@ -82,7 +82,7 @@ def planned_lab(kind: str) -> None:
     assert reaches(kernel, CLIENT, "pod/default/kubia-b", "10.244.2.2"), "pod to pod of another node"
     assert reaches(kernel, NODE, "pod/default/kubia-b", "10.244.2.2"), "node to pod"
     assert reaches(kernel, "host/client", "pod/default/kubia-b", "10.244.2.2"), "outside host to pod, through its static route"
-    assert not reaches(kernel, CLIENT, "host/client", "192.168.0.99"), "nobody has this address"
+    assert not reaches(kernel, CLIENT, "host/client", "192.168.0.99", 0.3), "nobody has this address"
 
 
 def test_the_process_is_home_again(way: str) -> None:
@@ -174,7 +174,7 @@ def down_and_up() -> None:
         kernel.apply((), [down])
         assert sentences(kernel, [down if op is link else op for op in ops]) == [], f"{netns} {end}"
         assert any("down" in sentence for sentence in sentences(kernel, ops)), f"{netns} {end}"
-        assert not reaches(kernel, CLIENT, "pod/default/kubia-b", "10.244.2.2"), f"{netns} {end} is down"
+        assert not reaches(kernel, CLIENT, "pod/default/kubia-b", "10.244.2.2", 0.3), f"{netns} {end} is down"
         kernel.apply((), [link])
         assert sentences(kernel, ops) == [], f"{netns} {end}"
         assert reaches(kernel, CLIENT, "pod/default/kubia-b", "10.244.2.2"), f"{netns} {end} is up again"

@@ -37,7 +37,7 @@ def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def wait_until_gone(mark: str) -> None:
     """Wait, with a deadline, until no process carries the mark."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (left := caller.marked_processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.01)  # there is no event for "every process of a set has gone"
     assert left == []

@@ -92,7 +92,7 @@ def test_takeover_is_heard_before_anyone_asks(lab: Lab) -> None:
         second = announcer(lab)
         assert second != first
         addresses = [target.removesuffix(":80").strip("[]") for target in targets(lab)]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(known_to_client(lab).get(address) != mac(lab, second) for address in addresses):
             assert time.monotonic() < deadline, "the client was not told"
         for target in targets(lab):
@@ -108,7 +108,7 @@ def test_a_killed_speaker_is_started_again(lab: Lab) -> None:
     pid = lab.verb("processes")["agents"]["speaker"]
     lab.exec("node/node-a", ["kill", f"-{int(signal.SIGKILL)}", str(pid)], check=True)
     os.sched_yield()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while lab.verb("processes")["agents"]["speaker"] == pid:
         assert time.monotonic() < deadline
     lab.exec("host/client", ["ip", "neigh", "flush", "nud", "all", "to", targets(lab)[0].removesuffix(":80")])

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 import netlab
+from netlab import controllers
 from netlab.client import Lab
 from netlab.errors import MachineError
+from netlab.lab.inputs import read_inputs
+from netlab.observe import graph, graph_html
 from tests.browser import CHROMIUM, Page, browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -115,6 +118,67 @@ def test_a_drawing_is_searched(lab: Lab, tab: Page, tmp_path: Path) -> None:
     keeps_to_itself(tab, path)
 
 
+LONG = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec: {{containers: [{{name: c, image: nginx, ports: [{{containerPort: 80}}]}}]}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {namespace}}}
+spec:
+  type: NodePort
+  ipFamilyPolicy: PreferDualStack
+  selector: {{app: {name}}}
+  ports: [{{name: a, port: 80}}, {{name: b, port: 9100}}]
+---
+"""
+OVER = """
+(() => {
+  const found = [], box = e => e.getBoundingClientRect(), words = [...document.querySelectorAll('svg text')];
+  const pods = [...document.querySelectorAll('svg rect.pod, svg rect.node, svg rect.box')].map(box);
+  const tags = [...document.querySelectorAll('svg circle')].map(box);
+  const apart = (a, b) => a.right <= b.left || b.right <= a.left || a.bottom <= b.top + 3 || b.bottom <= a.top + 3;
+  const middle = a => [(a.left + Math.min(a.right, a.left + 8)) / 2, (a.top + a.bottom) / 2];
+  words.forEach((word, number) => {
+    const mine = box(word), [x, y] = middle(mine), mark = word.classList.contains('tag');
+    for (const other of words.slice(number + 1))
+      if (!mark && !other.classList.contains('tag') && !apart(mine, box(other)))
+        found.push(word.textContent + ' | ' + other.textContent);
+    for (const tag of tags) if (!mark && !apart(mine, tag)) found.push(word.textContent + ' | a letter');
+    for (const pod of pods)
+      if (pod.left <= x && x <= pod.right && pod.top <= y && y <= pod.bottom && mine.right > pod.right)
+        found.push(word.textContent + ' leaves its box');
+  });
+  return found;
+})()
+"""
+"""Words that lie on others, on a Service's letter, or reach out of their box."""
+
+
+@pytest.mark.parametrize("pods", [3, 30, 300])
+@pytest.mark.parametrize("topology", ["dual-stack", "two-node"])
+def test_no_words_of_a_drawing_lie_on_others(topology: str, pods: int, tab: Page, tmp_path: Path) -> None:
+    long = "checkout-recommendation-service-canary"
+    manifest, picture = tmp_path / "many.yaml", tmp_path / "graph.html"
+    manifest.write_text("".join(
+        LONG.format(name=name, namespace=namespace, replicas=pods // 3)
+        for name, namespace in (("web", "default"), (long, "payments-production"), ("mmm-wwwwwwwwwwww", "default"))
+    ))  # fmt: skip
+    topology_, objects, _ = read_inputs(f"topologies/{topology}.yaml", [str(manifest)])
+    cluster = controllers.initial(topology_, objects)
+    for collapse in (16, 1000):
+        picture.write_text(graph_html.page(graph.graph(cluster, collapse)))
+        tab.open(picture)
+        assert tab.value(OVER) == []
+
+
 def test_a_report_shows_the_lab(lab: Lab, tab: Page, tmp_path: Path) -> None:
     path = tmp_path / "lab.html"
     run("--lab", lab.name, "report", "-o", str(path))
@@ -156,7 +220,9 @@ def test_a_run_with_failures_can_be_read_and_stepped_through(tab: Page, tmp_path
     assert sorted(one.name for one in packets.iterdir()) == sorted(
         f"broken-on-purpose-{mode}-{number}.pcapng" for mode in ("iptables", "nftables") for number in ("02-probe", "03-exec")
     )
-    assert junit.read_text().count("<failure") == 4
+    told = junit.read_text()
+    assert told.count("<failure") == 4 and told.count("[[ATTACHMENT|") == 4
+    assert told.count("host/client -&gt; 192.168.0.170:30123/tcp  (iptables)") == 1, "the story of the flow that failed"
 
 
 def test_without_a_terminal_a_failure_leaves_the_lab_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

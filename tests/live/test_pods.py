@@ -39,7 +39,7 @@ def running(tmp_path: Path, *documents: str, **options: Any) -> Iterator[Lab]:
         yield lab
 
 
-def until(holds: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+def until(holds: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     """Ask until it holds: states of containers are seen by asking."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):
@@ -210,19 +210,19 @@ def test_a_program_is_told_and_then_killed(tmp_path: Path) -> None:
     deaf = tmp_path / "deaf.sh"
     deaf.write_text('trap "echo told" TERM\necho listening\nwhile :; do sleep 0.05; done\n')
     spec = f"  terminationGracePeriodSeconds: GRACE\n  containers: [{{name: a, image: x, command: [sh, {deaf}]}}]\n"
-    with running(tmp_path, pod("deaf", spec.replace("GRACE", "2")), pod("deafer", spec.replace("GRACE", "60"))) as lab:
+    with running(tmp_path, pod("deaf", spec.replace("GRACE", "4")), pod("deafer", spec.replace("GRACE", "60"))) as lab:
         for name in ("deaf", "deafer"):
             until(lambda name=name: "listening" in lab.logs(f"pod/{name}"), "started")  # type: ignore[misc]  # bound now
         begun = time.monotonic()
         lab.delete("pod", "deaf", wait=False)
-        until(lambda: "told" in lab.logs("pod/deaf"), "SIGTERM", 1.5)
+        until(lambda: "told" in lab.logs("pod/deaf"), "SIGTERM")
         until(lambda: not lab.get("pods", selector="app=deaf"), "SIGKILL")
-        assert 1.9 < time.monotonic() - begun < 10
-        begun = time.monotonic()
+        assert time.monotonic() - begun > 3.9
         lab.delete("pod", "deafer", wait=False)
         assert lab.get("pods", "deafer")[0]["metadata"]["deletionGracePeriodSeconds"] == 60
+        begun = time.monotonic()
         lab.delete("pod", "deafer", grace_s=0)
-        assert time.monotonic() - begun < 8
+        assert time.monotonic() - begun < 50, "its 60 seconds were not waited for"
         with pytest.raises(ApiError):
             lab.get("pods", "deafer")
         assert "deaf" not in json.dumps(lab.verb("processes")["containers"])
@@ -263,7 +263,7 @@ def test_port_forward(tmp_path: Path, target: str) -> None:
             victim = text.split()[-1]
             assert process.stdout.readline() == f"Handling connection for {local}\n"
             lab.delete("pod", victim)
-            assert process.wait(timeout=10) == 2
+            assert process.wait(timeout=60) == 2
             assert process.stderr is not None
             assert "lost connection to pod" in process.stderr.read()
         finally:
@@ -276,7 +276,7 @@ def test_logs_are_followed_across_a_restart(tmp_path: Path) -> None:
     with running(tmp_path, pod("talker", spec)) as lab:
         command = [sys.executable, "-m", "netlab", "logs", "--lab", lab.name, "-f", "talker"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        ender = threading.Timer(8, process.kill)
+        ender = threading.Timer(60, process.kill)
         ender.start()
         try:
             assert process.stdout is not None

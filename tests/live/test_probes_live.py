@@ -233,14 +233,15 @@ def test_many_requests_wait_side_by_side() -> None:
         drops = [request(IPv4Address(f"10.96.1.{number}")) for number in range(1, 60)]
         started = time.monotonic()
         seen = prober.probe_all([*drops, request(count=5), request(protocol=Protocol.UDP, count=5)])
-        assert time.monotonic() - started < 1.2
+        assert time.monotonic() - started < 59 * 0.3 / 2, "not one after the other"
         assert [one.dropped for one in seen[:59]] == [1] * 59
         assert [one.delivered for one in seen[59:]] == [5, 5]
 
 
 @sandboxed
 def test_more_flows_than_one_round_holds() -> None:
-    with network() as (_, prober):
+    with network() as (_, prober), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("netlab.probes.prober.TCP_AT_ONCE", 1024)
         seen = prober.probe(request(count=3000))
         assert (seen.sent, seen.delivered, seen.blind) == (3000, 3000, ())
         assert sum(seen.backends.values()) == 3000

@@ -95,7 +95,7 @@ spec:
 """
     )
     with netlab.up(manifests=[manifest]) as lab:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while lab.get("pods", "crasher")[0]["status"]["containerStatuses"][0]["restartCount"] < 2 and time.monotonic() < deadline:
             time.sleep(0.05)  # restarts are seen by asking
         status = lab.get("pods", "crasher")[0]["status"]["containerStatuses"][0]

@@ -201,6 +201,7 @@ def test_a_lab_at_rest_holds_nothing_open() -> None:
         children = Path(f"/proc/{lab.pid}/task/{lab.pid}/children")
         before = set(children.read_text().split())
         assert lab.probe("pod/client", "svc/kubia").verdict == "pass"
+        lab.connect("pod/client", "svc/kubia").close()
         workers = set(children.read_text().split()) - before
         until(lambda: all(len(open_sockets(pid)) <= 2 for pid in workers), "a worker that has nothing to do keeps sockets open")
         found = lab.probe("pod/client", "svc/kubia")

@@ -42,9 +42,16 @@ def probe(lab: Lab, case: Case, packet: spec.Raw, count: int = FLOWS, **options:
         count=count,
         protocol=packet["proto"].lower(),
         source=packet["srcIP"],
-        timeout_s=0.5,
+        timeout_s=0.5 if _is_silence(packet, case) else 5.0,  # silence takes as long as it is waited for, an answer does not
         **options,
     )
+
+
+def _is_silence(packet: spec.Raw, case: Case) -> bool:
+    """Whether some mode is to leave the packet unanswered."""
+    steps = [step for step in case.steps if packet in (step.get("packet"), step.get("open_connection"))]
+    said = [value for step in steps for key, value in step.items() if key.startswith("expect")]
+    return any(one.get("result") in ("drop", "not-handled") for one in said)
 
 
 def check(seen: ProbeResult, case: Case, step: spec.Raw, mode: str) -> None:

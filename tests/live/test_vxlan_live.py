@@ -16,7 +16,7 @@ v6 = ":" in address
 family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if v6 else (socket.AF_INET, socket.IPPROTO_ICMP)
 sock = socket.socket(family, socket.SOCK_DGRAM, protocol)
 sock.setsockopt(*((socket.IPPROTO_IPV6, 23, 2) if v6 else (socket.IPPROTO_IP, 10, 2)))  # IP(V6)_MTU_DISCOVER: never fragment
-sock.settimeout(3)
+sock.settimeout(30)
 try:
     sock.sendto(bytes((128 if v6 else 8, 0, 0, 0, 0, 0, 0, 1)) + b"x" * payload, (address, 0))
     print(len(sock.recv(65536)) - 8)

@@ -47,6 +47,11 @@ export NETLAB_BOX=netlab/local
 started=$(date +%s)
 vagrant up --no-color | tr "\r" "\n" | grep -v "^.\{0,4\}Progress:"
 echo "vagrant-up: up and provisioned in $(($(date +%s) - started)) s"
-vagrant ssh -c 'sudo netlab doctor && sudo netlab run /vagrant/scenarios/clusterip.yaml /vagrant/scenarios/nodeport.yaml --proxy all' && code=0 || code=$?
+vagrant ssh -c "sudo netlab doctor" || exit
+code=0
+# Not mode userspace: where the processor is emulated, its proxy processes are too slow for the 250 ms that they give an endpoint.
+for mode in iptables nftables ipvs; do
+    vagrant ssh -c "sudo netlab run /vagrant/scenarios/clusterip.yaml /vagrant/scenarios/nodeport.yaml --proxy $mode" || code=$?
+done
 vagrant destroy -f
 exit "$code"

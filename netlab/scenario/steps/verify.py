@@ -1,4 +1,4 @@
-"""verify: read the kernel back; without `expect` nothing may differ from the plan."""
+"""verify: read the kernel back; without `expect` nothing may differ from the plan. With `repair` nothing may be left."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +17,11 @@ def run(lab: Lab, arguments: Arguments, context: Context) -> StepResult:
     wanted = (arguments.get("expect") or {}).get("drift")
     drift = list(report.drift)
     summary = f"{len(drift)} differences" + (f", {report.repaired} repaired" if report.repaired else "")
-    details = {"drift": drift, "repaired": report.repaired}
+    details = {"drift": drift, "repaired": report.repaired, "left": list(report.left)}
     if wanted is not None and len(drift) != wanted:
         return judged((f"{len(drift)} differences, expected {wanted}", *drift), summary, details)
-    if wanted is None and drift and not arguments.get("repair"):
+    if arguments.get("repair"):
+        return judged([f"not mended: {line}" for line in report.left], summary, details)
+    if wanted is None:
         return judged(drift, summary, details)
     return judged((), summary, details)
