@@ -58,5 +58,5 @@ def serve(sock: socket.socket) -> None:
 
     worker = Worker()
     connections = Connections(worker.prober())
-    methods = {"open": connections.open, "use": connections.use, "close": connections.close}
+    methods: dict[str, agent.Method] = {"open": connections.open, "use": connections.use, "close": connections.close}
     agent.serve_forever(sock, methods, (REST_S, worker.rest))
