@@ -397,6 +397,16 @@ class Lab:
         """Keep new pods off a node, or let them on it again; whether that changed anything."""
         return bool(self.verb("cordon", node=node, unschedulable=unschedulable)["changed"])
 
+    def taint(
+        self,
+        node: str,
+        add: Iterable[Mapping[str, str]] = (),
+        remove: Iterable[Mapping[str, str]] = (),
+        overwrite: bool = False,
+    ) -> None:
+        """Add taints, {key, value, effect} each, to a node, and remove others, {key} or {key, effect} each. Raises ApiError."""
+        self.verb("taint", node=node, add=[*map(dict, add)], remove=[*map(dict, remove)], overwrite=overwrite)
+
     def endpoints(self, service: str, namespace: str = "default") -> set[str]:
         """The names of a Service's ready endpoints, as `backends` of a probe names them: compares with `backends.keys()`."""
         return set(self.verb("endpoints", service=service, namespace=namespace))

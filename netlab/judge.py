@@ -57,6 +57,8 @@ def disagreement(expected: Outcome, traced: Outcome, names: Names = NOTHING) -> 
     kinds = f"Kubernetes says {_plain(expected.kind)}, the rules say {_plain(traced.kind)}"
     if not expected.backends:
         return "" if _plain(traced.kind) is _plain(expected.kind) else kinds
+    if expected.backends == traced.backends and expected.affinity == traced.affinity and _plain(traced.kind) is DELIVERED:
+        return ""
     wanted, got = set(expected.backends), set(traced.backends)
     certain = {backend for backend in wanted if backend.fate is DELIVERED}
     if not got and not certain:
@@ -153,8 +155,8 @@ def _mixture(expected: Outcome, seen: Observation) -> Iterator[str]:
 
 def _strangers(expected: Outcome, seen: Observation, names: Names) -> Iterator[str]:
     """Arrivals where nothing should arrive."""
-    places = {(backend.address, backend.port) for backend in expected.backends}
-    known = {_name(address, port, names) for address, port in places}
+    places = {(backend.address, backend.port): _name(backend.address, backend.port, names) for backend in expected.backends}
+    known = set(places.values())
     foreign: dict[str, int] = {}
     for (address, port, _), count in seen.arrivals.items():
         if count > 0 and (address, port) not in places:
@@ -163,6 +165,8 @@ def _strangers(expected: Outcome, seen: Observation, names: Names) -> Iterator[s
     for label, count in seen.backends.items():
         if count > 0 and label not in known:
             foreign.setdefault(label, count)
+    if not foreign:
+        return
     wanted = f"only {', '.join(sorted(known))}" if known else _plain(expected.kind)
     for label, count in sorted(foreign.items()):
         yield f"{count} {_flows(count)} reached {label}, expected: {wanted}"
@@ -171,7 +175,8 @@ def _strangers(expected: Outcome, seen: Observation, names: Names) -> Iterator[s
 def _sources(expected: Outcome, seen: Observation, source: Address, names: Names) -> Iterator[str]:
     """The source that each receiver saw, against whether it should have been rewritten, and to what."""
     by_place = {(backend.address, backend.port): backend for backend in expected.backends}
-    for (address, port, from_address), count in sorted(seen.arrivals.items(), key=lambda item: tuple(map(str, item[0]))):
+    arrivals = seen.arrivals.items()
+    for (address, port, from_address), count in sorted(arrivals, key=_as_words) if len(arrivals) > 1 else arrivals:
         backend = by_place.get((address, port))
         if backend is not None and count > 0:
             problem = _source_problem((backend,), from_address, source)
@@ -185,11 +190,15 @@ def _sources(expected: Outcome, seen: Observation, source: Address, names: Names
             yield f"{count} {_flows(count)} arrived {problem}"
 
 
+def _as_words(arrival: tuple[tuple[Address, int, Address], int]) -> tuple[str, ...]:
+    return tuple(map(str, arrival[0]))
+
+
 def _source_problem(backends: tuple[Backend, ...], seen: Address | str, source: Address) -> str:
     """'' when one of the backends may see this source."""
     for backend in backends:
         if backend.sources:
-            right = str(seen) in map(str, backend.sources)
+            right = seen in backend.sources or str(seen) in map(str, backend.sources)
         else:
             right = (str(seen) != str(source)) == backend.masqueraded
         if right:
@@ -222,12 +231,14 @@ def _p_of_spread(expected: Outcome, seen: Observation, names: Names) -> float | 
 
 
 def _spread(expected: Outcome, seen: Observation, names: Names, p: float | None) -> Iterator[str]:
+    turns = expected.spread == "turns" and not expected.affinity and bool(expected.backends)
+    if p is None and not turns and not expected.affinity:
+        return
     counts = {_name(b.address, b.port, names): _arrived_at(b, seen, names) for b in expected.backends}
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     complete = not seen.blind and sum(counts.values()) == seen.sent
     if p is not None and p < ALPHA:
         yield f"the spread is not even (chi-square, p = {p:.1e} < {ALPHA:.0e}): {listed}"
-    turns = expected.spread == "turns" and not expected.affinity and bool(counts)
     if turns and complete and max(counts.values()) - min(counts.values()) > 1:
         yield f"the backends did not take turns: {listed}"
     if expected.affinity and sum(count > 0 for count in counts.values()) > 1:
@@ -300,7 +311,8 @@ def _arrived_at(backend: Backend, seen: Observation, names: Names) -> int:
 
 
 def _name(address: Address, port: int, names: Names) -> str:
-    return names.get((address, port), f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}")
+    known = names.get((address, port))
+    return known if known is not None else f"{address}:{port}" if address.version == 4 else f"[{address}]:{port}"
 
 
 def _listed(backends: set[Backend], names: Names) -> str:

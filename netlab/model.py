@@ -240,6 +240,7 @@ class NodeSpec:
     pod_cidrs: tuple[Network, ...] = ()
     labels: Labels = NOTHING
     control_plane: bool = False
+    taints: "tuple[Taint, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)

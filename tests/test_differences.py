@@ -56,6 +56,14 @@ def flows_of(case: spec.Case) -> list[Flow]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_no_difference_is_passed_over_for_want_of_a_service(case: spec.Case) -> None:
+    for mode in ("iptables", "nftables"):
+        cluster = spec.cluster_of(case, mode)
+        for flow in flows_of(case):
+            assert known(cluster, flow) == tuple(one for one in KNOWN if one.concerns(cluster, flow)), flow
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_every_disagreement_is_explained(case: spec.Case) -> None:
     for flow, alike, rows in answers(case.id):
         assert alike or rows, flow

@@ -1,6 +1,7 @@
 """The tracer on plans made by hand, one behaviour a row; then on real plans that are broken on purpose: it must notice."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from ipaddress import ip_address, ip_network
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from netlab import targets
+from netlab.errors import InputError
 from netlab.model import (
     Cluster,
     Endpoint,
@@ -64,7 +66,9 @@ from netlab.ruleset import (
     XorMark,
 )
 from netlab.ruleset import Ruleset as RulesetValue
-from netlab.trace import Trace, trace
+from netlab.trace import Trace, Tracer, trace
+from netlab.trace.alike import Classes
+from netlab.trace.chains import Chains
 from tests import clusters
 
 DELIVERED, REJECTED, DROPPED, _ = OutcomeKind
@@ -546,3 +550,45 @@ def test_what_no_rule_handles_is_last_seen_at_the_router() -> None:
         ("lan/lan", "r-router"),
         ("router/router", "eth0"),
     ]
+
+
+DESTINATIONS = (
+    *("pod/client", "pod/kubia-a", "svc/kubia", "svc/kubia:81", "node/node-170", "node/node-171", "host/client"),
+    *("10.96.0.80:81", "10.96.77.7:80", "192.168.0.170:30080", "192.168.0.171:30081", "127.0.0.1:30080", "8.8.8.8:53"),
+)
+
+
+def flows(cluster: Cluster) -> list[Flow]:
+    """Everybody to everything that the lab knows, as far as it can be sent."""
+    found = []
+    for sender in SENDERS:
+        for to in DESTINATIONS:
+            with suppress(InputError):
+                found.append(flow(cluster, sender, to))
+    return found
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs", "userspace"])
+@pytest.mark.parametrize("fabric", ["bridge", "routed"])
+def test_what_passes_untouched_is_what_rules_followed_one_by_one_let_pass(
+    fabric: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = lab(fabric, mode)
+    plan, asked = build(cluster), flows(cluster)
+    quickly, each_alone = Tracer(plan), [Tracer(plan).trace(one) for one in asked]
+    kept = [quickly.trace(one) for one in asked]
+    monkeypatch.setattr(Chains, "quiet", lambda *_: "something")
+    slowly = [Tracer(plan).trace(one) for one in asked]
+    assert len(asked) > 40
+    assert kept == slowly, "what was found for one packet was taken for another's"
+    assert each_alone == slowly, "a rule that does something was passed over"
+
+
+def test_only_addresses_that_rules_name_are_told_apart() -> None:
+    cidr, one = ip_network("10.244.0.0/16"), ip_network("10.244.1.9/32")
+    of = Classes([cidr, one, ip_address("10.244.1.8")], lambda address: address == ip_address("10.244.1.1")).of
+    number = {
+        text: of(ip_address(text)) for text in ("10.244.1.7", "10.244.2.7", "10.244.1.8", "10.244.1.9", "10.244.1.1", "1.2.3.4")
+    }
+    assert number["10.244.1.7"] == number["10.244.2.7"]
+    assert len(set(number.values())) == 5

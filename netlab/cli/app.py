@@ -29,6 +29,8 @@ VERBS: dict[str, str] = {
     "rollout": "rollouts",
     "cordon": "cordoning",
     "uncordon": "cordoning",
+    "drain": "draining",
+    "taint": "draining",
     "exec": "lab",
     "logs": "logs",
     "port-forward": "forwarding",

@@ -1,8 +1,9 @@
 """Kubernetes JSON -> what `kubectl describe` prints. Pure; the objects that a description also shows are given in Related.
 
 Each kind yields kubectl's own lines with tabs between the cells (kubectl pkg/describe/describe.go); `columns` then lays them
-out as its tabwriter does: cells of adjoining lines share a width, two spaces apart. Longer than other files of this package:
-one function a kind, and the kinds share nothing but their head.
+out as its tabwriter does: cells of adjoining lines share a width, two spaces apart.
+
+Over 400 lines: one function a kind, and the kinds share nothing but their head.
 """
 
 import base64
@@ -28,6 +29,8 @@ class Related:
     """Its links as the kernel has them, of nodes and pods."""
     services: Sequence[Json] = ()
     problems: Sequence[str] = ()
+    events: Sequence[Json] = ()
+    """What was recorded of it, in the order of time."""
 
 
 def text(item: Json, related: Related) -> str:
@@ -98,6 +101,20 @@ def controller(item: Json) -> Lines:
     for owner in meta(item).get("ownerReferences") or ():
         if owner.get("controller"):
             yield f"Controlled By:\t{owner.get('kind')}/{owner.get('name')}"
+
+
+def events_of(related: Related) -> Lines:
+    if not related.events:
+        yield f"Events:\t{NONE}"
+        return
+    yield "Events:"
+    yield "  Type\tReason\tAge\tFrom\tMessage"
+    yield "  ----\t------\t----\t----\t-------"
+    for one in related.events:
+        last, first = (since(one.get(key), related.now) for key in ("lastTimestamp", "firstTimestamp"))
+        age = f"{last} (x{one['count']} over {first})" if one.get("count", 1) > 1 else last
+        who = (one.get("source") or {}).get("component", "")
+        yield f"  {one.get('type')}\t{one.get('reason')}\t{age}\t{who}\t{str(one.get('message')).strip()}"
 
 
 def truth(value: Any) -> str:
@@ -207,7 +224,7 @@ def pod(item: Json, related: Related) -> Lines:
     yield from labelled("Node-Selectors:", what.get("nodeSelector"))
     yield from tolerations(what)
     yield from impaired(related)
-    yield f"Events:\t{NONE}"
+    yield from events_of(related)
 
 
 def impaired(related: Related) -> Lines:
@@ -377,7 +394,7 @@ def node(item: Json, related: Related) -> Lines:
     yield "  --------\t--------\t------"
     yield from (f"  {resource}\t0 (0%)\t0 (0%)" for resource in ("cpu", "memory", "ephemeral-storage"))
     yield from impaired(related)
-    yield f"Events:\t{NONE}"
+    yield from events_of(related)
 
 
 def system_info(info: Json) -> Lines:
@@ -435,7 +452,7 @@ def workload(item: Json, related: Related) -> Lines:
     if kind == "Deployment":
         yield f"OldReplicaSets:\t{sets(related.replicasets, current=False)}"
         yield f"NewReplicaSet:\t{sets(related.replicasets, current=True)}"
-    yield f"Events:\t{NONE}"
+    yield from events_of(related)
 
 
 def job(item: Json, related: Related) -> Lines:
@@ -460,7 +477,7 @@ def job(item: Json, related: Related) -> Lines:
     active = f"{now.get('active', 0)} Active ({now.get('ready', 0)} Ready)"
     yield f"Pods Statuses:\t{active} / {now.get('succeeded', 0)} Succeeded / {now.get('failed', 0)} Failed"
     yield from template(what.get("template") or {})
-    yield f"Events:\t{NONE}"
+    yield from events_of(related)
 
 
 def rollout(what: Json, now: Json) -> Lines:

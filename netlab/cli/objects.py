@@ -1,7 +1,7 @@
 """apply, delete, get, describe, scale: kubectl's verbs with kubectl's words, over the lab's API."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from netlab.cli.output import FilesOption, LabOption, NamespaceOption
 from netlab.errors import ApiError, InputError, Problem
 
 if TYPE_CHECKING:
+    from netlab.cli.describe import Related
     from netlab.client import Lab
 
 Json = dict[str, Any]
@@ -300,6 +301,27 @@ def links_of(running: "Lab", target: str) -> list[Json]:
 
 
 def related(running: "Lab", item: Json) -> Any:
+    """The objects that the description of this one shows beside it, and what was recorded of it."""
+    found = beside(running, item)
+    if item["kind"] not in WITH_EVENTS:
+        return found
+    where, name = item["metadata"].get("namespace"), item["metadata"]["name"]
+    wanted = (item["kind"], where or "", name)
+    events = running.get("events", None, where or "default")
+    told = [(one, one["involvedObject"]) for one in events]
+    mine = [one for one, what in told if (what["kind"], what.get("namespace", ""), what["name"]) == wanted and is_of(what, item)]
+    return replace(found, events=mine)
+
+
+WITH_EVENTS = ("Pod", "Node", "ReplicationController", "ReplicaSet", "Deployment", "DaemonSet", "StatefulSet", "Job")
+
+
+def is_of(what: Json, item: Json) -> bool:
+    """Whether the Event is about this very object, and not about one of the same name before it."""
+    return not what.get("uid") or what["uid"] == item["metadata"].get("uid")
+
+
+def beside(running: "Lab", item: Json) -> "Related":
     """The objects that the description of this one shows beside it."""
     from netlab.cli.describe import Related
 

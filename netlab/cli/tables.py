@@ -2,6 +2,8 @@
 
 Columns, words and spacing are kubectl's own (kubernetes pkg/printers/internalversion/printers.go and its tabwriter: three
 spaces between columns, six at least). A kind without an entry in KINDS is shown with NAME and AGE.
+
+Over 400 lines: one short function a kind, and one table of them all.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,6 +39,9 @@ def text(
     """
     kind = items[0].get("kind", "") if items else ""
     columns = KINDS.get(kind, Columns(("NAME", "AGE"), (), generic_cells))
+    if wide and kind == "Event":  # other columns, and not only more
+        names = ("LAST SEEN", "TYPE", "REASON", "OBJECT", "SUBOBJECT", "SOURCE", "MESSAGE", "FIRST SEEN", "COUNT", "NAME")
+        columns = Columns(names, (), event_cells)
     heading = [
         *(["NAMESPACE"] if namespaces else []),
         *columns.names,
@@ -427,6 +432,18 @@ def host_cells(item: Json, now: datetime, wide: bool) -> Cells:
     return [name_of(item), ",".join(addresses) or NONE, ", ".join(routes) or NONE]
 
 
+def event_cells(item: Json, now: datetime, wide: bool) -> Cells:
+    what = item.get("involvedObject") or {}
+    last = [since(item.get("lastTimestamp"), now), str(item.get("type")), str(item.get("reason"))]
+    said, subject = str(item.get("message")).strip(), f"{str(what.get('kind')).lower()}/{what.get('name')}"
+    if not wide:
+        return [*last, subject, said]
+    source = item.get("source") or {}
+    by = ", ".join(str(source[key]) for key in ("component", "host") if source.get(key))
+    first = since(item.get("firstTimestamp"), now)
+    return [*last, subject, "", by, said, first, str(item.get("count") or 1), name_of(item)]
+
+
 WORKLOAD_WIDE = ("CONTAINERS", "IMAGES", "SELECTOR")
 REPLICAS = Columns(("NAME", "DESIRED", "CURRENT", "READY", "AGE"), WORKLOAD_WIDE, replica_cells)
 KINDS: dict[str, Columns] = {
@@ -434,6 +451,7 @@ KINDS: dict[str, Columns] = {
         ("NAME", "READY", "STATUS", "RESTARTS", "AGE"), ("IP", "NODE", "NOMINATED NODE", "READINESS GATES"), pod_cells
     ),
     "Service": Columns(("NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"), ("SELECTOR",), service_cells),
+    "Event": Columns(("LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"), (), event_cells),
     "Endpoints": Columns(("NAME", "ENDPOINTS", "AGE"), (), endpoints_cells),
     "EndpointSlice": Columns(("NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"), (), slice_cells),
     "Node": Columns(

@@ -140,7 +140,9 @@ class Watch:
             )  # fmt: skip
             (found.nodes if name.startswith("node/") else found.pods)[name] = sums
             if counters.conntrack is not None:
-                tables[name] = [conntrack.as_json(entry) for entry in counters.conntrack.entries()]
+                tables[name] = [
+                    conntrack.as_json(entry) for entry in counters.conntrack.entries() if not conntrack.is_own_test(entry)
+                ]
                 self._drops(name, counters, found)
         shown.tallied(found, self._tally, tables, self._names, self._node_of)
         return found

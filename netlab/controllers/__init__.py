@@ -5,7 +5,7 @@ nobody has to poll. They know no kernel and no plan. Errors are InputError (ever
 ApiError (404 and the like).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from netlab.controllers import addons, ingress_addon, nodes, outages, removal
@@ -16,12 +16,12 @@ from netlab.controllers.reports import container_ended, hook_done, pod_status, r
 from netlab.controllers.rollouts import Told, history, pause, restart, rollout_message, shown_revision, undo
 from netlab.controllers.settling import next_due, settle
 from netlab.errors import ApiError
-from netlab.model import Cluster, Key, KubernetesObject, Node, Topology, Workload
+from netlab.model import Cluster, Key, KubernetesObject, Node, Taint, Topology, Workload
 
 __all__ = [
     "Action", "Cascade", "Told", "action", "apply", "container_ended", "cut", "delete", "find", "heal", "history", "hook_done",
     "initial", "kind_of", "next_due", "not_found", "objects_of", "pause", "pod_status", "ready", "restart", "rollout_message",
-    "scale", "settle", "shown_revision", "started", "tick", "undo", "unhealthy",
+    "scale", "settle", "shown_revision", "started", "taint", "tick", "undo", "unhealthy",
 ]  # fmt: skip
 
 SCALABLE = ("ReplicationController", "ReplicaSet", "Deployment", "StatefulSet")
@@ -72,6 +72,13 @@ def scale(cluster: Cluster, kind: str, key: Key, replicas: int) -> Cluster:
 def tick(cluster: Cluster, seconds: float) -> Cluster:
     """The cluster `seconds` later."""
     return settle(cluster.with_(clock=cluster.clock + seconds))
+
+
+def taint(
+    cluster: Cluster, node: str, add: Sequence[Taint], remove: Sequence[tuple[str, str]], overwrite: bool = False
+) -> Cluster:
+    """What `kubectl taint` leaves; `remove`: (key, effect or '' for every effect). Raises: ApiError in kubectl's words."""
+    return settle(nodes.tainted(cluster, node, add, remove, overwrite))
 
 
 def cut(cluster: Cluster, node: str, killed: bool) -> Cluster:

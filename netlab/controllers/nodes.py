@@ -1,13 +1,13 @@
 """Decides the Nodes of a cluster: those of the topology, with what Node objects say about them laid over."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 
 from netlab import ipam
 from netlab.controllers import names
-from netlab.errors import InputError, Problem
-from netlab.model import ClusterConfig, Meta, Network, Node, NodeSpec, Topology
+from netlab.errors import ApiError, InputError, Problem
+from netlab.model import CONTROL_PLANE_TAINTS, Cluster, ClusterConfig, Meta, Network, Node, NodeSpec, Taint, Topology
 
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
@@ -48,7 +48,9 @@ def overlaid(node: Node, given: Node, clock: float = 0.0) -> Node:
         ready=given.ready if given.manifest.get("status") else node.ready,
         control_plane=control_plane,
         unschedulable=given.unschedulable,
-        taints=tuple(
+        taints=node.taints
+        if not given.manifest.get("spec")
+        else tuple(
             same if (same := known.get((one.key, one.effect))) == one else replace(one, added=clock) for one in given.taints
         ),
         manifest=given.manifest,
@@ -70,5 +72,36 @@ def _node(spec: NodeSpec, given: Node | None, config: ClusterConfig, free: Mappi
         addresses=spec.addresses or (given.addresses if given is not None else ()),
         pod_cidrs=cidrs,
         control_plane=spec.control_plane,
+        taints=spec.taints,
     )
     return overlaid(node, given) if given is not None else node
+
+
+def tainted(cluster: Cluster, name: str, add: Sequence[Taint], remove: Sequence[tuple[str, str]], overwrite: bool) -> Cluster:
+    """The cluster with taints of this node added and removed, not settled. Raises: ApiError in kubectl's words.
+
+    The taint of a control plane is not among those that were given: it follows from what the node is, and goes with it.
+    """
+    node = cluster.nodes[name]
+    own = CONTROL_PLANE_TAINTS[:1] if node.control_plane else ()
+    there = (*node.taints, *own)
+    same = [one.key for one in add if any((one.key, one.effect) == (old.key, old.effect) for old in there)]
+    if same and not overwrite:
+        words = f"node {name} already has {', '.join(same)} taint(s) with same effect(s) and --overwrite is false"
+        raise ApiError(409, "Conflict", words)
+    for key, effect in remove:
+        if not any(_is_named(one, key, effect) for one in there):
+            raise ApiError(404, "NotFound", f'taint "{key}{":" if effect else ""}{effect}" not found')
+
+    def stays(one: Taint) -> bool:
+        replaced = any((one.key, one.effect) == (other.key, other.effect) for other in add)
+        return not replaced and not any(_is_named(one, key, effect) for key, effect in remove)
+
+    new = [replace(one, added=cluster.clock) for one in add if one not in CONTROL_PLANE_TAINTS]
+    control_plane = any(map(stays, own)) or any(one in CONTROL_PLANE_TAINTS for one in add)
+    after = replace(node, taints=(*filter(stays, node.taints), *new), control_plane=control_plane)
+    return cluster.with_(nodes={**cluster.nodes, name: after})
+
+
+def _is_named(taint: Taint, key: str, effect: str) -> bool:
+    return taint.key == key and effect in ("", taint.effect)

@@ -23,6 +23,8 @@ class Difference:
     text: str
     apart: frozenset[str]
     concerns: Callable[[Cluster, Flow], bool]
+    anywhere: bool = False
+    """Whether it may concern a flow whose destination is nothing of a Service's and no node's."""
 
     def separates(self, one: str, other: str) -> bool:
         return (one in self.apart) != (other in self.apart)
@@ -30,7 +32,8 @@ class Difference:
 
 def known(cluster: Cluster, flow: Flow) -> tuple[Difference, ...]:
     """The differences that concern the flow, in order of the table."""
-    return tuple(difference for difference in KNOWN if difference.concerns(cluster, flow))
+    among = KNOWN if _is_of_services(cluster, flow) else ANYWHERE
+    return tuple([difference for difference in among if difference.concerns(cluster, flow)])
 
 
 # ---------------------------------------------------------------- predicates
@@ -190,14 +193,15 @@ KNOWN: tuple[Difference, ...] = (
                IPTABLES, own_packet_without_endpoints),
     Difference(28, "a Local policy without an endpoint on the node: ipvs takes all endpoints, or rejects; others drop",
                IPVS, local_policy_without_endpoint),
-    Difference(35, "ipvs masquerades nothing that a node sends from 127.0.0.0/8", IPVS, sent_from_localhost),
-    Difference(36, "without a detector ipvs masquerades what a node sends from a Service's own address", IPVS, undetected),
+    Difference(35, "ipvs masquerades nothing that a node sends from 127.0.0.0/8", IPVS, sent_from_localhost, True),
+    Difference(36, "without a detector ipvs masquerades what a node sends from a Service's own address", IPVS, undetected, True),
     Difference(37, "nftables and ipvs masquerade hairpin connections of the node's own endpoints only, iptables all",
                NFTABLES_AND_IPVS, hairpin_elsewhere),
     Difference(38, "iptables drops what conntrack calls invalid, unless nf_conntrack_tcp_be_liberal is on",
-               IPTABLES, half_seen),
+               IPTABLES, half_seen, True),
 )  # fmt: skip
 """In order of the behaviour table's rows."""
+ANYWHERE = tuple(difference for difference in KNOWN if difference.anywhere)
 
 
 # ---------------------------------------------------------------- what predicates ask
@@ -211,17 +215,22 @@ class _Index:
     by_number: dict[int, list[Service]]
     """By port, by NodePort and by healthCheckNodePort."""
     position: dict[Key, int]
+    node_ports: set[int]
+    """NodePorts and healthCheckNodePorts."""
 
 
 @last_kept
 def _index(services: Mapping[Key, Service]) -> _Index:
-    index = _Index({}, {}, {})
+    index = _Index({}, {}, {}, set())
     for service in filter(is_proxied, services.values()):
         index.position[service.meta.key] = len(index.position)
         outside = (one for family in FAMILIES for one in (*external_ips(service, family), *load_balancer_ips(service, family)))
         for address in dict.fromkeys((*service.cluster_ips, *outside)):
             index.by_address.setdefault(address, []).append(service)
         numbers = (number for port in service.ports for number in (port.port, port.node_port))
+        index.node_ports.update(port.node_port for port in service.ports if port.node_port)
+        if service.health_check_node_port:
+            index.node_ports.add(service.health_check_node_port)
         for number in dict.fromkeys((*numbers, service.health_check_node_port)):
             if number:
                 index.by_number.setdefault(number, []).append(service)
@@ -236,6 +245,18 @@ def _askable(cluster: Cluster, flow: Flow) -> list[Service]:
         return found
     both = {service.meta.key: service for service in (*found, *index.by_number.get(flow.port, ()))}
     return sorted(both.values(), key=lambda service: index.position[service.meta.key])
+
+
+def _is_of_services(cluster: Cluster, flow: Flow) -> bool:
+    """Whether the flow goes to an address of a Service or a node, to localhost, into the service CIDR, or to some NodePort."""
+    to, index = flow.destination, _index(cluster.services)
+    return (
+        to in index.by_address
+        or flow.port in index.node_ports
+        or to in _nodes_by_address(cluster.nodes)
+        or to.is_loopback
+        or any(to in cidr for cidr in cluster.topology.cluster.service_cidrs)
+    )
 
 
 def _ports(cluster: Cluster, flow: Flow) -> Iterator[tuple[Service, ServicePort]]:

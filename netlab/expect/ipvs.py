@@ -27,7 +27,7 @@ from netlab.endpoints import (
     is_proxied,
     load_balancer_ips,
 )
-from netlab.expect import policy
+from netlab.expect import claims, policy
 from netlab.expect.policy import DELIVERED, DROPPED, NOT_HANDLED, REJECTED, Decision, Frontend, Packet
 from netlab.model import Address, Backend, Cluster, Node, Protocol, Service, ServicePort
 
@@ -111,17 +111,16 @@ def _number_is_a_node_port(cluster: Cluster, packet: Packet) -> bool:
 
 def _frontend(cluster: Cluster, node: Node, packet: Packet) -> Frontend | None:
     """Service addresses before NodePorts; of several Services the first by name."""
-    proxied = sorted((s for s in cluster.services.values() if is_proxied(s)), key=lambda service: service.meta.key)
-    for service in proxied:
+    for service in claims.of_address(cluster, packet.destination):
         for frontend in policy.by_address(service, packet):
             return frontend
     if policy.is_local(cluster, node, packet.destination) and _serves_node_ports(cluster, node, packet.destination):
-        for service, port in _node_ports(proxied, packet):
+        for service, port in _node_ports(claims.of_node_port(cluster, packet.port), packet):
             return Frontend("node port", service, port)
     return None
 
 
-def _node_ports(services: list[Service], packet: Packet) -> Iterator[tuple[Service, ServicePort]]:
+def _node_ports(services: tuple[Service, ...], packet: Packet) -> Iterator[tuple[Service, ServicePort]]:
     for service in services:
         if cluster_ip(service, family_of(packet.destination)) is not None:
             for port in service.ports:

@@ -11,13 +11,14 @@ was itself set down has none: the kernel flushes them, another route is taken, o
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netlab import ipam, overlay
 from netlab.expect import ipvs
-from netlab.expect.policy import bridge_addresses, is_local
+from netlab.expect.claims import bridge_addresses
+from netlab.expect.policy import is_local
 from netlab.memory import last_kept
-from netlab.model import Address, Cluster, Key, Node, OutcomeKind, Pod, Ref
+from netlab.model import Address, Cluster, Key, Node, OutcomeKind, Pod, Protocol, Ref
 
 REJECTED, DROPPED = OutcomeKind.REJECTED, OutcomeKind.DROPPED
 ROUTER = Ref("router", "", "router")
@@ -29,7 +30,7 @@ MOST_CARRIERS = 64
 class Lab:
     """The cluster with what the walk looks up. `owners`: who has an address on a LAN or, outside of all LANs, at all.
 
-    virtual: by node, the addresses that it has for the sake of mode ipvs.
+    virtual: by node, the addresses that it has for the sake of mode ipvs. hops, listening: what was worked out so far.
     """
 
     cluster: Cluster
@@ -39,6 +40,8 @@ class Lab:
     balanced: dict[Address, tuple[str, ...]]
     """Load balancers' addresses out of the pool: the nodes that announce each."""
     virtual: dict[str, frozenset[Address]]
+    hops: "dict[tuple[Ref, Address | None], Hop | Lost | Arrived]" = field(default_factory=dict)
+    listening: dict[tuple[Ref, int, Protocol], tuple[OutcomeKind | None, str]] = field(default_factory=dict)
 
     def node(self, place: Ref) -> Node:
         return self.cluster.nodes[place.name]
@@ -125,11 +128,19 @@ def next_places(lab: Lab, place: Ref, destination: Address) -> tuple[Hop | Lost 
 
 def next_place(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
     """Where `place` sends a packet for `destination`, by its routes alone; the first of several ways."""
+    if place.kind == "pod" and (destination in lab.pod(place).addresses or destination.is_loopback):
+        return Arrived()
+    where = (place, destination if place.kind != "pod" else None)
+    hop = lab.hops.get(where)
+    if hop is None:
+        hop = lab.hops[where] = _next_place(lab, place, destination)
+    return hop
+
+
+def _next_place(lab: Lab, place: Ref, destination: Address) -> Hop | Lost | Arrived:
     match place.kind:
-        case "pod":
+        case "pod":  # the same for all that is not its own
             pod = lab.pod(place)
-            if destination.is_loopback or destination in pod.addresses:
-                return Arrived()
             if _is_down(lab, str(place), ipam.POD_DEVICE):
                 return _no_route(place)
             return _lost_or(lab, pod, Hop(Ref("node", "", pod.node), _device_of(lab, pod)))

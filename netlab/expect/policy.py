@@ -19,17 +19,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from netlab import ipam, overlay
+from netlab import ipam
 from netlab.endpoints import (
     ServiceEndpoint,
     cluster_ip,
     endpoints_of,
     external_ips,
     family_of,
-    is_proxied,
     load_balancer_ips,
-    proxied_services,
 )
+from netlab.expect import claims
 from netlab.model import Address, Backend, Cluster, Network, Node, OutcomeKind, Protocol, Service, ServicePort, ServiceType
 
 DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
@@ -60,6 +59,9 @@ class Decision:
     marked: bool = False
 
 
+UNCLAIMED = Decision(NOT_HANDLED, why="no rule handles it")
+
+
 @dataclass(frozen=True, slots=True)
 class Frontend:
     """One address and port under which a ServicePort is reached. `unlisted`: a NodePort on an address that does not serve it."""
@@ -85,6 +87,8 @@ def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decisio
 
 
 def _decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
+    if claims.is_nobodys(cluster, packet.destination) and not is_local(cluster, node, packet.destination):
+        return UNCLAIMED
     frontend = _frontend(cluster, node, packet)
     if frontend is None:
         return _unclaimed(cluster, node, packet)
@@ -159,22 +163,24 @@ def _unclaimed(cluster: Cluster, node: Node, packet: Packet) -> Decision:
     destination = packet.destination
     if _nftables(cluster) and not is_local(cluster, node, destination):
         family = family_of(destination)
-        owner = next((s for s in proxied_services(cluster) if s.ports and cluster_ip(s, family) == destination), None)
+        having = claims.of_address(cluster, destination)
+        owner = next((s for s in having if s.ports and cluster_ip(s, family) == destination), None)
         if owner is not None:
             return Decision(REJECTED, why=f"{destination} is the clusterIP of {owner.ref}, which has no such port")
         if any(destination in cidr for cidr in cluster.topology.cluster.service_cidrs):
             return Decision(DROPPED, why=f"{destination} is an unallocated address of the service CIDR")
-    return Decision(NOT_HANDLED, why="no rule handles it")
+    return UNCLAIMED
 
 
 def _frontend(cluster: Cluster, node: Node, packet: Packet) -> Frontend | None:
     """The frontend that the packet is for: Service addresses before NodePorts, and of several the first by Service name."""
-    proxied = [service for service in cluster.services.values() if is_proxied(service)]
-    named = [frontend for service in proxied for frontend in by_address(service, packet)]
+    having = claims.of_address(cluster, packet.destination)
+    named = [frontend for service in having for frontend in by_address(service, packet)]
     if not named and is_local(cluster, node, packet.destination):
         served = _serves_node_ports(cluster, node, packet.destination)
         if served or not _nftables(cluster):
-            named = [frontend for service in proxied for frontend in _by_node_port(service, packet, not served)]
+            asked = claims.of_node_port(cluster, packet.port)
+            named = [frontend for service in asked for frontend in _by_node_port(service, packet, not served)]
     return min(named, key=lambda frontend: frontend.service.meta.key, default=None)
 
 
@@ -307,20 +313,13 @@ def _primary(node: Node, version: int) -> Address | None:
     return next((address for address in node.addresses if address.version == version), None)
 
 
-def bridge_addresses(cluster: Cluster, node: Node) -> tuple[Address, ...]:
-    """The addresses of the node's bridge, the first of each podCIDR: the gateways of its pods; none in the routed fabric."""
-    if cluster.topology.cluster.fabric != "bridge":
-        return ()
-    return tuple(cidr[1] if cidr.num_addresses > 2 else cidr[0] for cidr in node.pod_cidrs)
-
-
 def local_addresses(cluster: Cluster, node: Node) -> tuple[Address, ...]:
     """The node's own addresses, without 127.0.0.0/8."""
-    return (*node.addresses, *bridge_addresses(cluster, node), *overlay.addresses(cluster, node))
+    return claims.own_addresses(cluster, node).listed
 
 
 def is_local(cluster: Cluster, node: Node, address: Address) -> bool:
-    return address.is_loopback or address in local_addresses(cluster, node)
+    return address in claims.own_addresses(cluster, node).all or address.is_loopback
 
 
 def device_of_pods(cluster: Cluster) -> str:

@@ -6,7 +6,8 @@ topology hints, endpoints that serve while terminating, nodePortAddresses, SCTP.
 
 from collections.abc import Iterator
 
-from netlab.endpoints import cluster_ip, endpoints_of, external_ips, family_of, is_proxied, load_balancer_ips
+from netlab.endpoints import cluster_ip, endpoints_of, external_ips, family_of, load_balancer_ips
+from netlab.expect import claims
 from netlab.expect.policy import DELIVERED, DROPPED, NOT_HANDLED, REJECTED, Decision, Packet, is_local
 from netlab.model import Backend, Cluster, Node, Protocol, Service, ServicePort
 
@@ -16,10 +17,11 @@ def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decisio
     if packet.protocol not in (Protocol.TCP, Protocol.UDP):
         return Decision(NOT_HANDLED, why=f"the userspace proxy knows no {packet.protocol}")
     own_address = is_local(cluster, node, packet.destination)
-    services = sorted((s for s in cluster.services.values() if is_proxied(s)), key=lambda service: service.meta.key)
-    named = [found for service in services for found in _by_address(service, packet, device != "" or own_address)]
+    having = claims.of_address(cluster, packet.destination)
+    named = [found for service in having for found in _by_address(service, packet, device != "" or own_address)]
     if not named and own_address:
-        named = [found for service in services for found in _by_node_port(service, packet)]
+        asked = claims.of_node_port(cluster, packet.port)
+        named = [found for service in asked for found in _by_node_port(service, packet)]
     if not named:
         return Decision(NOT_HANDLED, why="no rule handles it")
     service, port = named[0]

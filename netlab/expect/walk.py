@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from netlab.expect.claims import own_addresses
 from netlab.expect.deciding import decide
 from netlab.expect.health import checks_health
 from netlab.expect.nat import translated, translates
@@ -124,8 +125,8 @@ def _to(lab: Lab, place: Ref, packet: Packet, trail: Trail, hop: Hop | Lost | Ar
 
 def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) -> Iterator[End]:
     node = lab.node(place)
-    own = (*local_addresses(lab.cluster, node), *lab.virtual.get(place.name, ()))
-    if device != "" and packet.source in own:
+    own = packet.source in own_addresses(lab.cluster, node).all or packet.source in lab.virtual.get(place.name, ())
+    if device != "" and own:
         yield _lost(trail, packet, DROPPED, f"{place} discards a packet that comes with its own address as source")
         return
     decision = decide(lab.cluster.as_known_to(node.meta.name), node, packet, device)
@@ -159,10 +160,12 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
 
 def _would_circle(lab: Lab, packet: Packet) -> bool:
     """With BGP the router sends what is for a Service network or a pool to a node: a node forwards none of it."""
+    if not is_bgp(lab.cluster):
+        return False
     config = lab.cluster.topology.cluster
     pool = config.load_balancer
     services = any(packet.destination in cidr for cidr in config.service_cidrs)
-    return is_bgp(lab.cluster) and (services or (pool is not None and packet.destination in pool))
+    return services or (pool is not None and packet.destination in pool)
 
 
 def _relayed(lab: Lab, place: Ref, packet: Packet, decision: Decision, trail: Trail) -> Iterator[End]:
@@ -256,13 +259,21 @@ def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[Outcome
         return DROPPED, f"{place} discards a packet that comes with its own address as source"
     if packet.protocol is Protocol.ICMP:
         return DELIVERED, ""
+    if place.kind == "node" and checks_health(lab.cluster, lab.node(place), packet):
+        return DELIVERED, ""
+    asked = (place, packet.port, packet.protocol)
+    answer = lab.listening.get(asked)
+    if answer is None:
+        answer = lab.listening[asked] = _listens(lab, place, packet)
+    return answer
+
+
+def _listens(lab: Lab, place: Ref, packet: Packet) -> tuple[OutcomeKind | None, str]:
     match place.kind:
         case "pod":
             return _listening(_at_work(lab, (lab.pod(place),)), packet)
         case "node":
             sharing = [p for p in lab.cluster.pods.values() if p.spec.host_network and p.node == place.name]
-            if checks_health(lab.cluster, lab.node(place), packet):
-                return DELIVERED, ""
             return _listening(_at_work(lab, sharing), packet)
         case _:
             return REJECTED, f"{place} listens on nothing"

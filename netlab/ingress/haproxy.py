@@ -84,9 +84,9 @@ def allocated(table: Table, before: Allocation) -> Allocation | None:
 
 
 def is_alone(number: int) -> bool:
-    """Whether the backend is for one endpoint. Where there is no other, HAProxy waits for `timeout connect` (1 s at most) before
-    it tries again: a second later in all it answers 503, and a pod that was replaced meanwhile is found. With others a refused
-    request goes to the next one without waiting.
+    """Whether the backend is for one endpoint. Where there is no other, HAProxy waits a second before it tries again: once, so
+    that a pod that was replaced meanwhile is found, and then the answer is 503. With others a refused request goes to the next
+    one without waiting.
     """
     return number % 2 == 1
 
@@ -215,8 +215,7 @@ def _bind(port: int, ipv6: bool) -> str:
 def _backend(number: int, places: tuple[Server | None, ...]) -> Iterator[str]:
     yield f"backend u{number}"
     if is_alone(number):
-        yield "    retries 2"
-        yield "    timeout connect 500ms"
+        yield "    retries 1"
     for place, one in enumerate(places, 1):
         yield f"    server s{place} {_place(one)}" if one is not None else f"    server s{place} 127.0.0.1:1 disabled"
 

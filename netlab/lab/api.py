@@ -10,10 +10,11 @@
 This file decides how a request becomes a call and an error a Status; it knows nothing of packets, rules or namespaces.
 """
 
+import json
 import math
 import pickle
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from netlab import controllers, manifest
@@ -26,6 +27,7 @@ from netlab.lab import (
     holding,
     http,
     loading,
+    matrix,
     output,
     probing,
     rollouts,
@@ -117,6 +119,8 @@ class Api:
 
     def _list(self, kind: kinds.KindInfo, namespace: str | None, selector: str) -> list[dict[str, Any]]:
         wanted = manifest.parse_selector(selector)
+        if kind.plural == "events":
+            return self._lab.recorder.items(namespace) if not selector else []
         cluster = self._lab.cluster
         found = [
             obj
@@ -128,6 +132,9 @@ class Api:
 
     def _one(self, kind: kinds.KindInfo, namespace: str | None, name: str) -> dict[str, Any]:
         key = self._key(kind, namespace, name)
+        for event in self._lab.recorder.items(key.namespace) if kind.plural == "events" else ():
+            if event["metadata"]["name"] == name:
+                return event
         for obj in controllers.objects_of(self._lab.cluster, kind.kind):
             if obj.meta.key == key:
                 return manifest.to_json(obj, self._lab.cluster, self._lab.started)
@@ -193,10 +200,21 @@ class Api:
 
         def answered(ok: bool, answer: Any) -> None:
             if ok:
-                self._lab.journal.judged(verb, answer if isinstance(answer, list) else [answer])
+                self._lab.journal.judged(verb, _results(answer))
             later(ok, answer)
 
         return answered
+
+
+def _results(answer: Any) -> Iterator[Any]:
+    """The single results of a verb's answer. A text is read only if somebody wants them."""
+    match answer:
+        case http.Rendered(body):
+            yield from json.loads(body)
+        case list():
+            yield from answer
+        case _:
+            yield answer
 
 
 def _grace(request: http.Request) -> float | None:
@@ -224,6 +242,7 @@ NOW: dict[str, Now] = {
     "scale": verbs.scale,
     "rollout": rollouts.rollout,
     "cordon": verbs.cordon,
+    "taint": verbs.taint,
     "place": verbs.place,
     "port-forward": forwarding.forward,
     "fault": verbs.fault,
@@ -235,10 +254,10 @@ NOW: dict[str, Now] = {
     "namespaces": lambda lab, body: dict(lab.kernel.fds),
     "down": verbs.down,
 }
-SETTLING = ("apply", "scale", "fault", "cordon")
+SETTLING = ("apply", "scale", "fault", "cordon", "taint")
 LATER: dict[str, Later] = {
     "probe": probing.probe,
-    "matrix": probing.matrix,
+    "matrix": matrix.matrix,
     "connect": holding.connect,
     "use-connection": holding.use,
     "close-connection": holding.close,

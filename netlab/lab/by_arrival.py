@@ -26,9 +26,11 @@ def unseen_refusal(expected: Outcome, seen: Observation) -> Verdict | None:
 
     A refusal by a rule needs no receiver: what arrived in spite of it is the judge's to condemn.
     """
+    if SILENT not in seen.evidence or expected.kind is not OutcomeKind.REJECTED:
+        return None
     receivers = {(one.address, one.port) for one in expected.backends if one.fate is OutcomeKind.REJECTED}
     arrived = {(address, port) for (address, port, _), number in seen.arrivals.items() if number}
-    if SILENT not in seen.evidence or expected.kind is not OutcomeKind.REJECTED or not arrived or not arrived <= receivers:
+    if not arrived or not arrived <= receivers:
         return None
     return Verdict(Judgement.INCONCLUSIVE, (UNSEEN,))
 

@@ -38,6 +38,7 @@ from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
+from netlab.lab.recording import Recorder
 from netlab.lab.relays import Relays
 from netlab.lab.sandboxes import Sandboxes
 from netlab.lab.speaking import Speaking
@@ -168,6 +169,7 @@ class Lab:
         self.plan = plan.build_nothing()
         self._serving_udp: Serving | None = None
         self.journal = Journal()
+        self.recorder = Recorder()
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
         self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
@@ -246,6 +248,7 @@ class Lab:
             self._tell_names(self.cluster)
             raise
         self.journal.changed(self.cluster, cluster)
+        self.recorder.changed(self.cluster, cluster, time.time())
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
         self.apply(difference)
         self.learning.update(

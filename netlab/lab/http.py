@@ -59,8 +59,15 @@ Respond = Callable[[Response | Stream], None]
 Handler = Callable[[Request, Respond], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A JSON document that is text already."""
+
+    body: bytes
+
+
 def json_response(document: Any, status: int = 200) -> Response:
-    return Response(status, json.dumps(document).encode())
+    return Response(status, document.body if isinstance(document, Rendered) else json.dumps(document).encode())
 
 
 class Server:

@@ -5,36 +5,33 @@ The three answers for one flow meet here. What a worker saw is an Observation, a
 to look.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache
 from typing import Any
 
 from netlab import differences
 from netlab.differences import Difference
-from netlab.dns import is_server
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.expect.http import controller_at
 from netlab.judge import judge
-from netlab.kernel import agent
 from netlab.lab import by_arrival, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.receiving import Names, name_of, receivers
 from netlab.lab.verbs import alive
+from netlab.memory import last_kept
 from netlab.model import Address, Cluster, Flow, Observation, Outcome, Protocol, Ref
 from netlab.ops import Relay
+from netlab.plan import Plan
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
-from netlab.probes.worker import Worker
-from netlab.targets import Destination, addresses_of, netns_of, resolve_destination, resolve_sender, source_address
+from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
 from netlab.trace import trace
 
 Body = Mapping[str, Any]
 Later = Callable[[bool, Any], None]
 MAXIMUM_COUNT = 20_000
 MAXIMUM_TIMEOUT_S = 3600.0
-MAXIMUM_PAIRS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,73 +61,23 @@ class Question:
 
 def probe(lab: Lab, body: Body, later: Later) -> None:
     """{"from", "to", "count", "protocol", "source", "source_port", "timeout_s", "namespace"} -> a probe result."""
-    question = ask(lab, body)
+    asked = resolved(lab, body)
     names, watched = receivers(lab.cluster), watch_list(lab)
+    questions: list[Question] = []
+    answers: list[tuple[bool, Any]] = []
+
+    def met() -> None:
+        for question, (ok, answer) in zip(questions, answers, strict=False):  # one of each, once both are there
+            later(ok, result(lab, question, answer, names) if ok else answer)
 
     def seen(ok: bool, answer: Any) -> None:
-        later(ok, result(lab, question, answer, names) if ok else answer)
+        answers.append((ok, answer))
+        met()
 
-    lab.agents.work(seen, "probe", request(lab, question, names, watched))
-
-
-def matrix(lab: Lab, body: Body, later: Later) -> None:
-    """{"from": [targets]|None, "to": [targets]|None, "namespace", "timeout_s"} -> probe results, one flow a pair, all side
-    by side.
-    """
-    cluster = lab.cluster
-    running = [pod for pod in cluster.pods.values() if pod.phase == "Running" and pod.addresses]
-    pods = [str(pod.ref) for pod in running if not is_server(pod.meta.namespace, pod.meta.labels)]
-    dead = {name for name, outage in cluster.outages.items() if outage.killed}
-    living = [str(pod.ref) for pod in running if str(pod.ref) in pods and pod.node not in dead]
-    senders = body.get("from") or living + [f"node/{name}" for name in cluster.nodes if name not in dead] + _hosts(cluster)
-    second = [] if body.get("to") else _second_addresses(cluster)
-    to = body.get("to") or pods + _services(cluster) + second
-    if len(senders) * len(to) > MAXIMUM_PAIRS:
-        raise InputError(f"{len(senders)} x {len(to)} pairs are more than {MAXIMUM_PAIRS}: choose some with --from and --to")
-    common = {"count": 1, "timeout_s": body.get("timeout_s", 1.0), "namespace": body.get("namespace", "default")}
-    pairs = [(sender, destination) for sender in senders for destination in to if sender != destination]
-    if second:
-        pairs = _of_one_family(cluster, pairs, second)
-    bodies = [{**common, "from": sender, "to": destination} for sender, destination in pairs]
-    lab.agents.errand(later, "matrix", lambda: _matrix(lab, bodies))
-
-
-def _matrix(lab: Lab, bodies: Sequence[Body]) -> list[dict[str, Any]]:
-    """The results of all. Runs in a process of its own, which lets one more send, and others share in working out what must
-    happen: what they need to know they have from the fork.
-    """
-    asked = [resolved(lab, body) for body in bodies]
-    names, watched = receivers(lab.cluster), watch_list(lab)
-    requests = [request(lab, one, names, ()) for one in asked]
-    share = -(-len(asked) // max(1, os.cpu_count() or 1))
-    shares = [asked[start : start + share] for start in range(0, len(asked), share)]
-    sender = _begun("sender", lambda: Worker().probe_many(requests, watched))
-    others = [_begun("oracle", partial(_answered, lab, part)) for part in shares[1:]]
-    questions = _answered(lab, shares[0] if shares else ())
-    questions += [one for other in others for one in other()]
-    return [result(lab, question, one, names) for question, one in zip(questions, sender(), strict=True)]
-
-
-def _answered(lab: Lab, asked: Sequence[Asked]) -> list[Question]:
-    return [answered(lab, one) for one in asked]
-
-
-def _begun(name: str, do: Callable[[], list[Any]]) -> Callable[[], list[Any]]:
-    """Let a process forked now do it; what is returned waits for its answer. Raises what it raised."""
-    started = agent.spawn(name, lambda sock: agent.serve_forever(sock, {"do": do}))
-    found: list[tuple[bool, Any]] = []
-    started.request(lambda ok, answer: found.append((ok, answer)), "do")
-
-    def wait() -> list[Any]:
-        while not found:
-            started.on_readable()
-        started.sock.close()
-        ok, answer = found[0]
-        if not ok:
-            raise answer
-        return list(answer)
-
-    return wait
+    lab.agents.work(seen, "probe", request(lab, asked, names, watched))
+    # What must become of the flow is worked out here while a worker sends it and watches.
+    questions.append(answered(lab, asked))
+    met()
 
 
 def ask(lab: Lab, body: Body) -> Question:
@@ -140,10 +87,19 @@ def ask(lab: Lab, body: Body) -> Question:
 
 def answered(lab: Lab, asked: Asked) -> Question:
     """With what the oracle and the offline walk of the rules say."""
-    flow = asked.flow
-    expected, traced = expect(lab.cluster, flow), trace(lab.plan, flow).outcome
-    known = differences.known(lab.cluster, flow)
-    return Question(asked.sender, asked.destination, flow, asked.count, asked.timeout_s, expected, traced, known)
+    expected, traced, known = _answers(lab.cluster, lab.plan)(asked.flow)
+    return Question(asked.sender, asked.destination, asked.flow, asked.count, asked.timeout_s, expected, traced, known)
+
+
+Answers = tuple[Outcome, Outcome, tuple[Difference, ...]]
+
+
+@last_kept
+def _answers(cluster: Cluster, plan: Plan) -> Callable[[Flow], Answers]:
+    """What oracle, offline walk and known differences say of a flow; while the lab does not change, of the last ones at once."""
+    return lru_cache(maxsize=256)(
+        lambda flow: (expect(cluster, flow), trace(plan, flow).outcome, differences.known(cluster, flow))
+    )
 
 
 def resolved(lab: Lab, body: Body) -> Asked:
@@ -199,47 +155,6 @@ def _address(text: str) -> Address:
         return ip_address(text)
     except ValueError:
         raise InputError(f"source {text!r} is no address") from None
-
-
-def _hosts(cluster: Cluster) -> list[str]:
-    return [f"host/{host.name}" for host in cluster.topology.hosts]
-
-
-def _services(cluster: Cluster) -> list[str]:
-    """Every port of every Service that has a cluster IP, but for `kubernetes`, behind which no lab has an API server, and DNS."""
-    return [
-        f"svc/{key.namespace}/{key.name}:{port.port}"
-        for key, service in cluster.services.items()
-        if service.cluster_ips and not service.headless and key != ("default", "kubernetes")
-        if not is_server(key.namespace, service.meta.labels)
-        for port in service.ports
-        if port.protocol is Protocol.TCP
-    ]
-
-
-def _second_addresses(cluster: Cluster) -> list[str]:
-    """The other family's addresses of pods and Services that have two."""
-    pods = [pod for pod in cluster.pods.values() if pod.phase == "Running" and not pod.spec.host_network]
-    found = []
-    for pod in pods:
-        ports = [port.port for container in pod.spec.containers for port in container.ports if port.protocol is Protocol.TCP]
-        found += [place(address, ports[0] if ports else 0) for address in pod.addresses[1:]]
-    for service in cluster.services.values():
-        ports = [port.port for port in service.ports if port.protocol is Protocol.TCP]
-        found += [place(address, port) for address in service.cluster_ips[1:] for port in ports]
-    return found
-
-
-def _of_one_family(cluster: Cluster, pairs: list[tuple[str, str]], second: list[str]) -> list[tuple[str, str]]:
-    """The pairs that have a family in common. A pod's packet to its own second address is left out, as to its first."""
-    own = {text: addresses_of(cluster, resolve_sender(cluster, text)) for text, _ in pairs}
-    asked = {text: resolve_destination(cluster, text).address for _, text in pairs}
-    return [
-        (sender, to)
-        for sender, to in pairs
-        if any(address.version == asked[to].version for address in own[sender])
-        and not (to in second and asked[to] in own[sender])
-    ]
 
 
 # ---------------------------------------------------------------- the worker's part

@@ -8,11 +8,13 @@ period, so that a lab settles soon; a failure counts only when the manifest's ow
 has its period, as in a cluster.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from netlab import controllers
+from netlab.lab import recording
 from netlab.lab.holder import Lab
 from netlab.lab.thresholds import Counts
 from netlab.model import Cluster, Container, ContainerStatus, Key, Pod, Probe
@@ -124,8 +126,20 @@ class Readiness:
         quick = kind != "liveness" and not state.counts.was_up
         self._later(which, state, min(period, FIRST_RETRY_S * 2 ** min(state.asked, 10)) if quick else period)
         name = {"readiness": "Readiness", "liveness": "Liveness", "startup": "Startup"}[kind]
-        self._report(key, container, kind, state, turn, success, f"{name} probe failed: {words}")
+        words = f"{name} probe failed: {words}"
+        if not success and not early:
+            self._record(key, container, kind, turn, words)
+        self._report(key, container, kind, state, turn, success, words)
         self._settled()
+
+    def _record(self, key: Key, container: str, kind: str, turn: str, words: str) -> None:
+        """Tell of a failure that counts, as a kubelet does each time."""
+        pod, now = self._lab.cluster.pods[key], time.time()
+        if pod.node in self._lab.cluster.outages:
+            return
+        self._lab.recorder.record(recording.failed_probe(pod, words), now)
+        if kind != "readiness" and turn == "down":
+            self._lab.recorder.record(recording.killed_by_probe(pod, container, kind), now)
 
     def _is_time(self, state: _State) -> bool:
         """Whether one more period has passed since the last failure that counted."""

@@ -13,7 +13,7 @@ from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
-from netlab.model import Container, Key, Ref
+from netlab.model import Container, Key, Ref, Taint
 from netlab.ops import Veth
 from netlab.targets import netns_of, resolve_sender
 
@@ -182,6 +182,17 @@ def cordon(lab: Lab, body: Body) -> dict[str, Any]:
     nodes = {**lab.cluster.nodes, name: replace(node, unschedulable=wanted)}
     lab.change(controllers.settle(lab.now.with_(nodes=nodes)))
     return {"changed": True}
+
+
+def taint(lab: Lab, body: Body) -> dict[str, Any]:
+    """{"node", "add": [{key, value, effect}], "remove": [{key, effect or ""}], "overwrite": bool} -> {}. All or nothing."""
+    name = str(body["node"]).removeprefix("node/")
+    if name not in lab.cluster.nodes:
+        raise ApiError(404, "NotFound", f'nodes "{name}" not found')
+    add = [Taint(one["key"], one["effect"], one.get("value") or "") for one in body.get("add") or ()]
+    remove = [(one["key"], one.get("effect") or "") for one in body.get("remove") or ()]
+    lab.change(controllers.taint(lab.now, name, add, remove, bool(body.get("overwrite"))))
+    return {}
 
 
 def alive(lab: Lab, ref: Ref) -> Ref:

@@ -21,7 +21,8 @@ TABLES: dict[str, str] = {
     "LoadBalancer": "pool:pool! announce:l2|bgp",
     "Lan": "cidr:networks! router:router nat:Nat",
     "Nat": "forwards:{forward} routed:bool hideClients:bool",
-    "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool",
+    "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool taints:[Taint]",
+    "Taint": "key! value:labelValue effect:NoSchedule|PreferNoSchedule|NoExecute!",
     "HostSpec": "addresses:addresses routes:{ip}",
     "LinkSpec": """rate:rate delay:duration jitter:duration loss:percent duplicate:percent reorder:percent corrupt:percent
         out:Impairment in:Impairment""",

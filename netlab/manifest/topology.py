@@ -15,7 +15,7 @@ from netlab.manifest import impairments, own_fields
 from netlab.manifest.check import BAD
 from netlab.manifest.documents import Document, read_documents
 from netlab.manifest.formats import json_type, seconds, split_forward
-from netlab.manifest.meta import Json, labels
+from netlab.manifest.meta import Json, items, labels
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
 from netlab.manifest.source import Source
 from netlab.manifest.topology_checks import check_topology
@@ -33,6 +33,7 @@ from netlab.model import (
     NodeSpec,
     Protocol,
     ProxyConfig,
+    Taint,
     Topology,
 )
 
@@ -271,6 +272,7 @@ def _nodes(data: Json, lans: Sequence[Lan]) -> tuple[NodeSpec, ...]:
             pod_cidrs=_networks(entry.get("podCIDR")),
             labels=node_labels(name, entry.get("labels") or {}, bool(entry.get("controlPlane"))),
             control_plane=bool(entry.get("controlPlane")),
+            taints=tuple(Taint(one["key"], one["effect"], one.get("value") or "") for _, one in items(entry.get("taints"))),
         )
         for name, entry in given.items()
     )

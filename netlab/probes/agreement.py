@@ -13,7 +13,7 @@ from netlab.probes.story import Story
 from netlab.probes.story_parts import Stay
 from netlab.probes.witnessed import RuleMet, Witnessed
 from netlab.trace import Path, Trace
-from netlab.trace.rules import Met
+from netlab.trace.packets import Met
 
 ENDS = ("drop", "reject")
 RuleId = tuple[str, str, str, str, int]

@@ -95,12 +95,14 @@ def address(packed: bytes) -> Address:
     return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
 
 
-def template(run: int, protocol: Protocol, source: Address, destination: Address, port: int) -> Template:
-    """The packets of one flow. Source port 0 of a filled packet stands for 0."""
+def template(run: int, protocol: Protocol, source: Address, destination: Address, port: int, count: int = 2) -> Template:
+    """The packets of `count` flows of one kind. Source port 0 of a filled packet stands for 0."""
 
     def build(index: int, source_port: int) -> bytes:
         return packet(run, protocol, source, destination, port, index, source_port)
 
+    if count == 1:
+        return Template(build)
     words: Callable[[int, int], Words]
     at = 20 if source.version == 4 else 40  # where the IP header ends
     match protocol:
@@ -173,15 +175,15 @@ def own_test(run: int, protocol: Protocol, version: int = 4) -> Callable[[Addres
     number = number_of(protocol, version)
     # The checksums of SCTP and of IPv4's ICMP do not cover addresses.
     checksum_at = start + _CHECKSUM_AT[number] if number in _CHECKSUM_AT else None
+    words = struct.Struct("!2H" if version == 4 else "!8H")
+    bare = int.from_bytes(model[checksum_at : checksum_at + 2], "big") ^ 0xFFFF if checksum_at is not None else 0
+    bare += sum(2 * (word ^ 0xFFFF) for word in words.unpack(home.packed))
 
     def fill(address: Address) -> bytes:
-        packet = bytearray(model)
-        packet[places] = address.packed * 2
+        packet, packed = bytearray(model), address.packed
+        packet[places] = packed * 2
         if checksum_at is not None:
-            total = int.from_bytes(model[checksum_at : checksum_at + 2], "big") ^ 0xFFFF
-            total += sum(2 * (word ^ 0xFFFF) for (word,) in struct.iter_unpack("!H", home.packed))
-            total += sum(2 * word for (word,) in struct.iter_unpack("!H", address.packed))
-            packet[checksum_at : checksum_at + 2] = _checksum(total).to_bytes(2, "big")
+            packet[checksum_at : checksum_at + 2] = _checksum(bare + 2 * sum(words.unpack(packed))).to_bytes(2, "big")
         return bytes(packet)
 
     return fill

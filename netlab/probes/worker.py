@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from netlab.model import Observation
-from netlab.probes.values import ProbeRequest, Watched
+from netlab.probes.values import ProbeRequest
 from netlab.probes.witnessed import Errand, Witnessed
 
 
@@ -31,16 +30,15 @@ class Worker:
             return http.probe(self.prober(), request)
         return self.prober().probe(request)
 
-    def probe_many(self, requests: Sequence[ProbeRequest], watched: tuple[Watched, ...]) -> list[Observation]:
-        """All of them side by side, with the same watchers."""
-        asked = [replace(request, watched=watched) for request in requests]
-        plain = iter(self.prober().probe_all([request for request in asked if not request.relayed]))
-        if not any(request.relayed for request in asked):
-            return list(plain)
+    def probe_many(self, requests: Sequence[ProbeRequest]) -> list[Observation]:
+        """All of them side by side."""
+        if not any(request.relayed for request in requests):
+            return list(self.prober().probe_all(requests))
+        plain = iter(self.prober().probe_all([request for request in requests if not request.relayed]))
         from netlab.probes import relayed
 
-        through = iter(relayed.probe_all(self.prober(), [request for request in asked if request.relayed]))
-        found = (next(through if request.relayed else plain) for request in asked)
+        through = iter(relayed.probe_all(self.prober(), [request for request in requests if request.relayed]))
+        found = (next(through if request.relayed else plain) for request in requests)
         return [one if isinstance(one, Observation) else one.observation for one in found]
 
     def explain(self, errand: Errand) -> Witnessed:
@@ -53,5 +51,10 @@ class Worker:
         if self._prober is None:
             from netlab.probes.prober import Prober
 
-            self._prober = Prober(lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            self._prober = Prober(lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC), identify=os.stat)
         return self._prober
+
+    def rest(self) -> None:
+        """Close what is kept open for the next probe: there was none for a while."""
+        if self._prober is not None:
+            self._prober.spaces.close()

@@ -12,8 +12,8 @@ from fractions import Fraction
 
 from netlab.memory import last_kept
 from netlab.model import NOTHING, Backend, Flow, Outcome, OutcomeKind
+from netlab.trace.packets import Met, Packet
 from netlab.trace.paths import Hop, Path
-from netlab.trace.rules import Met, Packet
 from netlab.trace.walk import walk
 from netlab.trace.world import HasOps, World
 
@@ -53,8 +53,8 @@ class Tracer:
         netns = sender_netns or str(flow.sender)
         if netns not in self._world.places:
             netns = self._home_of(flow)
-        paths = sorted(walk(self._world, netns, flow), key=lambda path: -path.probability)
-        return _summed(tuple(paths))
+        paths = tuple(walk(self._world, netns, flow))
+        return _single(paths[0]) if len(paths) == 1 else _summed(tuple(sorted(paths, key=lambda path: -path.probability)))
 
     def _home_of(self, flow: Flow) -> str:
         """The node that has the flow's source address: where a hostNetwork pod lives."""
@@ -72,6 +72,15 @@ def trace(plan: HasOps, flow: Flow) -> Trace:
 @last_kept
 def _tracer(plan: HasOps) -> Tracer:
     return Tracer(plan)
+
+
+def _single(path: Path) -> Trace:
+    """The answer where nothing is left to chance, as for most flows."""
+    kind = path.kind or OutcomeKind.DELIVERED
+    backends = (path.backend,) if path.backend is not None else ()
+    why = path.why if path.kind is not OutcomeKind.DELIVERED else ""
+    outcome = Outcome(kind, backends, path.hops[-1].left.affinity, why)
+    return Trace(outcome, (path,), dict.fromkeys(backends, path.probability), {kind: path.probability})
 
 
 def _summed(paths: tuple[Path, ...]) -> Trace:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from netlab.model import Backend, OutcomeKind
-from netlab.trace.rules import Met, Packet
+from netlab.trace.packets import Met, Packet
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,59 +1,43 @@
 """What packet-filter rules do to a packet at one hook, with every random choice followed.
 
-Decides: the order of base chains, what matches, and what a statement leaves behind.
+Decides: the order of base chains, and what a statement leaves behind. What matches is decided in matches.py.
 Refuses to know: where addresses are, routes, links.
 
-Theory. A state is a stack of (chain, next rule), the packet and the probability of having come here. A rule that holds at random
+Theory. A state is a stack of (rules, next one), the packet and the probability of having come here. A rule that holds at random
 splits it: the part that matches goes on in the same loop, the part that does not is another state to be looked at. Every state
-ends in a verdict for its base chain. First packets are traced: the sets and lists that clients fill are empty.
-
-Over 400 lines: one function a statement and a match, a table in code that is read in one piece.
+ends in a verdict for its base chain. First packets are traced: the sets and lists that clients fill are empty. Most packets pass
+most hooks untouched: that is asked first (chains.py), and rules are followed one by one only where something may happen.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Literal, assert_never
 
-from netlab.model import Address, Network, Protocol, Ref
+from netlab.model import Address
 from netlab.ruleset import (
     Accept,
     Chain,
-    CtDnat,
-    CtState,
-    Destination,
-    DestinationLocal,
-    DestinationPort,
     Dnat,
     DnatLookup,
     DnatRandom,
     Drop,
-    Field,
     Goto,
     GotoRandom,
     Hook,
-    InInterface,
-    InSet,
     IpSet,
     Jump,
     Key,
-    L4Proto,
     Lookup,
-    MarkSet,
     Masquerade,
-    Match,
-    OfVirtualServer,
     OrMark,
-    Probability,
-    RecentlySeen,
     Redirect,
     Reject,
     RememberSource,
     Return,
     Rule,
-    Source,
-    SourceLocal,
     Statement,
     Table,
     Targets,
@@ -61,91 +45,41 @@ from netlab.ruleset import (
     Verdict,
     XorMark,
 )
+from netlab.trace.alike import Classes, destinations_named, sources_named
+from netlab.trace.chains import Chains, Ready
+from netlab.trace.matches import Members, key_maker
+from netlab.trace.packets import CERTAIN, Branch, Met, Namespace, Packet
 
 LOCALHOST = IPv4Address("127.0.0.1")
-CERTAIN = Fraction(1)
-NEVER = Fraction(0)
 MANGLING = ("dst", "src")
 NAT_INPUT = 100
+Leaving = tuple[str, Address]
 EVERY = range(-(1 << 31), 1 << 31)
 """All priorities that a base chain can have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """The first packet of a connection, as one namespace holds it. `mark`, `dnat` and `decided` are forgotten on leaving it.
-
-    dnat: the connection has been through DNAT here. decided: the halves ("dst", "src") of NAT that are settled, also where no
-    rule rewrote anything. state: conntrack's word. affinity: the
-    balancer noted the client. masqueraded: a rule did that, be it with the address that the packet had. virtual: the virtual
-    server that took it here.
-    """
-
-    source: Address
-    destination: Address
-    protocol: Protocol
-    port: int
-    source_port: int = 0
-    mark: int = 0
-    in_device: str = ""
-    out_device: str = ""
-    dnat: bool = False
-    decided: frozenset[str] = frozenset()
-    state: str = "new"
-    affinity: bool = False
-    masqueraded: bool = False
-    virtual: tuple[Address, Protocol, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Met:
-    """A rule that did something to the packet: where it stands, what it did, and the object that made it."""
-
-    hook: Hook
-    table: str
-    chain: str
-    rule: int
-    did: str
-    comment: str = ""
-    owner: Ref | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """One thing that may happen at a hook."""
-
-    probability: Fraction
-    packet: Packet
-    verdict: Literal["accept", "drop", "reject"]
-    met: tuple[Met, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Namespace:
-    """What rules may ask of the namespace. `masquerade`: the source that a packet gets on its way out; None if there is none.
-    `primary`: the first address of a device, which REDIRECT means.
-    """
-
-    is_local: Callable[[Address], bool]
-    masquerade: Callable[[Packet], Address | None]
-    primary: Callable[[str], Address | None]
 
 
 class Rules:
     """The tables of one namespace in one family, indexed for look-ups."""
 
-    __slots__ = ("_asked", "_base", "_chains", "_data", "_ipsets", "_maps", "_sets")
+    __slots__ = (
+        *("_asked", "_base", "_chains", "_data", "_destinations", "_ipsets", "_maps", "_namespace"),
+        *("_passing", "_sets", "_sources"),
+    )
 
-    def __init__(self, tables: Iterable[Table], ipsets: Iterable[IpSet] = ()) -> None:
-        self._chains: dict[tuple[str, str], Chain] = {}
+    def __init__(self, tables: Sequence[Table], namespace: Namespace, ipsets: Sequence[IpSet] = ()) -> None:
+        self._chains: dict[str, Chains] = {}
         self._sets: dict[tuple[str, str], Members] = {}
         self._maps: dict[tuple[str, str], Members] = {}
         self._data: dict[tuple[str, str], dict[Key, Targets]] = {}
         self._base: dict[Hook, list[tuple[Table, Chain]]] = {}
+        self._namespace = namespace
         self._asked: frozenset[tuple[str, str]] | None = None
+        self._passing: dict[Hook, dict[tuple[object, ...], bool]] = {hook: {} for hook in Hook}
+        self._sources = Classes(sources_named(tables, ipsets), namespace.is_local)
+        self._destinations = Classes(destinations_named(tables, ipsets), namespace.is_local)
         for table in tables:
+            self._chains[table.name] = Chains(table.chains, partial(self._set, table.name), partial(self._map, table.name))
             for chain in table.chains:
-                self._chains[table.name, chain.name] = chain
                 if chain.base is not None:
                     self._base.setdefault(chain.base.hook, []).append((table, chain))
             for set_ in table.sets:
@@ -159,32 +93,58 @@ class Rules:
         for chains in self._base.values():
             chains.sort(key=lambda pair: pair[1].base.priority if pair[1].base else 0)
 
-    def at(self, hook: Hook, packet: Packet, namespace: Namespace, priorities: range = EVERY) -> tuple[Branch, ...]:
-        """All that may happen to the packet at the hook, in its chains of these priorities; the probabilities add up to one."""
-        half = MANGLING[0] if hook in (Hook.PREROUTING, Hook.OUTPUT) else MANGLING[1]
-        branches = [Branch(CERTAIN, packet, "accept", ())]
+    def at(self, hook: Hook, packet: Packet, priorities: range = EVERY, way: Leaving | None = None) -> tuple[Branch, ...]:
+        """All that may happen to the packet at the hook, in its chains of these priorities; the probabilities add up to one.
+
+        `way`: by which device it leaves for which machine, where it is about to.
+        """
+        if not self._base:
+            return (Branch(CERTAIN, packet, "accept", ()),)
+        half = MANGLING[0] if hook is Hook.PREROUTING or hook is Hook.OUTPUT else MANGLING[1]
+        decides = hook is not Hook.FORWARD and (hook is not Hook.INPUT or priorities.stop > NAT_INPUT)
+        start = Branch(CERTAIN, packet, "accept", ())
+        if priorities is EVERY and self._passes_all(hook, packet, half):
+            return (_decided(start, half) if decides else start,)
+        branches = self._followed(hook, start, half, priorities, way)
+        return tuple([_decided(branch, half) for branch in branches] if decides else branches)
+
+    def _followed(self, hook: Hook, start: Branch, half: str, priorities: range, way: Leaving | None) -> list[Branch]:
+        branches = [start]
         for table, chain in self._base.get(hook, ()):
             assert chain.base is not None
             if chain.base.priority not in priorities:
                 continue
             following: list[Branch] = []
             for branch in branches:
-                settled = chain.base.type == "nat" and half in branch.packet.decided
-                if branch.verdict != "accept" or settled:
+                if branch.verdict != "accept" or self._passes(table, chain, branch.packet, half):
                     following.append(branch)
                 else:
-                    following.extend(self._run(table, chain, hook, branch, namespace))
+                    following.extend(self._run(table, chain, hook, branch, way))
             branches = following
-        if hook is Hook.FORWARD or (hook is Hook.INPUT and priorities.stop <= NAT_INPUT):
-            return tuple(branches)
-        return tuple(
-            replace(branch, packet=replace(branch.packet, decided=branch.packet.decided | {half})) for branch in branches
-        )
+        return branches
 
-    def _run(self, table: Table, chain: Chain, hook: Hook, start: Branch, namespace: Namespace) -> Iterator[Branch]:
+    def _passes_all(self, hook: Hook, packet: Packet, half: str) -> bool:
+        """Whether nothing happens to the packet at the hook. That is the same for all packets of which rules see the same."""
+        source, destination, protocol, port, _, mark, device, dnat, decided, state, _, _, virtual = packet
+        alike = (self._sources.of(source), self._destinations.of(destination), protocol, port, mark, device, dnat, decided)
+        known = self._passing[hook].get((alike, state, virtual))
+        if known is None:
+            known = all(self._passes(table, chain, packet, half) for table, chain in self._base.get(hook, ()))
+            self._passing[hook][alike, state, virtual] = known
+        return known
+
+    def _passes(self, table: Table, chain: Chain, packet: Packet, half: str) -> bool:
+        """Whether the chain has nothing to say to the packet, or nothing that would change it."""
         assert chain.base is not None
-        walk = _Walk(self, table.name, hook, namespace, chain.base.policy)
-        todo = [_State(start.packet, start.probability, ((chain, 0),), start.met)]
+        if chain.base.type == "nat" and half in packet.decided:
+            return True
+        met = self._chains[table.name].quiet(chain.name, packet, self._namespace)
+        return met == "accepted" or (met == "ended" and chain.base.policy == "accept")
+
+    def _run(self, table: Table, chain: Chain, hook: Hook, start: Branch, way: Leaving | None) -> Iterator[Branch]:
+        assert chain.base is not None
+        walk = _Walk(self, table.name, self._chains[table.name], hook, self._namespace, chain.base.policy, way)
+        todo = [_State(start.packet, start.probability, (walk.enter(chain.name, start.packet),), start.met)]
         while todo:
             ended = walk.advance(todo.pop(), todo)
             if ended is not None:
@@ -193,64 +153,36 @@ class Rules:
     def asks(self, table: str, name: str) -> bool:
         """Whether some rule asks who is on the list or in the set: without that, remembering a client is in vain."""
         if self._asked is None:
-            self._asked = frozenset(
-                (where, match.name if isinstance(match, RecentlySeen) else match.set_name)
-                for (where, _), chain in self._chains.items()
-                for rule in chain.rules
-                for match in rule.matches
-                if isinstance(match, RecentlySeen | InSet)
-            )
+            self._asked = frozenset((where, name) for where, chains in self._chains.items() for name in chains.asked())
         return (table, name) in self._asked
-
-    def chain(self, table: str, name: str) -> Chain:
-        return self._chains[table, name]
 
     def targets(self, table: str, name: str, key: Key) -> Targets:
         """What a data map has under the key; () when it has nothing."""
         return self._data[table, name].get(key, ())
 
-    def members(self, table: str, name: str, of_map: bool) -> "Members":
-        if (table, name) not in self._sets and not of_map:
-            return self._ipsets[name]
-        return (self._maps if of_map else self._sets)[table, name]
+    def found(self, table: str, name: str, key: Key) -> tuple[bool, Verdict | None]:
+        """Whether a verdict map has the key, and the verdict."""
+        return self._map(table, name).find(key)
+
+    def _set(self, table: str, name: str) -> Members:
+        return self._sets[table, name] if (table, name) in self._sets else self._ipsets[name]
+
+    def _map(self, table: str, name: str) -> Members:
+        return self._maps[table, name]
 
 
-class Members:
-    """The elements of a set or map: by exact key, and one by one those whose key holds a network."""
-
-    __slots__ = ("_exact", "_ranges")
-
-    def __init__(self, elements: Iterable[tuple[Key, Verdict | None]]) -> None:
-        self._exact: dict[Key, Verdict | None] = {}
-        self._ranges: list[tuple[Key, Verdict | None]] = []
-        for key, verdict in elements:
-            if any(_is_network(part) for part in key):
-                self._ranges.append((key, verdict))
-            else:
-                self._exact[key] = verdict
-
-    def find(self, key: Key) -> tuple[bool, Verdict | None]:
-        if key in self._exact:
-            return True, self._exact[key]
-        for other, verdict in self._ranges:
-            if all(_covers(wanted, part) for wanted, part in zip(other, key, strict=True)):
-                return True, verdict
-        return False, None
-
-
-def _is_network(part: object) -> bool:
-    return hasattr(part, "prefixlen")
-
-
-def _covers(wanted: object, part: object) -> bool:
-    return part in wanted if _is_network(wanted) else part == wanted  # type: ignore[operator]  # a network holds addresses
+def _decided(branch: Branch, half: str) -> Branch:
+    packet = branch.packet
+    if half in packet.decided:
+        return branch
+    return Branch(branch.probability, packet._replace(decided=packet.decided | {half}), branch.verdict, branch.met)
 
 
 @dataclass(slots=True)
 class _State:
     packet: Packet
     probability: Fraction
-    frames: tuple[tuple[Chain, int], ...]
+    frames: tuple[tuple[tuple[Ready, ...], int], ...]
     met: tuple[Met, ...]
 
 
@@ -260,37 +192,43 @@ class _Walk:
 
     rules: Rules
     table: str
+    chains: Chains
     hook: Hook
     namespace: Namespace
     policy: Literal["accept", "drop"]
+    way: Leaving | None
+
+    def enter(self, chain: str, packet: Packet) -> tuple[tuple[Ready, ...], int]:
+        return self.chains.rules(chain, packet.destination), 0
 
     def advance(self, state: _State, todo: list[_State]) -> Branch | None:
         """Follow the state until it ends (the branch) or splits (None; the parts stand in `todo`)."""
         while state.frames:
-            chain, index = state.frames[-1]
-            if index >= len(chain.rules):
+            rules, index = state.frames[-1]
+            if index >= len(rules):
                 state.frames = state.frames[:-1]
                 continue
-            rule = chain.rules[index]
-            state.frames = (*state.frames[:-1], (chain, index + 1))
-            odds = self._odds(rule, state.packet)
-            if odds == NEVER:
+            ready = rules[index]
+            state.frames = (*state.frames[:-1], (rules, index + 1))
+            if not ready.holds(state.packet, self.namespace):
                 continue
-            if odds < CERTAIN:
-                todo.append(_State(state.packet, state.probability * (1 - odds), state.frames, state.met))
-                state.probability *= odds
-            for number, statement in enumerate(rule.statements):
-                more = self._more(state, statement, (chain, index, rule), todo)
+            if ready.odds is not CERTAIN:
+                if not ready.odds:
+                    continue
+                todo.append(_State(state.packet, state.probability * (1 - ready.odds), state.frames, state.met))
+                state.probability *= ready.odds
+            for statement in ready.rule.statements:
+                more = self._more(state, statement, ready, todo)
                 if isinstance(more, Branch):
                     return more
                 if more == "split":
                     return None
-                if more == "left" or number == len(rule.statements) - 1:
+                if more == "left":
                     break
         return self._end(state, self.policy)
 
     def _more(
-        self, state: _State, statement: Statement, place: tuple[Chain, int, Rule], todo: list[_State]
+        self, state: _State, statement: Statement, place: Ready, todo: list[_State]
     ) -> Branch | Literal["on", "left", "split"]:
         """Run one statement: go on with the next one, leave the rule, split into several states, or end the base chain."""
         packet = state.packet
@@ -298,10 +236,10 @@ class _Walk:
             case Accept() | Drop() | Return() | Reject() | Jump() | Goto():
                 return self._verdict(state, statement, place)
             case OrMark(bits):
-                state.packet = replace(packet, mark=packet.mark | bits)
+                state.packet = packet._replace(mark=packet.mark | bits)
                 self._note(state, place, f"mark |= {bits:#x}")
             case XorMark(bits):
-                state.packet = replace(packet, mark=packet.mark ^ bits)
+                state.packet = packet._replace(mark=packet.mark ^ bits)
             case Dnat(address, port):
                 return self._dnat(state, address, port, place)
             case Redirect(port):
@@ -313,24 +251,24 @@ class _Walk:
             case DnatRandom(targets):
                 return self._spread(state, targets, place, todo)
             case DnatLookup(name, fields, modulus):
-                found_targets = self.rules.targets(self.table, name, _key(packet, fields))
+                found_targets = self.rules.targets(self.table, name, key_maker(fields)(packet))
                 assert len(found_targets) in (0, modulus), f"{name} holds {len(found_targets)} targets under one key"
                 return self._spread(state, found_targets, place, todo) if found_targets else "left"
             case GotoRandom(chains):
                 for name in chains:
-                    frames = (*state.frames[:-1], (self.rules.chain(self.table, name), 0))
+                    frames = (*state.frames[:-1], self.enter(name, packet))
                     todo.append(_State(packet, state.probability / len(chains), frames, state.met))
                 return "split"
             case Masquerade():
                 return self._masquerade(state, place)
             case RememberSource(name):
-                state.packet = replace(packet, affinity=packet.affinity or self.rules.asks(self.table, name))
+                state.packet = packet._replace(affinity=packet.affinity or self.rules.asks(self.table, name))
                 self._note(state, place, f"remember the client on list {name}")
             case UpdateSet(name):
-                state.packet = replace(packet, affinity=packet.affinity or self.rules.asks(self.table, name))
+                state.packet = packet._replace(affinity=packet.affinity or self.rules.asks(self.table, name))
                 self._note(state, place, f"remember the client in set {name}")
             case Lookup(name, fields):
-                found, verdict = self.rules.members(self.table, name, True).find(_key(packet, fields))
+                found, verdict = self.rules.found(self.table, name, key_maker(fields)(packet))
                 if not found or verdict is None:
                     return "left"
                 return self._verdict(state, verdict, place)
@@ -338,16 +276,15 @@ class _Walk:
                 assert_never(statement)
         return "on"
 
-    def _spread(self, state: _State, targets: Targets, place: tuple[Chain, int, Rule], todo: list[_State]) -> Literal["split"]:
+    def _spread(self, state: _State, targets: Targets, place: Ready, todo: list[_State]) -> Literal["split"]:
         """Each of the targets with the same probability."""
         for address, port in targets:
             part = _State(state.packet, state.probability / len(targets), (), state.met)
             branch = self._dnat(part, address, port, place)
-            # A state without frames ends at once, with what it has.
-            todo.append(_State(branch.packet, branch.probability, (_ACCEPT,), branch.met))
+            todo.append(_State(branch.packet, branch.probability, ((_ACCEPT, 0),), branch.met))
         return "split"
 
-    def _verdict(self, state: _State, verdict: Verdict, place: tuple[Chain, int, Rule]) -> Branch | Literal["left"]:
+    def _verdict(self, state: _State, verdict: Verdict, place: Ready) -> Branch | Literal["left"]:
         match verdict:
             case Accept():
                 return self._end(state, "accept")
@@ -361,96 +298,38 @@ class _Walk:
                 state.frames = state.frames[:-1]
             case Jump(name):
                 self._note(state, place, f"jump {name}", only_owned=True)
-                state.frames = (*state.frames, (self.rules.chain(self.table, name), 0))
+                state.frames = (*state.frames, self.enter(name, state.packet))
             case Goto(name):
                 self._note(state, place, f"goto {name}", only_owned=True)
-                state.frames = (*state.frames[:-1], (self.rules.chain(self.table, name), 0))
+                state.frames = (*state.frames[:-1], self.enter(name, state.packet))
             case _:
                 assert_never(verdict)
         return "left"
 
-    def _dnat(self, state: _State, address: Address, port: int, place: tuple[Chain, int, Rule]) -> Branch:
+    def _dnat(self, state: _State, address: Address, port: int, place: Ready) -> Branch:
         decided = state.packet.decided | {MANGLING[0]}
-        state.packet = replace(state.packet, destination=address, port=port, dnat=True, decided=decided)
+        state.packet = state.packet._replace(destination=address, port=port, dnat=True, decided=decided)
         self._note(state, place, f"destination = {address}:{port}")
         return self._end(state, "accept")
 
-    def _masquerade(self, state: _State, place: tuple[Chain, int, Rule]) -> Branch:
-        source = self.namespace.masquerade(state.packet)
+    def _masquerade(self, state: _State, place: Ready) -> Branch:
+        source = self.namespace.address_on(*self.way) if self.way is not None else None
         if source is None:
             self._note(state, place, "drop: no address to masquerade with")
             return self._end(state, "drop")
         decided = state.packet.decided | {MANGLING[1]}
-        state.packet = replace(state.packet, source=source, source_port=0, decided=decided, masqueraded=True)
+        state.packet = state.packet._replace(source=source, source_port=0, decided=decided, masqueraded=True)
         self._note(state, place, f"source = {source}")
         return self._end(state, "accept")
 
     def _end(self, state: _State, verdict: Literal["accept", "drop", "reject"]) -> Branch:
         return Branch(state.probability, state.packet, verdict, state.met)
 
-    def _note(self, state: _State, place: tuple[Chain, int, Rule], did: str, only_owned: bool = False) -> None:
-        chain, index, rule = place
+    def _note(self, state: _State, place: Ready, did: str, only_owned: bool = False) -> None:
+        rule = place.rule
         if rule.owner is not None or not only_owned:
-            state.met = (*state.met, Met(self.hook, self.table, chain.name, index, did, rule.comment, rule.owner))
-
-    # ------------------------------------------------------------ matches
-
-    def _odds(self, rule: Rule, packet: Packet) -> Fraction:
-        odds = CERTAIN
-        for match in rule.matches:
-            if isinstance(match, Probability):
-                # 0.3333333333 is how ten decimals say one third.
-                odds *= Fraction(match.value).limit_denominator(20000)
-            elif not self._holds(match, packet):
-                return NEVER
-        return odds
-
-    def _holds(self, match: Match, packet: Packet) -> bool:
-        match match:
-            case L4Proto(protocol):
-                return packet.protocol is protocol
-            case DestinationPort(port):
-                return packet.port == port
-            case Source(networks, negate):
-                return _in(packet.source, networks) != negate
-            case Destination(networks, negate):
-                return _in(packet.destination, networks) != negate
-            case SourceLocal(negate):
-                return self.namespace.is_local(packet.source) != negate
-            case DestinationLocal():
-                return self.namespace.is_local(packet.destination)
-            case InInterface(name, prefix, negate):
-                return (packet.in_device.startswith(name) if prefix else packet.in_device == name) != negate
-            case CtState(states, negate):
-                return (packet.state in states or (packet.dnat and "dnat" in states)) != negate
-            case CtDnat(negate):
-                return packet.dnat != negate
-            case MarkSet(mask, negate):
-                return (packet.mark & mask == mask) != negate
-            case RecentlySeen():
-                return False
-            case InSet(name, fields, negate):
-                return self.rules.members(self.table, name, False).find(_key(packet, fields))[0] != negate
-            case OfVirtualServer(address, protocol, port):
-                return packet.virtual == (address, protocol, port)
-            case Probability():
-                raise AssertionError("handled by _odds")
-            case _:
-                assert_never(match)
+            state.met = (*state.met, Met(self.hook, self.table, place.chain, place.index, did, rule.comment, rule.owner))
 
 
-_ACCEPT: tuple[Chain, int] = (Chain("", (Rule((), (Accept(),)),)), 0)
-
-
-def _in(address: Address, networks: tuple[Network, ...]) -> bool:
-    return any(address in network for network in networks)
-
-
-def _key(packet: Packet, fields: tuple[Field, ...]) -> Key:
-    values: Mapping[Field, Address | Protocol | int] = {
-        Field.SADDR: packet.source,
-        Field.DADDR: packet.destination,
-        Field.L4PROTO: packet.protocol,
-        Field.DPORT: packet.port,
-    }
-    return tuple(values[field] for field in fields)
+_ACCEPT = (Ready("", 0, Rule((), (Accept(),)), (), CERTAIN, Accept()),)
+"""What a packet meets whose way through the base chain is over."""

@@ -15,25 +15,26 @@ Over 400 lines only with the stages of IPVS, which share every step with the oth
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from netlab.model import Address, Backend, Flow, OutcomeKind, Protocol
 from netlab.ops import RelayPort
 from netlab.ruleset import Hook
+from netlab.trace.packets import CERTAIN, Branch, Met, Packet
 from netlab.trace.paths import Hop, Path
 from netlab.trace.relayed import relayed
-from netlab.trace.rules import CERTAIN, EVERY, Branch, Met, Namespace, Packet
+from netlab.trace.rules import EVERY
 from netlab.trace.world import Place, Way, World
 
 MAX_HOPS = 64
+_NOTHING: frozenset[str] = frozenset()
 BEFORE_IPVS, BEYOND_IPVS, BEFORE_LOCAL_IPVS = range(EVERY.start, 99), range(99, EVERY.stop), range(EVERY.start, -98)
 """Priorities of the hooks on either side of IPVS: at 99 in INPUT, at -98 in OUTPUT (net/netfilter/ipvs/ip_vs_core.c)."""
 WEIGHTED = ("wrr", "wlc", "sed", "nq")
 """Schedulers that ask for weights; to the others a weight only says whether a server takes connections at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Trail:
+class _Trail(NamedTuple):
     """The walk so far: finished hops, and the stay in the present namespace."""
 
     sender: str
@@ -47,7 +48,9 @@ class _Trail:
     looped: bool = False
 
     def after(self, branch: Branch) -> "_Trail":
-        return replace(self, probability=self.probability * branch.probability, met=self.met + branch.met)
+        if branch.probability is CERTAIN:
+            return self._replace(met=self.met + branch.met) if branch.met else self
+        return self._replace(probability=self.probability * branch.probability, met=self.met + branch.met)
 
 
 def walk(world: World, sender: str, flow: Flow) -> Iterator[Path]:
@@ -66,32 +69,31 @@ class _Walk:
     # ------------------------------------------------------------ the stages of one namespace
 
     def output(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
-        way = _way(place, packet.destination)
+        if not place.virtual_servers:
+            yield from self._output(place, packet, trail)
+            return
+        way = place.any_way(packet.destination)
         if isinstance(way, str):
             yield self._lost(place, packet, trail, way, _unroutable(way))
-            return
-        out = replace(packet, out_device=way.device)
-        if place.virtual_servers:
-            for branch in self._at(Hook.OUTPUT, place, out, priorities=BEFORE_LOCAL_IPVS):
+        else:
+            for branch in self._at(Hook.OUTPUT, place, packet, priorities=BEFORE_LOCAL_IPVS):
                 if branch.verdict != "accept":
                     yield self._judged(place, branch, trail.after(branch))
                 else:
                     yield from self._scheduled(place, branch.packet, trail.after(branch), self._output)
-            return
-        yield from self._output(place, out, trail)
 
     def _output(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
         """Through OUTPUT and on. Not met again by what IPVS took from INPUT: the routing decision that the packet came with."""
-        way = _way(place, packet.destination)
+        way = place.any_way(packet.destination)
         if isinstance(way, str):
             yield self._lost(place, packet, trail, way, _unroutable(way))
             return
-        for branch in self._at(Hook.OUTPUT, place, replace(packet, out_device=way.device)):
+        for branch in self._at(Hook.OUTPUT, place, packet):
             further, now = trail.after(branch), branch.packet
             if branch.verdict != "accept":
                 yield self._judged(place, branch, further)
                 continue
-            again = way if now.destination == packet.destination else _way(place, now.destination)
+            again = way if now.destination == packet.destination else place.any_way(now.destination)
             if isinstance(again, str):
                 yield self._lost(place, now, further, again, _unroutable(again))
             elif now.source.is_loopback and again.device != "lo" and not _takes_localhost(place, again.device):
@@ -100,7 +102,8 @@ class _Walk:
                 yield from self._postrouting(place, now, again, further)
 
     def _receive(self, place: Place, device: str, packet: Packet, trail: _Trail) -> Iterator[Path]:
-        for branch in self._at(Hook.PREROUTING, place, replace(packet, in_device=device, out_device="")):
+        packet = packet if packet.in_device == device else packet._replace(in_device=device)
+        for branch in self._at(Hook.PREROUTING, place, packet):
             further, now = trail.after(branch), branch.packet
             martian = _martian(place, device, now)
             if branch.verdict != "accept":
@@ -116,24 +119,25 @@ class _Walk:
         if not place.on("net/ipv4/ip_forward" if packet.destination.version == 4 else "net/ipv6/conf/all/forwarding"):
             yield self._lost(place, packet, trail, f"{packet.destination} is not an address of it, and it does not forward")
             return
-        way = place.way(packet.destination)
+        way = place.any_way(packet.destination)
         if isinstance(way, str):
             yield self._lost(place, packet, trail, way, _unroutable(way))
             return
         if len(trail.hops) >= MAX_HOPS:
             yield self._lost(place, packet, trail, "it goes round in circles until its TTL is used up")
             return
-        ways = (replace(way, others=()), *way.others)
-        trail = replace(trail, probability=trail.probability / len(ways))
+        ways = (replace(way, others=()), *way.others) if way.others else (way,)
+        if len(ways) > 1:
+            trail = trail._replace(probability=trail.probability / len(ways))
         for one in ways:
-            for branch in self._at(Hook.FORWARD, place, replace(packet, out_device=one.device)):
+            for branch in self._at(Hook.FORWARD, place, packet):
                 if branch.verdict != "accept":
                     yield self._judged(place, branch, trail.after(branch))
                 else:
                     yield from self._postrouting(place, branch.packet, one, trail.after(branch))
 
     def _postrouting(self, place: Place, packet: Packet, way: Way, trail: _Trail) -> Iterator[Path]:
-        for branch in self._at(Hook.POSTROUTING, place, replace(packet, out_device=way.device), way):
+        for branch in self._at(Hook.POSTROUTING, place, packet, way):
             if branch.verdict != "accept":
                 yield self._judged(place, branch, trail.after(branch))
             else:
@@ -142,17 +146,17 @@ class _Walk:
     def _leave(self, place: Place, packet: Packet, way: Way, trail: _Trail) -> Iterator[Path]:
         route = way.route
         if way.device == "lo":
-            yield from self._receive(place, "lo", packet, replace(trail, route=route, looped=True))
+            yield from self._receive(place, "lo", packet, trail._replace(route=route, looped=True))
             return
         stop = self.world.next_stop((place.name, way.device), way.hop)
         if isinstance(stop, str):
-            yield self._lost(place, packet, replace(trail, route=route), stop)
+            yield self._lost(place, packet, trail._replace(route=route), stop)
             return
         (netns, device), through = stop
         hop = Hop(place.name, trail.in_device, way.device, trail.entered, packet, trail.met, route, through)
         # A packet is a new one for the next namespace: skb_scrub_packet forgets mark and conntrack entry.
-        fresh = replace(packet, mark=0, dnat=False, decided=frozenset(), in_device="", out_device="", virtual=None)
-        further = replace(trail, hops=(*trail.hops, hop), entered=fresh, in_device=device, met=(), route="", looped=False)
+        fresh = packet._replace(mark=0, dnat=False, decided=_NOTHING, in_device=device, virtual=None)
+        further = trail._replace(hops=(*trail.hops, hop), entered=fresh, in_device=device, met=(), route="", looped=False)
         yield from self._receive(self.world.places[netns], device, fresh, further)
 
     # ------------------------------------------------------------ IPVS
@@ -187,10 +191,10 @@ class _Walk:
         for one in real:
             share = Fraction(one.weight if server.scheduler in WEIGHTED else 1, whole)
             affinity = packet.affinity or server.persistence_s is not None
-            sent = replace(packet, destination=one.address, port=one.port, virtual=at, affinity=affinity)
+            sent = packet._replace(destination=one.address, port=one.port, virtual=at, affinity=affinity)
             did = f"destination = {one.address}:{one.port}"
             met = Met(hook, "ipvs", f"virtual server {at[0]}:{at[2]}/{at[1].lower()}", 0, did, server.scheduler, server.owner)
-            further = replace(trail, probability=trail.probability * share, met=(*trail.met, met))
+            further = trail._replace(probability=trail.probability * share, met=(*trail.met, met))
             if place.is_local(one.address):
                 yield from otherwise(place, sent, further)
             elif isinstance(way := place.way(one.address), str):
@@ -214,11 +218,8 @@ class _Walk:
     def _at(
         self, hook: Hook, place: Place, packet: Packet, way: Way | None = None, priorities: range = EVERY
     ) -> tuple[Branch, ...]:
-        def masquerade(out: Packet) -> Address | None:
-            return place.address_on(out.out_device, way.hop if way is not None else out.destination)
-
-        namespace = Namespace(place.is_local, masquerade, place.primary)
-        return place.rules(packet.destination.version).at(hook, packet, namespace, priorities)
+        rules = place.rules(packet.destination.version)
+        return rules.at(hook, packet, priorities, (way.device, way.hop) if way is not None else None)
 
     # ------------------------------------------------------------ ends
 
@@ -267,7 +268,7 @@ class _Walk:
         yield from relayed(replace(first, back=back), relay, calls)
 
     def _calls(self, place: Place, packet: Packet, address: Address, port: int, relay: RelayPort) -> Iterator[Path]:
-        way = _way(place, address)
+        way = place.any_way(address)
         source = address if isinstance(way, str) or way.source is None else way.source
         out = Packet(source, address, packet.protocol, port, affinity=relay.affinity_s is not None, masqueraded=True)
         for path in self.output(place, out, _Trail(place.name, out, out)):
@@ -295,11 +296,11 @@ class _Walk:
                 undone = pending.pop().entered
                 source, destination = undone.destination, undone.source
             passed.append(place.name)
-            if place.is_local(destination):
-                return tuple(passed), self._recognised(place, sender, pending, hops, passed, packet.protocol, kind)
-            way = place.way(destination)
+            way = place.any_way(destination)
             if isinstance(way, str):
                 return tuple(passed), f"the answer is lost in {place.name}: {way}"
+            if way.device == "lo":
+                return tuple(passed), self._recognised(place, sender, pending, hops, passed, packet.protocol, kind)
             if len(passed) > 1 and not place.on(
                 "net/ipv4/ip_forward" if destination.version == 4 else "net/ipv6/conf/all/forwarding"
             ):
@@ -336,14 +337,8 @@ class _Walk:
         return ""
 
     def _discards_invalid(self, place: Place, packet: Packet) -> bool:
-        branches = self._at(Hook.FORWARD, place, replace(packet, state="invalid"))
+        branches = self._at(Hook.FORWARD, place, packet._replace(state="invalid"))
         return any(branch.verdict == "drop" for branch in branches)
-
-
-def _way(place: Place, destination: Address) -> Way | str:
-    if place.is_local(destination):
-        return Way("lo", destination, destination, f"local {destination}")
-    return place.way(destination)
 
 
 def _unroutable(why: str) -> Literal[OutcomeKind.REJECTED, OutcomeKind.DROPPED]:

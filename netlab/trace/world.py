@@ -47,6 +47,8 @@ MOST_CARRIERS = 64
 _FAMILIES: tuple[tuple[int, Family], ...] = ((4, "ip"), (6, "ip6"))
 End = tuple[str, str]
 """A namespace and a device in it."""
+Stop = tuple[End, tuple[End, ...]]
+"""Where a frame meets an IP stack, and the ends of links that it passed."""
 
 
 class HasOps(Interface):
@@ -85,7 +87,7 @@ class Way:
 
 
 class Place:
-    """One namespace. Filled while the plan is read, not changed afterwards."""
+    """One namespace. Filled while the plan is read, not changed afterwards: what was worked out once is kept."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -102,6 +104,7 @@ class Place:
         self.runs_programs = False
         self.relays: dict[tuple[Protocol, int, int], RelayPort] = {}
         self.virtual_servers: dict[tuple[Address, Protocol, int], VirtualServer] = {}
+        self._ways: dict[Address, Way | str] = {}
 
     @cached_property
     def local(self) -> frozenset[Address]:
@@ -109,7 +112,7 @@ class Place:
         return frozenset(op.address for device in self.devices.values() for op in device.addresses)
 
     def is_local(self, address: Address) -> bool:
-        return address.is_loopback or address in self.local
+        return address in self.local or address.is_loopback
 
     def on(self, key: str) -> bool:
         return self.sysctls.get(key, "0") != "0"
@@ -136,6 +139,14 @@ class Place:
         # Of two routes to one network the kernel takes the one with the lower metric, and a daemon's have a higher one.
         table += ((learned.destination, learned, learned.hops[0][1]) for learned in self.learned)
         return sorted(table, key=lambda row: -row[0].prefixlen)
+
+    def any_way(self, destination: Address) -> Way | str:
+        """The same as `way`; an address of its own has a way, too, out of lo."""
+        found = self._ways.get(destination)
+        if found is None:
+            local = Way("lo", destination, destination, f"local {destination}")
+            found = self._ways[destination] = local if self.is_local(destination) else self.way(destination)
+        return found
 
     def way(self, destination: Address) -> Way | str:
         """The route to an address that is not local, or in words why there is none: `blackhole ...` or `no route ...`."""
@@ -196,8 +207,8 @@ class Place:
 
     def _rules_of(self, family: Family) -> Rules:
         values = [ruleset.value for ruleset in self.rulesets]
-        tables = (table for value in values for table in value.tables if table.family == family)
-        return Rules(tables, (one for value in values for one in value.ipsets if one.family == family))
+        tables = [table for value in values for table in value.tables if table.family == family]
+        return Rules(tables, self, [one for value in values for one in value.ipsets if one.family == family])
 
     def answers(self, protocol: Protocol, port: int, address: Address) -> str:
         """Who takes a packet for an own address and this port; '' when nobody does."""
@@ -218,6 +229,7 @@ class World:
 
     def __init__(self, plan: HasOps) -> None:
         self.places: dict[str, Place] = {}
+        self._stops: dict[tuple[End, Address], Stop | str] = {}
         self._veths: list[Veth] = []
         for op in plan.ops.values():
             self._read(op)
@@ -295,8 +307,14 @@ class World:
 
     # ------------------------------------------------------------ frames
 
-    def next_stop(self, start: End, hop: Address) -> tuple[End, tuple[End, ...]] | str:
+    def next_stop(self, start: End, hop: Address) -> Stop | str:
         """Where a frame sent out of `start` to the machine `hop` meets an IP stack, and the ends passed; or why it does not."""
+        found = self._stops.get((start, hop))
+        if found is None:
+            found = self._stops[start, hop] = self._followed(start, hop)
+        return found
+
+    def _followed(self, start: End, hop: Address) -> Stop | str:
         mac = self.places[start[0]].neighbours.get((start[1], hop))
         tunnel = self.places[start[0]].tunnels.get(start[1])
         if tunnel is not None:
@@ -317,7 +335,7 @@ class World:
             local = hop in place.local
         return local or (end[1], hop) in place.announced
 
-    def _through(self, tunnel: Vxlan, mac: str | None, hop: Address) -> tuple[End, tuple[End, ...]] | str:
+    def _through(self, tunnel: Vxlan, mac: str | None, hop: Address) -> Stop | str:
         """The far end of an overlay, if the packets that carry the frame come there. On links they are not the flow's own."""
         place = self.places[tunnel.netns]
         remote = place.forwarding.get((tunnel.device, mac or ""))
@@ -335,11 +353,11 @@ class World:
             place = self.places[stop[0][0]]
         return f"the packet that carries it to {remote} goes round in circles"
 
-    def _segment(self, start: End) -> Iterable[tuple[End, tuple[End, ...]]]:
+    def _segment(self, start: End) -> Iterable[Stop]:
         """The devices with an IP stack that a frame out of `start` can come to, and the ends passed on the way."""
         begin = self.device(start)
         first = [(start[0], port) for port in begin.ports] if begin.peer is None else [start]
-        todo: list[tuple[End, tuple[End, ...]]] = [(end, ()) for end in first]
+        todo: list[Stop] = [(end, ()) for end in first]
         seen: set[End] = set()
         while todo:
             out, passed = todo.pop()

@@ -240,7 +240,8 @@ def test_many_requests_wait_side_by_side() -> None:
 
 @sandboxed
 def test_more_flows_than_one_round_holds() -> None:
-    with network() as (_, prober):
+    with network() as (_, prober), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("netlab.probes.prober.TCP_AT_ONCE", 1024)
         seen = prober.probe(request(count=3000))
         assert (seen.sent, seen.delivered, seen.blind) == (3000, 3000, ())
         assert sum(seen.backends.values()) == 3000
