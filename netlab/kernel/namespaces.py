@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from netlab.errors import KernelError, MachineError
+from netlab.kernel import host
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -274,7 +275,9 @@ def refused(number: int | None, flags: int, what: str = "") -> MachineError:
 
 
 def _user_namespace_remedy() -> str:
-    """Which of the three known switches forbids user namespaces, and how to turn it."""
+    """Which of the known switches forbids user namespaces, and how to turn it."""
+    if host.wsl() == 1:
+        return host.WSL_1
     for key, bad in (("kernel/apparmor_restrict_unprivileged_userns", "1"), ("kernel/unprivileged_userns_clone", "0")):
         with suppress(OSError):
             if (Path("/proc/sys") / key).read_text().strip() == bad:
@@ -282,4 +285,10 @@ def _user_namespace_remedy() -> str:
                 return (
                     f"as root, sysctl -w {key.replace('/', '.')}={good} (or an AppArmor profile with `userns,` for this program)"
                 )
-    return "as root, check sysctl user.max_user_namespaces; in a container, its seccomp profile must allow unshare"
+    kind = host.container()
+    if kind:
+        return f"this is a container ({kind}), whose seccomp profile must allow unshare: --security-opt seccomp=unconfined"
+    return (
+        "as root, check sysctl user.max_user_namespaces; in a container, its seccomp profile must allow unshare; in a chroot "
+        "nobody may make one; or run as root"
+    )
