@@ -181,6 +181,15 @@ def test_a_udp_flow_is_stale_when_its_endpoint_serves_no_more(name: str) -> None
     assert conntrack.is_stale(entry, wanted) is expected
 
 
+def test_a_watchers_own_test_packet_is_told_from_traffic() -> None:
+    def entry(source: IPv4Address, destination: IPv4Address, port: int, to: int) -> conntrack.Entry:
+        original = conntrack.Tuple(source, destination, 17, port, to)
+        return conntrack.Entry(original, conntrack.Tuple(destination, source, 17, to, port), 0, 30, 0, "", None, b"")
+
+    assert conntrack.is_own_test(entry(A, A, 1, 1))
+    assert not any(map(conntrack.is_own_test, (entry(A, B, 1, 1), entry(A, A, 40000, 1), entry(A, A, 1, 53))))
+
+
 # ---------------------------------------------------------------- words
 
 

@@ -1,8 +1,9 @@
 """Kubernetes JSON -> what `kubectl describe` prints. Pure; the objects that a description also shows are given in Related.
 
 Each kind yields kubectl's own lines with tabs between the cells (kubectl pkg/describe/describe.go); `columns` then lays them
-out as its tabwriter does: cells of adjoining lines share a width, two spaces apart. Longer than other files of this package:
-one function a kind, and the kinds share nothing but their head.
+out as its tabwriter does: cells of adjoining lines share a width, two spaces apart.
+
+Over 400 lines: one function a kind, and the kinds share nothing but their head.
 """
 
 import base64

@@ -2,6 +2,8 @@
 
 Columns, words and spacing are kubectl's own (kubernetes pkg/printers/internalversion/printers.go and its tabwriter: three
 spaces between columns, six at least). A kind without an entry in KINDS is shown with NAME and AGE.
+
+Over 400 lines: one short function a kind, and one table of them all.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -13,9 +13,6 @@ import typer
 
 from netlab.cli import output
 from netlab.cli.output import LabOption
-from netlab.ops import Ruleset
-from netlab.rendering import iptables
-from netlab.ruleset import Drop, Reject
 
 if TYPE_CHECKING:
     from netlab.cli.following import Following
@@ -140,7 +137,9 @@ class Watch:
             )  # fmt: skip
             (found.nodes if name.startswith("node/") else found.pods)[name] = sums
             if counters.conntrack is not None:
-                tables[name] = [conntrack.as_json(entry) for entry in counters.conntrack.entries()]
+                tables[name] = [
+                    conntrack.as_json(entry) for entry in counters.conntrack.entries() if not conntrack.is_own_test(entry)
+                ]
                 self._drops(name, counters, found)
         shown.tallied(found, self._tally, tables, self._names, self._node_of)
         return found
@@ -183,6 +182,10 @@ class Watch:
 
 def deadly(lab: "Lab") -> Mapping[str, Mapping[str, str]]:
     """Node -> `TABLE LINE` of iptables-save -> the Service for which that rule drops or refuses."""
+    from netlab.ops import Ruleset
+    from netlab.rendering import iptables
+    from netlab.ruleset import Drop, Reject
+
     found: dict[str, dict[str, str]] = {}
     for op in lab.plan().ops.values():
         if not isinstance(op, Ruleset) or op.value.dialect != "iptables":

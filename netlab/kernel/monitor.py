@@ -66,7 +66,7 @@ class Monitor:
 
     def _connection(self, kind: int, body: bytes) -> Event | None:
         told = conntrack.told(kind & 0xFF | 0x100, body)
-        if told is None:
+        if told is None or conntrack.is_own_test(told[1]):
             return None
         row = conntrack.as_json(told[1])
         there = f"{_end(row['src'], row['sport'])} -> {_end(row['dst'], row['dport'])}"

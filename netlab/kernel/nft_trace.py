@@ -28,7 +28,7 @@ _GROUP_TRACE = 9
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _NFTABLES = 10 << 8
 _NEWCHAIN, _GETCHAIN, _NEWRULE, _GETRULE, _TRACE = (_NFTABLES | number for number in (3, 4, 6, 7, 17))
-_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
 _TYPES = {1: "policy", 2: "return", 3: "rule"}
 _CODES = {
     0: "drop",
@@ -42,7 +42,8 @@ _CODES = {
     -4: "goto",
     -5: "return",
 }
-_FAMILIES = {"ip": 2, "ip6": 10}
+_FAMILIES = {"inet": 1, "ip": 2, "netdev": 5, "bridge": 7, "ip6": 10}
+_NAMES = {number: name for name, number in _FAMILIES.items()}
 
 
 class Told(NamedTuple):
@@ -60,6 +61,8 @@ class Told(NamedTuple):
     iif: int
     oif: int
     mark: int
+    family: str = "ip"
+    """The table's, as nft calls it: `inet` holds rules for both."""
 
 
 class Trace:
@@ -102,9 +105,9 @@ class Trace:
                 if kind == _TRACE:
                     yield parsed(body)
 
-    def chain_text(self, table: str, chain: str) -> list[str]:
-        """The rules of a chain in nft's words, in order; [] where it cannot be listed."""
-        error, output = self._rules.run(f"list chain {self._family} {table} {chain}")
+    def chain_text(self, table: str, chain: str, family: str = "") -> list[str]:
+        """The rules of a chain in nft's words, in order; [] where it cannot be listed. `family`: the packets' unless told."""
+        error, output = self._rules.run(f"list chain {family or self._family} {table} {chain}")
         rows = [line.strip() for line in output.splitlines() if line.startswith("\t\t")]
         return [] if error else [row for row in rows if not row.startswith(("type ", "comment "))]
 
@@ -142,6 +145,7 @@ def parsed(body: bytes) -> Told:
         _number(found.get(6)), _text(found.get(1)), _text(found.get(2)), _TYPES.get(_number(found.get(4)), "other"),
         _number(found.get(3)), _CODES.get(code, str(code)), _text(verdict.get(2)),
         found.get(8, b"") + found.get(9, b""), _number(found.get(10)), _number(found.get(12)), _number(found.get(14)),
+        _NAMES.get(body[0], str(body[0])),
     )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def _conntrack(fd: int) -> list[Row]:
     with entered(fd):
         table = conntrack.Table()
     with table:
-        return [conntrack.as_json(entry) for entry in table.entries()]
+        return [conntrack.as_json(entry) for entry in table.entries() if not conntrack.is_own_test(entry)]
 
 
 def _rows(fd: int, what: str, peers: Mapping[str, tuple[Netns, str]]) -> list[Row]:

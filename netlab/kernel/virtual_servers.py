@@ -5,7 +5,7 @@ Refuses to know how a virtual server is said to the kernel (ipvs.py).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from netlab.errors import KernelError
 from netlab.kernel import ipvs
@@ -22,7 +22,8 @@ Todo = Sequence[tuple[str, Sequence[VirtualServer], Sequence[VirtualServer]]]
 class VirtualServers:
     """Keeps, for each namespace and virtual server, since when which real servers have been leaving."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._leaving: dict[tuple[str, Service], dict[Target, float]] = {}
 
     def load(self, todo: Todo) -> int:
@@ -40,7 +41,7 @@ class VirtualServers:
                 service = ipvs.service_of(op)
                 known = self._leaving.pop((path, service), {})
                 if service in leaving:
-                    now = time.monotonic()
+                    now = self._clock()
                     self._leaving[path, service] = {target: known.get(target, now) for target in leaving[service]}
         if failures:
             raise KernelError("\n".join(failures))
@@ -53,7 +54,7 @@ class VirtualServers:
 
     def sweep(self) -> int:
         """Let those go that may; how many are still leaving."""
-        now = time.monotonic()
+        now = self._clock()
         for (path, service), targets in list(self._leaving.items()):
             late = {target for target, since in targets.items() if now - since > DEADLINE_S}
             try:

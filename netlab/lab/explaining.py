@@ -120,10 +120,11 @@ def document(
     why = [told.where] if told.where else []
     death = None
     if told.outcome != "delivered":
+        killer = next((one for one in (*told.hops, *told.reply) if one["event"] in ("dropped", "rejected")), end)
         death = Death(
-            end["netns"], told.outcome, told.culprit is not None, end.get("planned", True) is not False,
+            killer["netns"], told.outcome, killer["chain"] is not None, killer.get("planned", True) is not False,
             end["event"] == "delivered", ip_address(end["packet"]["dst"]), end["packet"]["dport"],
-            agreed.path is not None and agreed.path.why.endswith(" is down"),
+            agreed.path is not None and agreed.path.why.endswith(" is down"), told.answer,
         )  # fmt: skip
         if told.culprit is None and end["event"] != "delivered" and agreed.path is not None and agreed.path.why:
             why.append(f"the offline trace: {agreed.path.why}")

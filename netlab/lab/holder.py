@@ -164,7 +164,9 @@ class Lab:
         self.files = Path(spec.directory) / "fs"
         self.files.mkdir(exist_ok=True)
         ns.mount("netlab", str(self.files), "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
-        self.started = time.time() - (spec.cluster.clock if spec.cluster is not None else 0.0)  # a twin goes on with the clock
+        begun_s = spec.cluster.clock if spec.cluster is not None else 0.0  # a twin goes on with the clock
+        self.started = time.time() - begun_s  # for people; the lab's own clock is not set back when the machine's is
+        self._zero = loop.now() - begun_s
         self.proc_pid = int(Path("/proc/self").readlink().name)
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()
@@ -217,7 +219,7 @@ class Lab:
     @property
     def now(self) -> Cluster:
         """The cluster, its clock at this moment: what every change starts from."""
-        return self.cluster.with_(clock=time.time() - self.started)
+        return self.cluster.with_(clock=self.loop.now() - self._zero)
 
     # ------------------------------------------------------------ change
 

@@ -88,6 +88,8 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
     met = dict.fromkeys(event["netns"] for event in document["hops"] if event["netns"] in document["traced"])
     told = f", kernel trace of {', '.join(met)}" if met else ""
     verdict = paint(document["verdict"].upper(), VERDICT[document["verdict"]], "bold")
+    if document["verdict"] == "pass" and document["outcome"] != "delivered":
+        agreed = f"{document['outcome']}, as Kubernetes has it; {agreed}"
     yield f"  {verdict}  {agreed}; rests on packet sockets{told}, routes, conntrack"
     for line in document["disagreements"]:
         yield f"    {paint('!', 'red')} {line}"
@@ -153,8 +155,8 @@ def _inside(stay: Sequence[Event], paint: Paint, everything: bool) -> Iterator[s
 
 
 def _idle(hidden: Sequence[Event], paint: Paint) -> Iterator[str]:
-    chains = len(hidden)
-    yield paint(f"({chains} more rule{'s' if chains > 1 else ''} or policies that changed nothing: --all shows them)", "dim")
+    many = "1 more rule or policy" if len(hidden) == 1 else f"{len(hidden)} more rules or policies"
+    yield paint(f"({many} that changed nothing: --all shows them)", "dim")
 
 
 def _line(event: Event, paint: Paint, everything: bool) -> Iterator[str]:

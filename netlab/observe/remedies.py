@@ -5,6 +5,7 @@ Decides what is worth saying, most likely first. Refuses to know rules: where th
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from netlab.endpoints import ServiceEndpoint, endpoints_of, family_of
 from netlab.fabric.impairments import in_force
@@ -23,6 +24,16 @@ class Death:
     destination: Address
     port: int
     link_down: bool = False
+    answer: Literal["none", "lost", "stranger"] = "none"
+    """What became of the receiver's answer: there was none, it was lost, or it came from another address than was asked."""
+
+
+ANSWERS = {
+    "none": "the receiver got it and said nothing: a program that answers is missing, or its own rules keep it from answering",
+    "lost": "the receiver got it, and answered: what has to be mended is the way back",
+    "stranger": "the answer has to come back through the machine that translated the request, which would put back the address "
+    "that was asked: masquerade there, or a route to the sender through it, sees to that",
+}
 
 
 def remedies(cluster: Cluster, flow: Flow, death: Death) -> tuple[str, ...]:
@@ -46,7 +57,7 @@ def _remedies(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]:
         yield from _nobody_listens(cluster, flow, death)
         return
     if death.arrived:
-        yield "the receiver got it: what is missing is the way back (see the reply), or a program that answers"
+        yield ANSWERS[death.answer]
         return
     found = False
     for service, port, how in services_at(cluster, flow):

@@ -88,6 +88,13 @@ class PlannedRules:
     def chain(self, netns: str, table: str, chain: str) -> Chain | None:
         return self._chains.get((netns, table, chain))
 
+    def policy(self, met: RuleMet) -> bool:
+        """Whether the end of this base chain is as planned. iptables' own chains are nobody's, and accept."""
+        chain = self.chain(met.netns, met.table, met.chain)
+        if chain is not None and chain.base is not None:
+            return chain.base.policy == met.verdict
+        return met.verdict == "accept"
+
     def virtual_server(self, netns: str, packet: Shown) -> VirtualServer | None:
         """The virtual server that IPVS has in the namespace for the packet, as it was before any rewriting."""
         return self._virtual.get((netns, packet.dst, packet.dport, Protocol(packet.proto)))

@@ -12,9 +12,9 @@ prerouting (or output) and what follows; translation shows in the packet before 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
-from netlab.model import Protocol
+from netlab.model import NOTHING, Protocol
 from netlab.plan import Plan
 from netlab.probes.planned_rules import Known, PlannedRules
 from netlab.probes.stays import Ends, Ways, links
@@ -33,6 +33,7 @@ from netlab.probes.story_parts import (
     route_words,
     stamp_of,
 )
+from netlab.probes.suspects import suspicion
 from netlab.probes.witnessed import RuleMet, Shown, Sighting, Witnessed
 
 
@@ -60,6 +61,8 @@ class Story:
     """In a sentence where it ended, and by what."""
     flooded: list[Event] = field(default_factory=list)
     """Copies that a switch sent to machines which ignored them; not part of the way."""
+    answer: Literal["none", "lost", "stranger"] = "none"
+    """Of a packet that arrived and brought the sender nothing: there was no answer, it was lost, or came from another address."""
     remembered: tuple[str, ...] = ()
     """The namespaces whose conntrack rewrote the packet as an earlier one of its flow, without asking a rule."""
 
@@ -71,7 +74,7 @@ def tell(seen: Witnessed, plan: Plan, sender: str, source: Source = Source.OWN) 
     teller, ways = _Teller(seen, planned, peers, sender), Ways(seen, peers, sender)
     stays = ways.stays(("request",))
     back = ways.stays(("reply", "refusal", "icmp-error"))
-    culprit = next((rule for stay in stays for rule in stay.rules if rule.verdict == "drop"), None)
+    culprit = _killer(stays)
     outcome = _outcome(seen, sender, source)
     hops = [event for stay in stays for event in teller.events(stay, back=False)]
     reply = [event for stay in back for event in teller.events(stay, back=True)]
@@ -80,13 +83,24 @@ def tell(seen: Witnessed, plan: Plan, sender: str, source: Source = Source.OWN) 
         hops.append(teller.ended(next(stay for stay in stays if culprit in stay.rules), culprit, known))
     elif not any(one["event"] == "delivered" for one in hops):
         hops.append(teller.lost(stays, outcome))
+    if culprit is None and reply and not any(one["event"] == "delivered" for one in reply):
+        killer = _killer(back)
+        reply.append(
+            teller.lost(back, "dropped") if killer is None
+            else teller.ended(next(stay for stay in back if killer in stay.rules), killer, planned.find(killer))
+        )  # fmt: skip
     if seen.refused and culprit is None:
         hops[-1]["text"] = f"{sender} did not send it: {seen.refused}"
     where = "" if outcome == "delivered" else _where(hops, reply, outcome)
     summaries = teller.nat(stays), teller.choice(stays)
     flooded = [teller.sighting(one) for one in ways.flooded]
     remembered = tuple(stay.netns for stay in stays if teller.remembered(stay))
-    return Story(hops, reply, stays, outcome, culprit, known, *summaries, where, flooded, remembered)
+    return Story(hops, reply, stays, outcome, culprit, known, *summaries, where, flooded, _answer(hops, reply), remembered)
+
+
+def _killer(stays: Sequence[Stay]) -> RuleMet | None:
+    """The rule that ended the packet."""
+    return next((rule for stay in stays for rule in stay.rules if rule.verdict == "drop"), None)
 
 
 def _outcome(seen: Witnessed, sender: str, source: Source) -> str:
@@ -126,7 +140,23 @@ def _where(hops: Sequence[Event], reply: Sequence[Event], outcome: str) -> str:
         return f"it arrived in {last['netns']}, where nobody listens on port {last['packet']['dport']}: the answer is a refusal"
     if not reply:
         return f"it arrived in {last['netns']}, which sent no answer"
+    answer = _answer(hops, reply)
+    if answer == "lost" and reply[-1]["event"] != "delivered":
+        return f"it arrived in {last['netns']}, and its answer did not get back: {reply[-1]['text']}"
+    if answer == "stranger":
+        came, asked = reply[-1]["packet"], hops[0]["packet"]
+        return (
+            f"it arrived in {last['netns']}, but the answer came from {end_of(came['src'], came['sport'])} and not from "
+            f"{end_of(asked['dst'], asked['dport'])}: the sender knows of no such connection"
+        )
     return f"it arrived in {last['netns']}, but the answer was last seen {_place(reply[-1])}"
+
+
+def _answer(hops: Sequence[Event], reply: Sequence[Event]) -> Literal["none", "lost", "stranger"]:
+    """Where the sender got no answer that it takes for one."""
+    if not reply:
+        return "none"
+    return "stranger" if reply[-1]["event"] == "delivered" and reply[-1]["netns"] == hops[0]["netns"] else "lost"
 
 
 def _place(event: Event) -> str:
@@ -210,7 +240,7 @@ class _Teller:
             "hook": rule.hook, "table": rule.table, "chain": rule.chain, "rule": rule.text or None, "owner": owner,
             "position": rule.position if rule.position >= 0 else None, "handle": rule.handle or None, "verdict": rule.verdict,
             "did": known.did if known is not None else rule.verdict, "decisive": matters,
-            "planned": known is not None or rule.position < 0,
+            "planned": known is not None or (rule.position < 0 and self._planned.policy(rule)),
         }  # fmt: skip
         return event
 
@@ -317,6 +347,13 @@ class _Teller:
             return f"{last.netns} has no route to {packet.dst}", table
         if row.get("type") in ("blackhole", "unreachable", "prohibit"):
             return f"dropped in {last.netns}: its route for {packet.dst} is `{route_words(row)}`", table
+        came = [one.device for one in last.arrivals if one.device != "lo"]
+        if came:
+            mine = any(rule.hook == "input" for rule in last.rules)
+            settings = self._seen.settings.get(last.netns, NOTHING)
+            why = suspicion(last.netns, packet, came[-1], settings, self._seen.routes.get(last.netns, ()), mine)
+            if why:
+                return why, [*table, f"settings of {last.netns}"]
         hop = str(row.get("gateway") or packet.dst)
         found = next((one for one in self._seen.neighbours.get(last.netns, ()) if one["dst"] == hop), None)
         states = found["state"] if found is not None else []
@@ -324,7 +361,7 @@ class _Teller:
             asked = "neighbour solicitation" if ":" in hop else "ARP request"
             why = f"{last.netns} found nobody who has {hop} behind {row.get('dev')}: no answer to its {asked}"
             return why, [f"neighbour table of {last.netns}: {hop} is {' '.join(states)}"]
-        return f"{last.netns} took it in and did not pass it on: it has no rule that says so, nor is it its own address", []
+        return f"{last.netns} took it in and did not pass it on; no rule, route or setting that netlab knows of says so", []
 
     # ---------------------------------------------------------------- summaries
 

@@ -57,20 +57,22 @@ class Telling:
     def __init__(self, place: Told, seen: Seen, version: int = 4) -> None:
         self._place, self._seen = place, seen
         self._family, self._program = ("ip", "iptables") if version == 4 else ("ip6", "ip6tables")
-        self._texts: dict[tuple[str, str], list[str]] = {}
-        self._handles: dict[tuple[str, str], list[int]] = {}
+        self._texts: dict[tuple[str, str, str], list[str]] = {}
+        self._handles: dict[tuple[str, str, str], list[int]] = {}
         self._saved: dict[str, list[str]] | None = None
 
     def rules(self) -> list[RuleMet]:
         with entered(self._place.fd):
             sock = nl.Socket(nl.NETLINK_NETFILTER)
         with sock:
-            bases = nft_trace.base_chains(sock, self._family)
+            bases = {
+                family: nft_trace.base_chains(sock, family) for family in dict.fromkeys(told.family for told in self._place.told)
+            }
             found: list[RuleMet] = []
             passes: dict[int, tuple[int, Any, str, str, str]] = {}
             for told in self._place.told:
                 if told.packet:
-                    hook = bases.get((told.table, told.chain), ("", 0))[0]
+                    hook = bases[told.family].get((told.table, told.chain), ("", 0))[0]
                     devices = self._place.device(told.iif), self._place.device(told.oif)
                     passes[told.number] = (len(found), self._seen(told.packet), hook, *devices)
                 run, seen, hook, iif, oif = passes.get(told.number, (0, None, "", "", ""))
@@ -80,26 +82,30 @@ class Telling:
                 position, count, text = self._rule(sock, told) if told.kind == "rule" else (-1, 0, "")
                 found.append(
                     RuleMet(
-                        self._place.name, part, run, hook, told.table, told.chain, position, count, told.verdict, told.target,
-                        packet, iif, oif, text, told.handle,
+                        self._place.name, part, run, hook, self._table(told), told.chain, position, count, told.verdict,
+                        told.target, packet, iif, oif, text, told.handle,
                     )
                 )  # fmt: skip
         return found
 
     def _rule(self, sock: nl.Socket, told: nft_trace.Told) -> tuple[int, int, str]:
         """Position in its chain, the chain's length, and text."""
-        key = told.table, told.chain
+        key = told.family, told.table, told.chain
         if key not in self._handles:
-            self._handles[key] = nft_trace.handles(sock, *key, self._family)
+            self._handles[key] = nft_trace.handles(sock, told.table, told.chain, told.family)
             self._texts[key] = self._text(*key)
         known, texts = self._handles[key], self._texts[key]
         position = known.index(told.handle) if told.handle in known else -1
         return position, len(known), texts[position] if 0 <= position < len(texts) else ""
 
-    def _text(self, table: str, chain: str) -> list[str]:
-        if table not in rule_listing.IPTABLES_TABLES:
+    def _table(self, told: nft_trace.Told) -> str:
+        """`filter`, `inet firewalld`: the family where it is not the packet's own."""
+        return told.table if told.family == self._family else f"{told.family} {told.table}"
+
+    def _text(self, family: str, table: str, chain: str) -> list[str]:
+        if family != self._family or table not in rule_listing.IPTABLES_TABLES:
             assert self._place.trace is not None
-            return self._place.trace.chain_text(table, chain)
+            return self._place.trace.chain_text(table, chain, family)
         if self._saved is None:
             self._saved = {}
             current = ""

@@ -5,8 +5,7 @@ Decides what is watched and when the story is over. What it means is told by sto
 Order of things: a packet socket on all interfaces of every namespace, the kernel's nftables trace in each that has rules, the
 sockets that show what a stack accepts; all are bound before the packet leaves, so that nothing has to be waited for. It carries
 the token of probes/packets.py, by which it is known whatever NAT does; answers in UDP, which carry none, are known by their
-addresses; live.py says by what a real program's packet is known. The end is the answer that the sender accepts, a rule's drop,
-or silence until the deadline.
+addresses; live.py says by what a program's packet is known. The end is the answer that the sender accepts, a drop, or silence.
 """
 
 import errno
@@ -22,13 +21,13 @@ from functools import cmp_to_key
 from typing import Any
 
 from netlab.errors import KernelError, MissingEvidence, NetlabError
-from netlab.kernel import libnftables, listing, nft_trace, observe, packet_sockets, rule_listing
+from netlab.kernel import libnftables, listing, nft_trace, observe, packet_sockets, rule_listing, sysctls
 from netlab.kernel import netlink as nl
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING, Delivered, Frame, Tap
 from netlab.model import Flow, Protocol
-from netlab.probes import filters, live, packets, plain, stamps, telling
-from netlab.probes.packets import Kind, Seen
+from netlab.probes import filters, live, packets, plain, stamps, suspects, telling
+from netlab.probes.packets import Kind
 from netlab.probes.plain import number_of
 from netlab.probes.witnessed import Errand, RuleMet, Shown, Sighting, Witnessed
 
@@ -124,6 +123,7 @@ class _Following:
             tuple(dict.fromkeys(self.blind)),
             tuple(self.notes),
             errand.live,
+            {name: self._settings(name) for name in met},
         )
 
     # ---------------------------------------------------------------- before
@@ -139,7 +139,8 @@ class _Following:
             with entered(place.fd):
                 place.tap = packet_sockets.tap(program)
                 ip = self.errand.flow.destination.version
-                place.accepted = [packet_sockets.delivered(number_of(one, ip), program, ip) for one in sorted(wanted)]
+                aimed = packet_sockets.program(program)
+                place.accepted = [packet_sockets.delivered(number_of(one, ip), aimed, ip) for one in sorted(wanted)]
                 with nl.Socket() as sock:
                     place.links = {link.ifindex: link for link in listing.links(sock)}
         except (OSError, NetlabError) as error:
@@ -156,7 +157,7 @@ class _Following:
             legacy = rule_listing.legacy_tables(place.fd, self.family)
             if legacy:
                 untold.append(place.name)
-            if not any(family == self.family for family, _ in rule_listing.nft_tables(place.fd)):
+            if not any(family in (self.family, "inet") for family, _ in rule_listing.nft_tables(place.fd)):
                 continue
             if not libnftables.available():
                 self.notes.append("libnftables.so.1 is missing, so the kernel's trace cannot be asked: apt install libnftables1")
@@ -271,7 +272,7 @@ class _Following:
 
     def _dropped(self) -> bool:
         for place in self.places.values():
-            numbers = {one.number for one in place.told if one.packet and self._part(one.packet) == "request"}
+            numbers = {one.number for one in place.told if one.packet and self._part(one.packet)}
             if any(one.verdict == "drop" and one.number in numbers for one in place.told):
                 return True
         return False
@@ -299,7 +300,7 @@ class _Following:
         if seen is not None:
             if seen.number != self.index:
                 return None
-            shown = _shown(seen, data)
+            shown = live.plain_shown(data)
             if seen.kind is Kind.REQUEST:
                 self.requests.add(shown)
             return PARTS[seen.kind], shown
@@ -369,6 +370,16 @@ class _Following:
             tracked[name] = tuple(row for row in rows if _original(row) in tuples)
         return routes, neighbours, tracked
 
+    def _settings(self, name: str) -> suspects.Settings:
+        """The settings that could explain a loss there."""
+        fd = self.places[name].fd
+        devices = {frame.device for place, frame in self.frames if place.name == name}
+        with entered(fd):
+            read = {key: sysctls.read(key) for key in suspects.keys(devices, self.errand.flow.destination.version)}
+        early = [f"{family}/{table}" for family, table in rule_listing.nft_tables(fd) if family in suspects.EARLY]
+        found = {key: value for key, value in read.items() if value is not None}
+        return {**found, suspects.UNTRACED: " ".join(early)} if early else found
+
     def _close(self) -> None:
         """Side by side: closing waits for the kernel's grace periods."""
         from concurrent.futures import ThreadPoolExecutor
@@ -382,13 +393,6 @@ class _Following:
         for place in self.places.values():
             for raw in place.accepted:
                 raw.close()
-
-
-def _shown(seen: Seen, data: bytes) -> Shown:
-    return Shown(
-        str(packets.address(seen.source)), str(packets.address(seen.destination)), seen.source_port, seen.destination_port,
-        live.NUMBERS.get(packets.header(data).protocol, ""),
-    )  # fmt: skip
 
 
 def _original(row: Mapping[str, Any]) -> tuple[str, str, int, int]:

@@ -100,3 +100,5 @@ class Witnessed:
     notes: tuple[str, ...] = ()
     live: bool = False
     """It is a real program's packet."""
+    settings: Mapping[str, Mapping[str, str]] = NOTHING
+    """Namespace -> what suspects.py reads there."""

@@ -1,5 +1,6 @@
 """The benchmark's peers do what they are compared for: all of a lab's wires, none refused."""
 
+import json
 import sys
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
@@ -9,6 +10,8 @@ import pytest
 from netlab import plan
 from netlab.cli.bench import peers
 from netlab.cli.bench.peers import Measured
+from netlab.cli.bench.services import CONNECTIONS, WAYS, rows
+from netlab.kernel import tools
 from netlab.ops import Route
 from netlab.plan import Plan
 from tests import clusters
@@ -23,6 +26,26 @@ def test_a_peer_makes_the_lab(peer: Callable[[Plan, int], Measured], fabric: str
     if "not installed" in measured.note or "no C compiler" in measured.note:
         pytest.skip(measured.note)
     assert not measured.note and len(measured.seconds) == len(measured.cpu) == 1
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(key, marks=[pytest.mark.needs_ip_vs] if way.mode == "ipvs" else []) for key, way in WAYS.items()]
+)
+def test_each_way_of_having_services_is_measured(way: str) -> None:
+    """Connections pass the first and the last of three Services, before which one endpoint was changed some times."""
+    done = peers.unshared([sys.executable, "-m", "netlab.cli.bench.services", way, "3", "1"])
+    if way == "iptables-legacy" and "iptables-legacy-restore" in done.stderr:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert {"plan", "load", "change", "load, CPU", "change, CPU", "first Service", "last Service"} <= measured.keys()
+    assert len(measured["last Service"]) == CONNECTIONS and all(measured.values())
+
+
+def test_what_is_not_measured_is_said_with_its_reason() -> None:
+    found = {row.name: row.note for row in rows(1, (1_001,), {"iptables-nft": WAYS["iptables-nft"], "ipvs": WAYS["ipvs"]})}
+    assert "not measured above 1000" in found["iptables, 1001"]
+    assert ("ipvs" in found) == bool(tools.why_not("ipvs")) and found.get("ipvs", "not measured").startswith("not measured")
 
 
 def test_what_the_kernel_refuses_the_floor_says() -> None:

@@ -33,3 +33,7 @@ def test_conntrack_shows_who_talked_to_whom() -> None:
         assert names["src"] == "host/client"
         assert names["reply_src"] == connection.backend
         assert names["reply_dst"].startswith("node/")
+        # Probes prove their watchers with packets from port 1 to port 1: no traffic of the lab's.
+        lab.probe("node/node-169", "192.168.0.170:9", protocol="udp", timeout_s=0.3)
+        rows = [row for row in lab.node("node-169").conntrack() if row["protocol"] == "udp"]
+        assert rows and not [row for row in rows if row["sport"] == row["dport"] == 1]

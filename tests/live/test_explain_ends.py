@@ -92,6 +92,87 @@ def test_packets_that_no_rule_ends_say_where_and_why() -> None:
         assert found["outcome"] == "dropped" and "netlab fault link-up" in found["remedies"][0]
 
 
+def ruleset(lab: Lab, node: str, family: str, hook: str, rule: str, *devices: str) -> None:
+    """A table of somebody else's, as a CNI or a firewall would make it."""
+    device = f" device {devices[0]}" if devices else ""
+    base = f"type filter hook {hook}{device} priority -10; policy accept;"
+    text = f"table {family} cni {{\n chain c {{\n {base}\n {rule}\n }}\n}}\n"
+    lab.exec(node, ["nft", "-f", "-"], stdin=text, check=True)
+
+
+FOREIGN = (
+    ("inet", "forward", "tcp dport 8080 counter drop", "dropped", "at hook forward by rule 1 of c (table inet cni)"),
+    ("ip", "forward", "tcp dport 8080 reject with tcp reset", "rejected", "at hook forward by rule 1 of c (table cni)"),
+    (
+        "inet",
+        "prerouting",
+        "tcp sport 8080 drop",
+        "dropped",
+        "its answer did not get back: dropped in node/node-171 at hook prerouting",
+    ),
+    (
+        "netdev",
+        "ingress",
+        "tcp dport 8080 drop",
+        "dropped",
+        "rules ahead of the IP stack, where nothing is traced: netdev cni",
+    ),
+)
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_rules_of_others_are_named_wherever_they_stand(mode: str) -> None:
+    with running(proxy=mode) as lab:
+        target = next(pod["metadata"]["name"] for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-171")
+        for family, hook, rule, outcome, words in FOREIGN:
+            ruleset(lab, "node/node-171", family, hook, rule, *(["eth0"] if hook == "ingress" else []))
+            found = lab.explain("pod/client", f"pod/{target}:8080")
+            assert (found["verdict"], found["outcome"]) == ("fail", outcome) and words in found["why"][0], (
+                family,
+                hook,
+                found["why"],
+            )
+            end = next(one for one in (*found["hops"], *found["reply"]) if one["event"] in ("dropped", "rejected"))
+            if hook != "ingress":
+                assert rule in str(end["rule"]) and end["planned"] is False and "is not netlab's" in found["remedies"][0]
+            lab.exec("node/node-171", ["nft", "delete", "table", family, "cni"], check=True)
+        agreed(lab.explain("pod/client", f"pod/{target}:8080"), "delivered")
+
+
+def test_what_the_kernel_drops_without_a_word() -> None:
+    with running() as lab:
+        node = "node/node-171"
+        target = next(pod["metadata"]["name"] for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-171")
+
+        def why(*commands: str) -> str:
+            for command in commands:
+                lab.exec(node, command.split(), check=True)
+            found = lab.explain("pod/client", f"pod/{target}:8080")
+            assert (found["verdict"], found["outcome"]) == ("fail", "dropped")
+            lab.verify(repair=True)
+            return str(found["why"][0])
+
+        away = "ip route replace 10.244.0.0/24 via 192.168.0.1"
+        filtered = why("sysctl -qw net.ipv4.conf.eth0.rp_filter=1", f"{away} dev cni0 onlink")
+        assert "eth0.rp_filter is 1, and the route back to 10.244.0.2 is `10.244.0.0/24 via 192.168.0.1 dev cni0`" in filtered
+        assert "does not forward packets: net.ipv4.ip_forward is 0" in why("sysctl -qw net.ipv4.ip_forward=0")
+        lost = why(f"{away} dev eth0")
+        assert "its answer did not get back: dropped in router/router: its route for 10.244.0.2 is `blackhole default`" in lost
+        agreed(lab.explain("pod/client", f"pod/{target}:8080"), "delivered")
+
+
+def test_an_answer_from_another_address_is_no_answer() -> None:
+    with running() as lab:
+        lab.exec("node/node-170", ["nft", "flush", "chain", "ip", "kube-proxy", "masquerading"], check=True)
+        for _ in range(60):  # until an endpoint of the other node is chosen
+            found = lab.explain("host/client", "192.168.0.170:30123")
+            if found["nat"] and found["nat"]["after"]["dst"].startswith("10.244.1."):
+                break
+        assert (found["verdict"], found["outcome"]) == ("fail", "dropped")
+        assert "and not from 192.168.0.170:30123: the sender knows of no such connection" in found["why"][0]
+        assert "masquerade there" in found["remedies"][0]
+
+
 def test_copies_that_a_switch_floods_are_told_apart_from_the_way() -> None:
     with running() as lab:
         found = lab.explain("pod/client", "203.0.113.9:80")  # to the router, of whom the switch has never heard

@@ -28,7 +28,12 @@ OTHERWISE = {
     "aff-03": "a client is remembered while one of its connections is, TIME_WAIT's two minutes included (ip_vs_conn_expire)",
     "udp-03": "a UDP real server that is not ready any more is deleted at once, terminating but serving or not",
 }
-"""Cases in steps that ipvs does not keep to, as kube-proxy (pkg/proxy/ipvs/graceful_termination.go) and the kernel do not."""
+"""Cases in steps that ipvs does not keep to, as kube-proxy and the kernel do not.
+
+udp-03: deleteRsFunc (kubernetes pkg/proxy/ipvs/graceful_termination.go) waits for connections of other protocols than UDP, and
+with expire_nodest_conn the kernel then forgets the flow: since Linux 5.9 at once (04231e52d355, ip_vs_expire_nodest_conn_flush),
+before with its next packet, which is lost. The test below asks the packets.
+"""
 SINGLE = [case for case in spec.load_cases() if case.single]
 
 
@@ -78,6 +83,21 @@ def problem(lab: Lab, case: Case) -> list[str]:
     except AssertionError as error:
         return [f"{case.id}: {case.about}: {error}"]
     return []
+
+
+def test_a_udp_flow_to_an_endpoint_that_terminates_goes_elsewhere(tmp_path: Path) -> None:
+    """Case udp-03, in which every other mode keeps the flow: what ipvs does instead, by packets."""
+    (case,) = [case for case in STEPPED if case.id == "udp-03"]
+    first, change, again = case.steps
+    with start(case, MODE, tmp_path) as lab:
+        remembered = take(lab, case, first, MODE, "")
+        case = changed(lab, case, change, remembered)
+        assert remembered not in "".join(lab.node("node-a").rules().split("-a -u ")[1:]), "not weight 0: deleted"
+        seen = [probe(lab, case, again["packet"], count=1, source_port=23456) for _ in range(4)]
+        fates = [(one.outcomes["dropped"], {spec.address_of(case, name) for name in one.backends}) for one in seen]
+        others = {end["ip"] for end in case.endpoints} - {remembered}
+        assert fates[0] in ((0, others), (1, set())), "before Linux 5.9 the packet that finds its real server gone is lost"
+        assert fates[1:] == [(0, others)] * 3 and {one.verdict for one in seen[1:]} == {"pass"}, (fates, seen)
 
 
 @pytest.mark.parametrize("case", [case for case in STEPPED if case.id not in OTHERWISE], ids=lambda case: case.id)

@@ -1,10 +1,10 @@
 """Row group `services`: rules of one node for 10, 1,000 and 10,000 Services of two endpoints, in every mode and layout.
 
-Rows: the plan made from nothing; load (rules written out and put into an empty kernel); change (one endpoint becomes another:
-planned, written out and in the kernel); the first packet of a connection through the first and the last Service, until it is
-answered. Beside them `nft -f` of the very same texts; beside a change in legacy iptables its floor, the kernel reading out and
-replacing a table of that size (legacy_floor.py). Load and change have their CPU time: other work on the machine makes the wait
-longer, but hardly that.
+Rows: the plan made from nothing; load (rules written out and put into an empty kernel, with what the mode makes beside them:
+virtual servers, a proxy process); change (one endpoint becomes another: planned, written out and in the kernel); the first packet
+of a connection through the first and the last Service, until it is answered (by the proxy process in mode userspace). Beside them
+`nft -f` of the very same texts; beside a change in legacy iptables its floor, the kernel reading and replacing a table of that
+size (legacy_floor.py). Load and change have their CPU time: other work on the machine makes the wait longer, but hardly that.
 
 Each mode and size is measured by this module run again in namespaces of its own (`python -m netlab.cli.bench.services MODE COUNT
 RUNS`): a client, the node and a namespace that answers for every endpoint.
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 from netlab.cli.bench import peers, spent
 from netlab.cli.bench.rows import Row, span, timed
+from netlab.kernel import tools
 
 if TYPE_CHECKING:
     from netlab.kernel.apply import Kernel
@@ -47,7 +48,7 @@ class Way:
     """One way to have the rules. `most`: the largest number of Services that is worth the wait."""
 
     name: str
-    mode: Literal["nftables", "iptables"]
+    mode: Literal["nftables", "iptables", "userspace", "ipvs"]
     layout: Literal["chains", "maps"] = "chains"
     backend: Literal["nft", "legacy"] = "nft"
     most: int = 10_000
@@ -58,13 +59,18 @@ WAYS = {
     "nftables-chains": Way("nftables", "nftables"),
     "iptables-legacy": Way("iptables, backend legacy", "iptables", backend="legacy"),
     "iptables-nft": Way("iptables", "iptables", most=1_000),
+    "userspace": Way("userspace", "userspace", most=1_000),
+    "ipvs": Way("ipvs", "ipvs"),
 }
 
 
-def rows(runs: int, counts: Sequence[int] = COUNTS) -> Sequence[Row]:
+def rows(runs: int, counts: Sequence[int] = COUNTS, ways: Mapping[str, Way] = WAYS) -> Sequence[Row]:
     found: list[Row] = []
     least: dict[tuple[str, str], float] = {}
-    for key, way in WAYS.items():
+    for key, way in ways.items():
+        if why := tools.why_not(way.mode):
+            found.append(Row(way.name, note=f"not measured: {why}"))
+            continue
         for count in counts:
             if count > way.most:
                 found.append(Row(f"{way.name}, {count}", note=f"not measured above {way.most}: it takes minutes"))
@@ -132,13 +138,18 @@ def changed(before: "Cluster", number: int) -> "Cluster":
     return before.with_(slices={**before.slices, key: replace(one, endpoints=(one.endpoints[0], other))})
 
 
-def ruleset(given: "Cluster") -> "Ruleset":
-    """The rules of its one node."""
+def planned(given: "Cluster") -> "tuple[tuple[Op, ...], Ruleset]":
+    """What its mode makes on its one node, and the rules of that."""
     from netlab import ops
-    from netlab.proxy import iptables, nftables
+    from netlab.proxy import iptables, ipvs, nftables, userspace
 
-    mode = iptables if given.topology.cluster.proxy.mode == iptables.NAME else nftables
-    return next(op.value for op in mode.plan(given, given.nodes["node-0"]) if isinstance(op, ops.Ruleset))
+    modes = {one.NAME: one for one in (iptables, ipvs, nftables, userspace)}
+    found = modes[given.topology.cluster.proxy.mode].plan(given, given.nodes["node-0"])
+    return found, next(op.value for op in found if isinstance(op, ops.Ruleset))
+
+
+def ruleset(given: "Cluster") -> "Ruleset":
+    return planned(given)[1]
 
 
 # ---------------------------------------------------------------- inside the namespaces
@@ -146,6 +157,7 @@ def ruleset(given: "Cluster") -> "Ruleset":
 
 def inside(key: str, count: int, runs: int) -> Mapping[str, Sequence[float]]:
     """Seconds by what was measured. Call it in a network namespace that nobody else needs."""
+    from netlab.cli.bench.beside import Beside
     from netlab.kernel.apply import Kernel
     from netlab.kernel.rules import Loader
     from netlab.rendering import nftables
@@ -155,18 +167,25 @@ def inside(key: str, count: int, runs: int) -> Mapping[str, Sequence[float]]:
     _answer_for_all(kernel.fds["pods"])
     node = kernel.fds[NODE]
     seconds: dict[str, list[float]] = {what: [] for what in ("plan", "load", "load" + CPU, "change", "change" + CPU)}
-    ruleset(cluster(way, 1))  # what is imported late is imported now
+    planned(cluster(way, 1))  # what is imported late is imported now
+    rest = Beside(kernel, NODE)
     now = cluster(way, count)
     began = time.perf_counter()
-    rules = ruleset(now)
+    ops, rules = planned(now)
     seconds["plan"].append(time.perf_counter() - began)
-    empty = replace(rules, tables=())
+    empty = replace(rules, tables=(), ipsets=())
+
+    def load() -> None:
+        rest.make(ops)
+        loader.load(node, "node", rules, None)
+
     # The slowest take minutes to load: once is enough to know it.
     for _ in range(runs if count < 1_000 or way.layout == "maps" or way.backend == "legacy" else 1):
         loader.load(node, "node", empty, None)
         loader.forget("node")
+        rest.forget()
         used = _cpu()
-        seconds["load"].append(timed(lambda: loader.load(node, "node", rules, None)))
+        seconds["load"].append(timed(load))
         seconds["load" + CPU].append(_cpu() - used)
     if way.mode == "nftables":
         text = nftables.text(rules)
@@ -175,7 +194,8 @@ def inside(key: str, count: int, runs: int) -> Mapping[str, Sequence[float]]:
     for number in range(2 + 5 * runs):
         now = changed(now, number)
         before, began, used = rules, time.perf_counter(), _cpu()
-        rules = ruleset(now)
+        ops, rules = planned(now)
+        rest.make(ops)
         loader.load(node, "node", rules, before)
         took, used = time.perf_counter() - began, _cpu() - used
         texts.append(nftables.text(rules, before) if way.mode == "nftables" else "")
