@@ -18,6 +18,7 @@ from netlab.plan import Plan
 def serve(sock: socket.socket) -> None:
     """Answer the holder's requests until it has gone."""
     from netlab.probes import worker as probing
+    from netlab.probes.spaces import REST_S
 
     state = probing.Worker()
     agent.serve_forever(
@@ -32,6 +33,7 @@ def serve(sock: socket.socket) -> None:
             "wait_learned": wait_learned,
             **state.methods(),
         },
+        (REST_S, state.rest),
     )
 
 

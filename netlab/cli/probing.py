@@ -10,7 +10,6 @@ import typer
 from netlab.cli import loading, output
 from netlab.cli.output import LabOption, NamespaceOption, paint
 from netlab.errors import InputError
-from netlab.model import NOTHING
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -229,7 +228,7 @@ def cell(result: Mapping[str, Any]) -> str:
     return f"{seen if seen == expected else f'{expected}/{seen}'}{mark}"
 
 
-def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool, names: Mapping[str, str] = NOTHING) -> str:
+def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool, names: Mapping[str, str] | None = None) -> str:
     """A grid: a row a sender, a numbered column a destination; below, what the numbers mean and why pairs did not pass."""
     senders = list(dict.fromkeys(one["from"] for one in results))
     ends = list(dict.fromkeys(one["to"] for one in results))
@@ -246,7 +245,7 @@ def matrix_text(results: Sequence[Mapping[str, Any]], colour: bool, names: Mappi
             row += (paint(shown, COLOUR[one["verdict"]], colour) if one else shown) + " " * (wide - len(shown))
         rows.append(row.rstrip())
     width = max(24, *map(len, ends))
-    rows += ["", *(f"  {head:>3}  {named(end, names, width)}" for head, end in zip(heads, ends, strict=True)), ""]
+    rows += ["", *(f"  {head:>3}  {named(end, names or {}, width)}" for head, end in zip(heads, ends, strict=True)), ""]
     tally = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
     rows.append(", ".join(paint(f"{number} {word}", COLOUR[word], colour) for word, number in tally.items() if number))
     rows += [f"  {one['from']} -> {one['to']}: {line}" for one in results if one["verdict"] != "pass" for line in one["why"]]

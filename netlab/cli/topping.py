@@ -13,9 +13,6 @@ import typer
 
 from netlab.cli import output
 from netlab.cli.output import LabOption
-from netlab.ops import Ruleset
-from netlab.rendering import iptables
-from netlab.ruleset import Drop, Reject
 
 if TYPE_CHECKING:
     from netlab.cli.following import Following
@@ -185,6 +182,10 @@ class Watch:
 
 def deadly(lab: "Lab") -> Mapping[str, Mapping[str, str]]:
     """Node -> `TABLE LINE` of iptables-save -> the Service for which that rule drops or refuses."""
+    from netlab.ops import Ruleset
+    from netlab.rendering import iptables
+    from netlab.ruleset import Drop, Reject
+
     found: dict[str, dict[str, str]] = {}
     for op in lab.plan().ops.values():
         if not isinstance(op, Ruleset) or op.value.dialect != "iptables":

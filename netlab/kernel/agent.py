@@ -12,6 +12,7 @@ Namespaces are handed to agents as paths, `/proc/PID/fd/N`, which the holder kee
 import contextlib
 import os
 import pickle
+import select
 import signal
 import socket
 import struct
@@ -24,6 +25,7 @@ from netlab.errors import KernelError, NetlabError
 
 _HEADER = struct.Struct("!Q")
 Method = Callable[..., Any]
+Rest = tuple[float, Callable[[], None]]
 Reply = Callable[[bool, Any], None]
 """Called once with (ok, answer); where not ok, the answer is the exception."""
 
@@ -190,10 +192,14 @@ def answer_one(sock: socket.socket, methods: Mapping[str, Method]) -> None:
     send(sock, (number, ok, answer))
 
 
-def serve_forever(sock: socket.socket, methods: Mapping[str, Method]) -> NoReturn:
-    """Answer requests until the holder has gone, then end."""
+def serve_forever(sock: socket.socket, methods: Mapping[str, Method], rest: Rest | None = None) -> NoReturn:
+    """Answer requests until the holder has gone, then end. `rest`: what to do when there was no request for so many seconds."""
+    poller = select.poll()  # a descriptor's number may be beyond what select() takes
+    poller.register(sock, select.POLLIN)
     while True:
         try:
+            if rest is not None and not poller.poll(rest[0] * 1000):
+                rest[1]()
             answer_one(sock, methods)
         except (EOFError, ConnectionError):
             raise SystemExit(0) from None

@@ -46,11 +46,29 @@ class Frame(NamedTuple):
     length: int
 
 
-def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
-    """Let the kernel drop what the program does not accept."""
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A filter as the kernel reads it: `request` (struct sock_fprog) points into `code`, which lives as long as this does."""
+
+    code: "ctypes.Array[ctypes.c_char]"
+    request: bytes
+
+
+def program(instructions: Sequence[Instruction]) -> Program:
+    """A filter to be attached to many sockets."""
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in instructions)
     buffer = ctypes.create_string_buffer(code, len(code))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(buffer)))
+    return Program(buffer, struct.pack("HL", len(instructions), ctypes.addressof(buffer)))
+
+
+def attach(sock: socket.socket, filter_: Program) -> None:
+    """Let the kernel drop what the program does not accept, in the place of the one that was attached."""
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_.request)
+
+
+def attach_filter(sock: socket.socket, instructions: Sequence[Instruction]) -> None:
+    """The same for one socket alone."""
+    attach(sock, program(instructions))
 
 
 @dataclass(slots=True)
@@ -87,13 +105,13 @@ class Tap:
         self.sock.close()
 
 
-def tap(program: Sequence[Instruction], keep_bytes: int = 192, link_layer: bool = False) -> Tap:
+def tap(instructions: Sequence[Instruction], keep_bytes: int = 192, link_layer: bool = False) -> Tap:
     """A tap of this namespace's interfaces, present and future. `link_layer`: frames with their Ethernet header."""
     sock = _socket(socket.AF_PACKET, socket.SOCK_RAW if link_layer else socket.SOCK_DGRAM, 0)
     try:
         _enlarge(sock)
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        attach_filter(sock, program)
+        attach_filter(sock, instructions)
         bind_everywhere(sock)
     except OSError as error:
         close_taps((Tap(sock, 0),))
@@ -161,6 +179,8 @@ class Delivered:
     sock: socket.socket
     protocol: int
     version: int = 4
+    missed: int = 0
+    """Packets lost before they were of interest."""
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -184,19 +204,25 @@ class Delivered:
         return _HEADER_V6.pack(0x60000000, len(data), self.protocol, 64, source, destination) + data
 
     def drops(self) -> int:
-        """Packets lost so far because the socket's buffer was full (SK_MEMINFO_DROPS)."""
+        """Packets lost since `forget_drops` because the socket's buffer was full (SK_MEMINFO_DROPS)."""
+        return self._lost() - self.missed
+
+    def forget_drops(self) -> None:
+        self.missed = self._lost()
+
+    def _lost(self) -> int:
         return int(struct.unpack("=9I", self.sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[8])
 
     def close(self) -> None:
         self.sock.close()
 
 
-def delivered(protocol: int, program: Sequence[Instruction], version: int = 4) -> Delivered:
+def delivered(protocol: int, filter_: Program, version: int = 4) -> Delivered:
     """What this namespace receives of an IP protocol (6, 17, 132, 1 or 58), filtered; the receive buffer as large as may be."""
     sock = _socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_RAW, protocol)
     if version == 6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    attach_filter(sock, program)
+    attach(sock, filter_)
     _enlarge(sock)
     watcher = Delivered(sock, protocol, version)
     for _ in watcher.new():

@@ -53,7 +53,10 @@ def close(lab: Lab, body: Body, later: Later) -> None:
 def serve(sock: socket.socket) -> None:
     """Be the keeper, until the holder has gone."""
     from netlab.probes.connections import Connections
+    from netlab.probes.spaces import REST_S
     from netlab.probes.worker import Worker
 
-    connections = Connections(Worker().prober())
-    agent.serve_forever(sock, {"open": connections.open, "use": connections.use, "close": connections.close})
+    worker = Worker()
+    connections = Connections(worker.prober())
+    methods: dict[str, agent.Method] = {"open": connections.open, "use": connections.use, "close": connections.close}
+    agent.serve_forever(sock, methods, (REST_S, worker.rest))

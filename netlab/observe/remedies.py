@@ -44,6 +44,9 @@ def remedies(cluster: Cluster, flow: Flow, death: Death) -> tuple[str, ...]:
 def _remedies(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]:
     if death.link_down or any(netns == death.netns for netns, _ in cluster.links_down):
         yield "a link is down: `netlab fault link-up` plugs it in again"
+    apart = next((pair for pair in sorted(cluster.apart) if death.netns in pair), None)
+    if apart is not None and not death.by_rule:
+        yield f"{apart[0]} and {apart[1]} are parted on purpose; `netlab fault heal` ends it"
     lossy = next((value for (netns, _), value in in_force(cluster).items() if value.loss and netns == death.netns), None)
     if lossy is not None and not death.by_rule:
         yield f"a link here is impaired on purpose ({lossy}): chance may have taken it; `netlab fault clear` ends faults"

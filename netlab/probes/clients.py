@@ -253,7 +253,7 @@ def exchange(prober: Prober, request: ProbeRequest) -> Iterator[Exchange]:
         frozenset({request.netns}),
         False,
     )
-    with watching.eyes(prober.open_netns, watched_of((request,)), plan) as eyes:
+    with watching.eyes(prober.spaces, watched_of((request,)), plan) as eyes:
         for eye in eyes.values():
             watching.send_own_tests(eye, (_own_test(request, run),), eye.addresses)
         batch = Batch(request.netns, eyes[request.netns].label, request.flow, request, Template(lambda index, port: b""), True)

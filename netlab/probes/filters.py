@@ -46,11 +46,14 @@ def assemble(steps: Sequence[_Step | str]) -> tuple[Instruction, ...]:
     return tuple((code, offset(true, at), offset(false, at), value) for at, (code, true, false, value) in enumerate(plain))
 
 
-def token_filter(run: int, any_udp: bool = False, tunnel: int = 0) -> tuple[Instruction, ...]:
-    """Accepts the packets of one run: requests, replies where they can be told, and every ICMP error. `any_udp`: all UDP;
-    `tunnel`: what goes to this UDP port, whatever it carries.
+def token_filter(run: int, any_udp: bool = False, every_run: bool = False, tunnel: int = 0) -> tuple[Instruction, ...]:
+    """Accepts the packets of one run: requests, replies where they can be told, and every ICMP error. `any_udp`: all UDP.
+
+    `every_run`: those of all runs that have the upper byte in common with this one. `tunnel`: what goes to this UDP port,
+    whatever it carries.
     """
-    token = run << 16
+    mask, text_mask = (0xFF000000, 0xFFFF0000) if every_run else (0xFFFF0000, 0xFFFFFFFF)
+    token, text = run << 16 & mask, run_text(run) & text_mask
     return assemble(
         [
             *_prologue(),
@@ -59,16 +62,16 @@ def token_filter(run: int, any_udp: bool = False, tunnel: int = 0) -> tuple[Inst
             (_JEQ, "icmp", 0, 1),
             (_JEQ, "sctp", "drop", 132),
             "tcp", (_LD_B_IND, 0, 0, 13), (_JSET, 0, "drop", 0x06),
-            (_LD_W_IND, 0, 0, 4), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", 0, token),
-            (_LD_W_IND, 0, 0, 8), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", "drop", token),
-            "sctp", (_LD_W_IND, 0, 0, 4), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", 0, token),
-            (_LD_W_IND, 0, 0, 16), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", "drop", token),
+            (_LD_W_IND, 0, 0, 4), (_AND, 0, 0, mask), (_JEQ, "accept", 0, token),
+            (_LD_W_IND, 0, 0, 8), (_AND, 0, 0, mask), (_JEQ, "accept", "drop", token),
+            "sctp", (_LD_W_IND, 0, 0, 4), (_AND, 0, 0, mask), (_JEQ, "accept", 0, token),
+            (_LD_W_IND, 0, 0, 16), (_AND, 0, 0, mask), (_JEQ, "accept", "drop", token),
             "icmp", (_LD_B_IND, 0, 0, 0), (_JEQ, "payload", 0, 8), (_JEQ, "payload", 0, 0), *_errors(),
             "udp", *([(_RET, 0, 0, WHOLE)] if any_udp else []),
             *(((_LD_H_IND, 0, 0, 2), (_JEQ, "accept", 0, tunnel)) if tunnel else ()),
             "payload", (_LD_W_IND, 0, 0, 8), (_JEQ, 0, "drop", MAGIC),
-            (_LD_W_IND, 0, 0, 12), (_JEQ, "accept", "drop", run_text(run)),
-            *_token_v6(run, any_udp, tunnel),
+            (_LD_W_IND, 0, 0, 12), (_AND, 0, 0, text_mask), (_JEQ, "accept", "drop", text),
+            *_token_v6(token, mask, text, text_mask, any_udp, tunnel),
             *_epilogue(),
         ]
     )  # fmt: skip
@@ -129,8 +132,7 @@ def greeting_filter(run: int) -> tuple[Instruction, ...]:
     )  # fmt: skip
 
 
-def _token_v6(run: int, any_udp: bool, tunnel: int) -> tuple[_Step | str, ...]:
-    token = run << 16
+def _token_v6(token: int, mask: int, text: int, text_mask: int, any_udp: bool, tunnel: int) -> tuple[_Step | str, ...]:
     return (
         *_prologue_v6(),
         (_JEQ, "tcp6", 0, 6),
@@ -138,15 +140,15 @@ def _token_v6(run: int, any_udp: bool, tunnel: int) -> tuple[_Step | str, ...]:
         (_JEQ, "icmp6", 0, 58),
         (_JEQ, "sctp6", "drop", 132),
         "tcp6", (_LD_B_ABS, 0, 0, _BEHIND + 13), (_JSET, 0, "drop", 0x06),
-        (_LD_W_ABS, 0, 0, _BEHIND + 4), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", 0, token),
-        (_LD_W_ABS, 0, 0, _BEHIND + 8), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", "drop", token),
-        "sctp6", (_LD_W_ABS, 0, 0, _BEHIND + 4), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", 0, token),
-        (_LD_W_ABS, 0, 0, _BEHIND + 16), (_AND, 0, 0, 0xFFFF0000), (_JEQ, "accept", "drop", token),
+        (_LD_W_ABS, 0, 0, _BEHIND + 4), (_AND, 0, 0, mask), (_JEQ, "accept", 0, token),
+        (_LD_W_ABS, 0, 0, _BEHIND + 8), (_AND, 0, 0, mask), (_JEQ, "accept", "drop", token),
+        "sctp6", (_LD_W_ABS, 0, 0, _BEHIND + 4), (_AND, 0, 0, mask), (_JEQ, "accept", 0, token),
+        (_LD_W_ABS, 0, 0, _BEHIND + 16), (_AND, 0, 0, mask), (_JEQ, "accept", "drop", token),
         "icmp6", (_LD_B_ABS, 0, 0, _BEHIND), (_JEQ, "payload6", 0, 128), (_JEQ, "payload6", 0, 129), *_errors_v6(),
         "udp6", *(((_RET, 0, 0, WHOLE),) if any_udp else ()),
         *(((_LD_H_ABS, 0, 0, _BEHIND + 2), (_JEQ, "accept", 0, tunnel)) if tunnel else ()),
         "payload6", (_LD_W_ABS, 0, 0, _BEHIND + 8), (_JEQ, 0, "drop", MAGIC),
-        (_LD_W_ABS, 0, 0, _BEHIND + 12), (_JEQ, "accept", "drop", run_text(run)),
+        (_LD_W_ABS, 0, 0, _BEHIND + 12), (_AND, 0, 0, text_mask), (_JEQ, "accept", "drop", text),
     )  # fmt: skip
 
 

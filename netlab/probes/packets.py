@@ -175,15 +175,15 @@ def own_test(run: int, protocol: Protocol, version: int = 4) -> Callable[[Addres
     number = number_of(protocol, version)
     # The checksums of SCTP and of IPv4's ICMP do not cover addresses.
     checksum_at = start + _CHECKSUM_AT[number] if number in _CHECKSUM_AT else None
+    words = struct.Struct("!2H" if version == 4 else "!8H")
+    bare = int.from_bytes(model[checksum_at : checksum_at + 2], "big") ^ 0xFFFF if checksum_at is not None else 0
+    bare += sum(2 * (word ^ 0xFFFF) for word in words.unpack(home.packed))
 
     def fill(address: Address) -> bytes:
-        packet = bytearray(model)
-        packet[places] = address.packed * 2
+        packet, packed = bytearray(model), address.packed
+        packet[places] = packed * 2
         if checksum_at is not None:
-            total = int.from_bytes(model[checksum_at : checksum_at + 2], "big") ^ 0xFFFF
-            total += sum(2 * (word ^ 0xFFFF) for (word,) in struct.iter_unpack("!H", home.packed))
-            total += sum(2 * word for (word,) in struct.iter_unpack("!H", address.packed))
-            packet[checksum_at : checksum_at + 2] = _checksum(total).to_bytes(2, "big")
+            packet[checksum_at : checksum_at + 2] = _checksum(bare + 2 * sum(words.unpack(packed))).to_bytes(2, "big")
         return bytes(packet)
 
     return fill

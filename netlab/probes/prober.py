@@ -16,11 +16,13 @@ from typing import Any
 from netlab.errors import InputError
 from netlab.kernel import packet_sockets
 from netlab.model import FrozenDict, Observation, Protocol
+from netlab.probes import filters
 from netlab.probes.rounds import Chunk, Round
+from netlab.probes.spaces import Spaces
 from netlab.probes.values import ProbeRequest
 
 FLOWS_AT_ONCE, TCP_AT_ONCE = 2048, 16384
-"""In one round, for which every namespace's sockets are opened anew. A SYN costs receivers nothing but the kernel's answer;
+"""In one round, before which every namespace's sockets prove themselves. A SYN costs receivers nothing but the kernel's answer;
 other packets wait in the buffers of programs.
 """
 TRACED, TRACED_EACH, TRACE_S = 48, 4, 0.2
@@ -30,14 +32,22 @@ FIRST_PORT, PORTS = 10_000, 20_000
 
 
 class Prober:
-    """Probes of one lab. `open_netns` gives a new descriptor of a namespace, which the prober closes."""
+    """Probes of one lab. `open_netns` gives a new descriptor of a namespace, which the prober closes; with `identify`, which says
+    what file it would open, what is open in namespaces stays so (spaces.py).
+    """
 
     def __init__(
-        self, open_netns: Callable[[str], int], random: Random | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        open_netns: Callable[[str], int],
+        random: Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        identify: Callable[[str], os.stat_result] | None = None,
     ) -> None:
-        self.open_netns = open_netns
+        self.spaces = Spaces(open_netns, identify)
         self._random = random or Random(os.urandom(8))
         self.clock = clock
+        self._own, self._round = self._random.randrange(1, 0xFF), self._random.randrange(0x100)
+        self._kept = packet_sockets.program(filters.token_filter(self._own << 8, every_run=True))
         self._next_port: dict[str, int] = {}
         self._stamps = packet_sockets.stamped_time()
 
@@ -68,11 +78,12 @@ class Prober:
         return tuple(observations)
 
     def _run(self, tapped: bool = False) -> Round:
-        return Round(self.open_netns, self.clock, self.token(), self.ports, tapped)
+        return Round(self.spaces, self.clock, self.token(), self.ports, self._kept, tapped)
 
     def token(self) -> int:
-        """A random number for one round of packets."""
-        return self._random.randrange(1, 0xFFFF)
+        """A number for one round of packets: the prober's own, random, above one that comes again after 256 rounds."""
+        self._round = (self._round + 1) % 0x100
+        return self._own << 8 | self._round
 
     def ports(self, netns: str, count: int) -> list[int]:
         """Source ports that no recent flow of this namespace used: the range is gone round once in 20,000 flows."""

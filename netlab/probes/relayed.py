@@ -44,7 +44,7 @@ def probe_all(prober: Prober, requests: Sequence[ProbeRequest]) -> list[Observat
     versions = tuple(sorted({request.flow.destination.version for request in requests}))
     spoken = tuple((version, Protocol.TCP) for version in versions)
     plan = watching.Plan(program, program, spoken, frozenset(request.netns for request in requests), False)
-    with watching.eyes(prober.open_netns, watched_of(requests), plan) as eyes:
+    with watching.eyes(prober.spaces, watched_of(requests), plan) as eyes:
         for eye in eyes.values():
             watching.send_own_tests(eye, _own_tests(run, versions), eye.addresses)
         flight = Flight(prober, run, eyes, versions)

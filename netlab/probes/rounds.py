@@ -17,11 +17,12 @@ from itertools import chain
 from netlab.errors import NetlabError
 from netlab.kernel import packet_sockets
 from netlab.kernel.namespaces import entered
-from netlab.kernel.packet_sockets import OUTGOING
+from netlab.kernel.packet_sockets import OUTGOING, Program
 from netlab.model import Address, Flow, Observation, OutcomeKind, Protocol
 from netlab.probes import evidence, filters, packets, plain, watching
 from netlab.probes.flows import Batch, Sent, observation
 from netlab.probes.packets import OWN_TEST, Kind
+from netlab.probes.spaces import Spaces
 from netlab.probes.values import ProbeRequest, Watched
 from netlab.probes.watching import Eye
 
@@ -38,14 +39,14 @@ Chunk = list[tuple[int, ProbeRequest, int]]
 class Round:
     """One round of sending and watching."""
 
-    open_netns: Callable[[str], int]
+    spaces: Spaces
     clock: Callable[[], float]
     run: int
     ports: Callable[[str, int], list[int]]
+    kept: Program
     tapped: bool = False
     flows: list[Sent] = field(default_factory=list)
     eyes: dict[str, Eye] = field(default_factory=dict)
-    injectors: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
     held: list[socket.socket] = field(default_factory=list)
     replies: dict[ReplyKey, list[Sent]] = field(default_factory=dict)
     trails: dict[int, list[evidence.Sighting]] = field(default_factory=dict)
@@ -100,8 +101,9 @@ class Round:
             protocols=spoken,
             senders=frozenset(request.netns for _, request, _ in chunk),
             tapped=self.tapped,
+            kept=self.kept,
         )
-        with watching.eyes(self.open_netns, watched_of([request for _, request, _ in chunk]), plan) as self.eyes, self.poller:
+        with watching.eyes(self.spaces, watched_of([request for _, request, _ in chunk]), plan) as self.eyes, self.poller:
             try:
                 for eye in self.eyes.values():
                     self.by_fd.update({raw.fileno(): (eye, raw) for raw in eye.raw})
@@ -111,7 +113,7 @@ class Round:
                     watching.send_own_tests(eye, tests, eye.addresses)
                 yield tests
             finally:
-                for sock in (*self.injectors.values(), *self.held):
+                for sock in self.held:
                     sock.close()
 
     def _learn_local(self, chunk: Chunk) -> None:
@@ -120,11 +122,11 @@ class Round:
             for flow in _flows_of(request):
                 if (request.netns, flow.source) not in self.local:
                     with suppress(OSError, NetlabError):
-                        fd = self.open_netns(request.netns)
+                        space = self.spaces.take(request.netns)
                         try:
-                            self.local[request.netns, flow.source] = watching.holds(fd, flow.source)
+                            self.local[request.netns, flow.source] = watching.holds(space.fd, flow.source)
                         finally:
-                            os.close(fd)
+                            self.spaces.give_back(space)
 
     # ---------------------------------------------------------------- before
 
@@ -139,11 +141,8 @@ class Round:
         batch = Batch(request.netns, eye.label, flow, request, template, self.local.get((eye.netns, source), True))
         batch.arrival_suffices = flow.protocol is Protocol.SCTP and not self.has_sctp
         ports = [flow.source_port] * count if flow.source_port else self.ports(request.netns, count)
-        if eye.fd < 0:
+        if eye.space is None:
             ports = ports[:0]
-        elif (request.netns, source.version) not in self.injectors:
-            with entered(eye.fd):
-                self.injectors[request.netns, source.version] = packet_sockets.injector(source.version)
         if flow.protocol is Protocol.UDP and batch.local:
             self._hold(eye.fd, source, ports)
         for port in ports:
@@ -203,7 +202,7 @@ class Round:
         try:
             for attempt in range(4):
                 try:
-                    self.injectors[batch.netns, batch.flow.source.version].sendto(packet, (str(batch.flow.destination), 0))
+                    self._injector(batch).sendto(packet, (str(batch.flow.destination), 0))
                     return
                 except OSError as error:
                     if error.errno != errno.ENOBUFS or attempt == 3:
@@ -211,6 +210,11 @@ class Round:
                     time.sleep(0.001)  # the device's queue is full: let it run
         except OSError as error:
             self._not_sent(flow, error)
+
+    def _injector(self, batch: Batch) -> socket.socket:
+        space = self.eyes[batch.netns].space
+        assert space is not None, "flows have ports only where their sender could be entered"
+        return space.injector(batch.flow.source.version)
 
     def _not_sent(self, flow: Sent, error: OSError) -> None:
         words = os.strerror(error.errno or 0)
@@ -324,7 +328,7 @@ class Round:
                 continue
             packet = plain.reset(self.run, kind.source, kind.destination, kind.port, flow.index, flow.source_port)
             try:
-                self.injectors[flow.batch.netns, kind.source.version].sendto(packet, (str(kind.destination), 0))
+                self._injector(flow.batch).sendto(packet, (str(kind.destination), 0))
             except OSError:
                 return
 

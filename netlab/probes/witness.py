@@ -146,7 +146,8 @@ class _Following:
             with entered(place.fd):
                 place.tap = packet_sockets.tap(program)
                 ip = self.errand.flow.destination.version
-                place.accepted = [packet_sockets.delivered(number_of(one, ip), program, ip) for one in sorted(wanted)]
+                aimed = packet_sockets.program(program)
+                place.accepted = [packet_sockets.delivered(number_of(one, ip), aimed, ip) for one in sorted(wanted)]
                 with nl.Socket() as sock:
                     place.links = {link.ifindex: link for link in listing.links(sock)}
         except (OSError, NetlabError) as error:

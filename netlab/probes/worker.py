@@ -51,5 +51,10 @@ class Worker:
         if self._prober is None:
             from netlab.probes.prober import Prober
 
-            self._prober = Prober(lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            self._prober = Prober(lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC), identify=os.stat)
         return self._prober
+
+    def rest(self) -> None:
+        """Close what is kept open for the next probe: there was none for a while."""
+        if self._prober is not None:
+            self._prober.spaces.close()

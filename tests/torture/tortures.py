@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.live import caller
+from tests.torture import machines
 from tests.torture.world import KUBIA, LISTENING, ROOT, World, has_traceback
 
 Torture = Callable[[World, int], str]
@@ -377,4 +378,10 @@ ROWS = (
     Row(strange_hosts, 1, 3),
     Row(strange_environments, 1, 3),
     Row(strange_names, 1, 3),
+    Row(machines.clock_set_back, 1, 6),
+    Row(machines.no_user_namespaces, 1, 10),
+    Row(machines.windows, 1, 5),
+    Row(machines.old_kernel, 1, 5),
+    Row(machines.missing_programs, 1, 5),
+    Row(machines.container, 1, 10, root=True),
 )

@@ -1,6 +1,11 @@
-"""Row group `probe`: how long a probe takes in labs of 10, 100 and 1,000 pods, beside `curl` run in the same pod."""
+"""Row group `probe`: how long a probe takes in labs of 10, 100 and 1,000 pods, beside `curl` run in the same pod.
+
+A flow that was asked about before is sent and watched anew, but what must become of it is known; so one row asks about another
+pair of pods each time.
+"""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle, permutations
 from typing import TYPE_CHECKING
 
 from netlab.cli.bench import spent
@@ -22,7 +27,8 @@ def rows(runs: int, counts: Sequence[int] = PODS) -> Sequence[Row]:
 
 
 def _in(lab: "Lab", pods: int, runs: int) -> list[Row]:
-    pod = pod_names(lab)[0]
+    pod, *others = pod_names(lab)
+    pairs = cycle(permutations((pod, *others[:100]), 2))
     address = lab.get("services", "web-0")[0]["spec"]["clusterIP"]
 
     def row(name: str, call: Callable[[], object], note: str = "") -> Row:
@@ -36,6 +42,7 @@ def _in(lab: "Lab", pods: int, runs: int) -> list[Row]:
     curl = ["curl", "-s", "-o", "/dev/null", f"http://{address}/"]
     return [
         row("probe, 1 flow", lambda: lab.probe(pod, "svc/web-0")),
+        row("probe, 1 flow, another pair of pods each time", lambda: lab.probe(*next(pairs))),
         row("probe, 300 flows", lambda: lab.probe(pod, "svc/web-0", count=300)),
         row("curl", lambda: lab.exec(pod, curl, check=True), "through the lab's exec"),
     ]
