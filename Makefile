@@ -51,7 +51,7 @@ BENCH_DIR ?= bench-results
 
 bench: setup ## measure, beside peers: tables, JSON and pictures in bench-results/ (about half an hour)
 	@mkdir -p $(BENCH_DIR)
-	@for what in cli exec memory probe capture matrix change services down up; do \
+	@for what in cli exec memory probe capture ingress matrix change services down up; do \
 	  echo "== $$what"; \
 	  $(PYTHON) -m netlab bench $$what --runs $(BENCH_RUNS) --save $(BENCH_DIR)/$$what.json --plot $(BENCH_DIR)/$$what.svg || exit; \
 	done
