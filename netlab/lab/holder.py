@@ -34,6 +34,7 @@ from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
 from netlab.lab.balancing import Balancing
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.ending import Ending, leaving
 from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from netlab.lab.loading import Loading
 
 RETRY_S = 1.0
+ENDING_S = 0.05
+"""How often it is asked whether connections of pods that are gone are over."""
 
 
 def hold(start: socket.socket, pid: int) -> NoReturn:
@@ -167,9 +170,12 @@ class Lab:
         self.proc_pid = int(Path("/proc/self").readlink().name)
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()
+        self._bare = self.plan  # without what only ending pods need
         self._serving_udp: Serving | None = None
         self.journal = Journal()
         self.recorder = Recorder()
+        self.ending = Ending()
+        self._looks_for_ends = False
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
         self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
@@ -224,12 +230,14 @@ class Lab:
             raise MachineError(f"mode {proxy.mode} cannot run here: {why}")
         self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
-    def change(self, cluster: Cluster) -> None:
-        """Make the kernel be what this cluster asks for."""
+    def change(self, cluster: Cluster, abrupt: bool = False) -> None:
+        """Make the kernel be what this cluster asks for. `abrupt`: connections of pods that go are cut, not finished."""
+        if back := self.ending.returning(cluster.pods.values()):
+            self._let_go(sorted(back))
         if again := self._replaced(cluster):
             # A StatefulSet's new pod has the name of the old one, and so its namespace's. It is another, empty namespace.
-            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}))
-        self._install(cluster)
+            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}), abrupt=True)
+        self._install(cluster, abrupt)
         self.readiness.update()
         self._wait_for_due()
         self._tell_waiting()
@@ -240,10 +248,14 @@ class Lab:
         uids = ((key, pod.meta.uid) for key, pod in cluster.pods.items() if key in before)
         return frozenset(key for key, uid in uids if before[key].meta.uid != uid)
 
-    def _install(self, cluster: Cluster) -> None:
+    def _install(self, cluster: Cluster, abrupt: bool = False) -> None:
         self._tell_names(cluster, early=True)
         try:
-            new, difference = self._planned(cluster)
+            bare, difference = self._planned(cluster)
+            if not abrupt and (going := leaving(self.cluster, cluster)):
+                self.ending.begin(self.plan, bare, going, self.loop.now(), _is_link_level)
+            new = self.ending.keep(bare)
+            difference = difference if new is bare else plan.diff(self.plan, new)
         except NetlabError:
             self._tell_names(self.cluster)
             raise
@@ -254,8 +266,30 @@ class Lab:
         self.learning.update(
             tuple(op for op in self.plan.ops.values() if isinstance(op, ops.Learned) and op.identity not in new.ops)
         )
-        self.plan = new
+        self.plan, self._bare = new, bare
         self.sandboxes.update(cluster.pods.values())
+        self._look_for_ends()
+
+    def _look_for_ends(self) -> None:
+        """Let go of ending pods whose last connection is over, now and again later."""
+        if self.ending:
+            self._let_go(self.ending.over(self.agents.call("responder", "draining"), self.loop.now()))
+        if self.ending and not self._looks_for_ends:
+            self._looks_for_ends = True
+            self.loop.after(ENDING_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looks_for_ends = False
+        self._look_for_ends()
+
+    def _let_go(self, over: Sequence[str]) -> None:
+        """Cut what is left of these ending pods, and remove their namespaces."""
+        if over:
+            self.ending.forget(over)
+            self.agents.call("responder", "cut", over)
+            new = self.ending.keep(self._bare)
+            self.apply(plan.diff(self.plan, new))
+            self.plan = new
 
     def _planned(self, cluster: Cluster) -> tuple[plan.Plan, plan.Diff]:
         """The plan and what is new in it. Raises where this machine cannot do it."""
@@ -393,11 +427,12 @@ class Lab:
 
     def _unlisten(self, listeners: Sequence[ops.Listener]) -> None:
         names = [op.identity for op in listeners if op.persona == dns.PERSONA]
-        others = [op.identity for op in listeners if op.persona != dns.PERSONA]
+        others = [op for op in listeners if op.persona != dns.PERSONA]
         if names:
             self.agents.tell_dns(self._on_names, "close", names)
-        if others:
-            self.agents.call("responder", "close", others)
+        for gently in (True, False):
+            if closed := [op.identity for op in others if (op.netns in self.ending) is gently]:
+                self.agents.call("responder", "close", closed, gently)
 
     def _start_dns(self) -> None:
         if self._names is None:
