@@ -118,15 +118,17 @@ class _Walk:
 
     def _passed_by(self, place: Place, device: str, packet: Packet, trail: _Trail) -> Iterator[Path]:
         """Forwarded, and untouched by rules: most packets at most nodes."""
+        rules = place.rules(packet.destination.version)
+        routed = rules.settled(packet, "dst")
         martian = _martian(place, device, packet)
         if martian:
-            yield self._lost(place, packet, trail, martian)
+            yield self._lost(place, routed, trail, martian)
             return
-        for way, further in self._ways(place, packet, trail):
+        for way, further in self._ways(place, routed, trail):
             if isinstance(way, Path):
                 yield way
             else:
-                yield from self._leave(place, packet, way, further)
+                yield from self._leave(place, rules.settled(routed, "src"), way, further)
 
     def _forward(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
         for way, further in self._ways(place, packet, trail):
