@@ -87,7 +87,7 @@ class Kept:
                 if (old := was.elements.get(name, ())) != (new := now.elements.get(name, ())):
                     start = sum(map(len, [block.elements.get(name, ()) for block in blocks[:at]]))
                     every = elements.get(name, ())
-                    elements[name] = (*every[:start], *new, *every[start + len(old) :])
+                    elements[name] = every[:start] + new + every[start + len(old) :]
             blocks[at] = now
         if elements.keys() != last.elements.keys() or any(not every and name not in UNIQUE for name, every in elements.items()):
             elements = {name: elements[name] for name in _names(blocks)}
