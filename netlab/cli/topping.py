@@ -24,7 +24,7 @@ def top(
     seconds: Annotated[
         float, typer.Option("--every", min=0.1, metavar="SECONDS", callback=output.above_zero, help="Between two looks.")
     ] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="Two looks, one table, done.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Two looks, one table, done; -o json does no more.")] = False,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     lab: LabOption = None,
 ) -> int:
@@ -38,7 +38,7 @@ def top(
     Examples:
       netlab top
       netlab top --every 5
-      netlab top --once -o json
+      netlab top -o json
     """
     output.choose(form, ("json",), "-o")
     from netlab.cli.following import Following
@@ -68,7 +68,7 @@ def top(
                 page = shown.text(found, size.columns, size.lines - 1 if screen else 10_000)
                 sys.stdout.write(("\x1b[H" + page.replace("\n", "\x1b[K\n") + "\x1b[J") if screen else page)
             sys.stdout.flush()
-            if once:
+            if once or form == "json":  # a document is one
                 return 0
             before = now
 

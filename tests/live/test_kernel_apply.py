@@ -14,9 +14,10 @@ import pytest
 
 from netlab import fabric, routing
 from netlab.errors import KernelError
+from netlab.kernel import addresses, observe, sysctls, verify
 from netlab.kernel import namespaces as ns
-from netlab.kernel import observe, sysctls, verify
 from netlab.kernel.apply import Kernel
+from netlab.kernel.session import Session
 from netlab.model import Cluster
 from netlab.ops import Bridge, DeviceAddress, Identity, Neighbour, Netns, Op, Route, Sysctl, Veth
 from netlab.plan import Plan, diff, plan_of
@@ -138,6 +139,12 @@ def dual_stack() -> None:
     assert sentences(kernel, ops) == []
     assert reaches(kernel, a, b, "fd00::2") and reaches(kernel, a, b, "fd00:1::9")
     program(kernel, a, "ip", "link", "show", "dev", "the-other-name-of-eth0")
+    with Session(kernel.fds, ns.current_netns()) as session:
+        mine, nobodys = ip_address("fd00::2"), ip_address("fd00::3")
+        addresses.wait_until_local(session, {b: [mine]})
+        addresses._IN_FORCE_S = 0.1  # in a process of this test's own
+        with pytest.raises(KernelError, match="node/b: fd00::3: the kernel does not take the address into use"):
+            addresses.wait_until_local(session, {b: [mine, nobodys]})
 
 
 # ---------------------------------------------------------------- changing
