@@ -7,7 +7,7 @@ export VENV
 # An ordinary user's PATH on Debian has none of these, and tests call nft and ip by name.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help setup demo test test-vm vagrant-up check golden mutations torture bench clean
+.PHONY: help setup demo test test-vm vagrant-up check golden coverage mutations torture bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -42,6 +42,13 @@ golden: setup ## write the golden files and the rules in docs anew; read the dif
 
 torture: setup ## kill, starve and confuse labs, some hours long; the table of what was left (TORTURE=--small: minutes)
 	@$(PYTHON) -m tests.torture $(TORTURE)
+
+COVERAGE_DIR ?= $(CURDIR)/coverage-results
+COVERAGE = PYTHONPATH=$(CURDIR) COVERAGE_FILE=$(COVERAGE_DIR)/.coverage $(VENV)/bin/coverage
+
+coverage: setup ## which lines of netlab/ the tests reach, in holders and agents too; slower than `make test`
+	@mkdir -p $(COVERAGE_DIR) && chmod 1777 $(COVERAGE_DIR)
+	@$(COVERAGE) run -m pytest -n 2 $(PYTEST_ARGS); code=$$?; $(COVERAGE) combine -q; $(COVERAGE) report; exit $$code
 
 mutations: setup ## break plans and planners on purpose; every one must be caught
 	@$(PYTHON) -m tests.mutations

@@ -219,6 +219,10 @@ def mac(netns: str, device: str) -> str:
     return "02:" + digest.hex(":")
 
 
+NOBODY = "02:00:00:00:00:00"
+"""The MAC of nobody: what is sent to it ends in the switch."""
+
+
 def host_device(pod_netns: str) -> str:
     """The node's end of the veth of the pod whose namespace is `pod_netns` (`pod/NS/NAME`)."""
     return "veth" + blake2b(pod_netns.encode(), digest_size=4).hexdigest()

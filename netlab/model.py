@@ -879,6 +879,8 @@ class Cluster:
     others: Mapping[tuple[str, Key], Other] = NOTHING
     links_down: frozenset[tuple[str, str]] = frozenset()
     """Faults in force: (netns, device) pairs whose link is set down."""
+    apart: frozenset[tuple[str, str]] = frozenset()
+    """Faults in force: pairs of machines (their namespaces, sorted) that do not reach each other on any LAN."""
     impaired: Mapping[tuple[str, str], Impairment] = NOTHING
     """Faults in force: what (netns, device) does to what it sends, in the place of what the topology says."""
     last_addresses: Mapping[tuple[str, str], Address] = NOTHING

@@ -110,7 +110,13 @@ def parse(text: str, namespace: str = "default") -> Target:
 
 def _url(text: str, scheme: str, rest: str) -> UrlTarget:
     if scheme != "http":
-        raise InputError(f"{text}: only http:// is spoken here, not {scheme}://")
+        why = (
+            f"; TLS hides from the packets which request it was, and who answered: netlab exec FROM -- curl -s --cacert CA.crt "
+            f"{text} checks the certificate and asks, a probe of HOST:443 judges the connection"
+            if scheme == "https"
+            else ""
+        )
+        raise InputError(f"{text}: only http:// is spoken here, not {scheme}://{why}")
     host, slash, path = rest.partition("/")
     inner = _host_port(host, text)
     match inner:

@@ -5,7 +5,9 @@ import os
 import signal
 import socket
 
-from netlab.kernel import agent
+import pytest
+
+from netlab.kernel import agent, keeping
 
 OTHERS = 400
 """Sockets that are closed between the wire and the port, or after it: an agent has one for every port of every pod."""
@@ -57,3 +59,19 @@ def test_an_agent_that_only_closes_its_wire_is_ended() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1]) == -signal.SIGKILL
     one.wait_for_end()  # it was taken in already
     one.sock.close()
+
+
+def test_a_program_that_ends_soon_again_is_started_again_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    kept = keeping.Keeping()
+    delays = []
+    for _ in range(8):
+        kept.started()
+        now += 0.5
+        delays.append(kept.ended())
+    assert delays == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    kept.started()
+    now += 11
+    assert kept.ended() == 0.0, "it had run well meanwhile"
+    assert kept.restarts == 9

@@ -173,6 +173,17 @@ def test_a_verb_imports_nothing_heavy(verb: str) -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.parametrize("verb", ["exec", "probe", "get", "ls", "top", "--help"])
+def test_the_model_is_not_read_to_parse_a_command_line(verb: str) -> None:
+    """A hundred frozen dataclasses take longer to make than all else that `--help` does."""
+    code = (
+        "import sys; from netlab.cli import app; app.build(app.wanted([sys.argv[1]])); "
+        "print(*sorted({'netlab.model', 'netlab.ops', 'netlab.manifest', 'netlab.kernel', 'netlab.client'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, verb], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     command = [sys.executable, "-m", "netlab", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -101,6 +101,12 @@ def test_get_shows_what_there_is_and_then_says_what_there_is_not(lab: FakeLab, c
     assert (code, out) == (2, "") and "there is no need to name a kind before KIND/NAME: `get pod/b`" in err
 
 
+def test_kinds_of_machines_take_a_machine() -> None:
+    assert [*objects.asked("routes", ["node/node-170", "pod/a"])] == [("routes", "node/node-170"), ("routes", "pod/a")]
+    with pytest.raises(InputError, match="no need to name a kind"):
+        objects.asked("routes,pods", ["node/node-170"])
+
+
 def test_delete_by_label_and_all_of_a_kind(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
     lab.answers = {"get": PODS[:2], "delete": PODS[0]}
     code, out, _ = run("delete", "po", "-l", "app in (web,db)", "--no-wait", capsys=capsys)

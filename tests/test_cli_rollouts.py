@@ -121,7 +121,7 @@ def test_node_faults_and_cordon(lab: FakeLab, capsys: pytest.CaptureFixture[str]
     assert run("fault", "kill-node", "node-170", capsys=capsys)[2].startswith(
         "node/node-170 is dead; `netlab fault heal node/node-170`"
     )
-    assert run("fault", "partition", "node/node-170", "--for", "0", capsys=capsys)[2].endswith("node/node-170 is back\n")
+    assert run("fault", "partition", "node/node-170", "--for", "0.01", capsys=capsys)[2].endswith("node/node-170 is back\n")
     assert run("cordon", "node/node-170", "node-171", capsys=capsys)[1] == "node/node-170 cordoned\nnode/node-171 cordoned\n"
     assert [(verb, *arguments) for verb, arguments, _ in lab.asked] == [
         ("fault", "kill-node"), ("fault", "partition"), ("fault", "heal"),

@@ -13,11 +13,11 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from netlab.expect import expect
 from netlab.lab import explaining
 from netlab.lab.probing import Question
-from netlab.model import Cluster, Protocol
+from netlab.model import Cluster, Key, Protocol
 from netlab.observe import explain_html, explain_text
 from netlab.observe.remedies import Death, remedies
 from netlab.plan import Plan
-from netlab.probes import agreement, packets, plain, story
+from netlab.probes import agreement, packets, plain, story, suspects
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.stamps import order
 from netlab.probes.story_parts import best_route
@@ -223,6 +223,9 @@ def test_packets_of_ipv6_are_those_that_scapy_builds(protocol: Protocol) -> None
         ("10.96.77.77", 80, "router/router", "no Service has it"),
         ("10.244.0.200", 80, "node/node-170", "no pod has it"),
         ("192.168.0.171", 31000, "node/node-171", "the node ports are 30123"),
+        ("10.96.77.77", 80, "router/router", "the sender needs a route to a node"),
+        ("kubia", 80, "router/router", "the sender needs a route to a node"),
+        ("203.0.113.9", 80, "router/router", "nobody in the lab has 203.0.113.9"),
     ],
 )
 def test_advice(to: str, port: int, netns: str, words: str) -> None:
@@ -231,6 +234,44 @@ def test_advice(to: str, port: int, netns: str, words: str) -> None:
     flow = made.flow(cluster, known.get(to, to), port)
     death = Death(netns, "dropped", True, True, False, flow.destination, port)
     assert any(words in one for one in remedies(cluster, flow, death)), remedies(cluster, flow, death)
+
+
+def test_a_ping_to_a_service_is_told_that_services_have_none() -> None:
+    cluster, _ = made.made()
+    address = str(cluster.services[Key("default", "kubia")].cluster_ips[0])
+    flow = replace(made.flow(cluster, address, 0), protocol=Protocol.ICMP)
+    death = Death("router/router", "dropped", False, True, False, flow.destination, 0)
+    assert remedies(cluster, flow, death) == (
+        f"{address} is svc/default/kubia's: Services have no ICMP, only pods, nodes and hosts answer it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "back", "settings", "words"),
+    [
+        (
+            "eth0",
+            "cni0",
+            {"net/ipv4/conf/eth0/rp_filter": "1"},
+            "net.ipv4.conf.eth0.rp_filter is 1, and the route back to 10.0.0.1 is",
+        ),
+        ("eth0", "cni0", {"net/ipv4/conf/all/rp_filter": "1"}, "net.ipv4.conf.all.rp_filter is 1"),
+        ("eth0", "eth0", {"net/ipv4/conf/eth0/rp_filter": "1"}, ""),
+        ("eth0", "cni0", {"net/ipv4/conf/eth0/rp_filter": "2", "net/ipv4/conf/all/rp_filter": "1"}, ""),
+        ("eth0", "", {"net/ipv4/conf/eth0/rp_filter": "2"}, "no route leads back to 10.0.0.1"),
+        ("eth0", "", {"net/ipv4/conf/eth0/rp_filter": "0"}, ""),
+        ("eth0", "eth0", {"net/ipv4/ip_forward": "0"}, "net.ipv4.ip_forward is 0"),
+        ("eth0", "eth0", {"untraced tables": "netdev/a bridge/b"}, "netdev a, bridge b"),
+        ("eth0", "eth0", {}, ""),
+    ],
+)
+def test_silent_drops_are_suspected_only_where_settings_say_so(
+    device: str, back: str, settings: dict[str, str], words: str
+) -> None:
+    routes = [{"dst": "10.0.0.0/24", "dev": back}] if back else []
+    found = suspects.suspicion("node/a", PACKET, device, settings, routes, mine=False)
+    assert (words in found) if words else found == ""
+    assert "net.ipv4.ip_forward" not in suspects.suspicion("node/a", PACKET, device, settings, routes, mine=True)
 
 
 # ---------------------------------------------------------------- shown

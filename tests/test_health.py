@@ -47,6 +47,13 @@ def test_each_node_counts_its_own(mode: str, name: str, count: int) -> None:
     assert op.health == Health(("default", "web"), count)
 
 
+def test_the_userspace_proxier_answers_none_but_its_own() -> None:
+    cluster = cluster_of("userspace")
+    assert check_at(cluster, "node/node-a") is None and check_at(cluster, "node/node-a", 10256) is not None
+    assert fate(cluster, "192.168.50.10", 31000) is OutcomeKind.REJECTED
+    assert fate(cluster, "192.168.50.10", 10256) is OutcomeKind.DELIVERED
+
+
 def test_without_endpoints_here_it_is_open_and_counts_none() -> None:
     cluster = cluster_of()
     there = {

@@ -1,5 +1,6 @@
 """Topology files: every default, every mistake; topologies that fit a dump."""
 
+import re
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from netlab import manifest
 from netlab.errors import InputError
 from netlab.lab.inputs import read_inputs, unused
-from netlab.manifest import Source, adapt_topology, default_topology, read_objects, read_topology
+from netlab.manifest import Source, adapt_topology, default_topology, own_fields, read_objects, read_topology
+from netlab.manifest.unused import KNOWN_IN
 from netlab.model import Impairment, Lan, NodeSpec, Topology
 
 TOPOLOGIES = Path(__file__).parent.parent / "topologies"
@@ -369,3 +371,13 @@ def test_options_are_judged_in_the_mode_that_is_run(tmp_path: Path) -> None:
     value, _, (warning,) = read_inputs(path, (), proxy="nftables")
     assert value.cluster.proxy.layout == "chains" and "`--proxy nftables-maps` is layout maps" in warning
     assert read_inputs(None, ())[2] == ()
+
+
+def test_the_table_of_options_in_the_docs_is_complete_and_right() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "planning.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| ([\w, ]*)\|$", text, re.MULTILINE))
+    fields = own_fields.TABLES["ProxyConfig"].split()
+    assert rows.keys() == {one.partition(":")[0] for one in fields}
+    assert {name: modes.strip() for name, modes in rows.items()} == {
+        name: ", ".join(KNOWN_IN.get(name, ())) or ("" if name == "mode" else "all") for name in rows
+    }

@@ -67,6 +67,7 @@ def test_parse(text: str, expected: targets.Target) -> None:
         ("10.96.0.80:99999", "1-65535"),
         ("we b", "neither an address nor a name"),
         ("https://web", "http://"),
+        ("https://web/x", "--cacert CA.crt https://web/x checks the certificate"),
         ("", "empty target"),
     ],
 )

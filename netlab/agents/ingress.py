@@ -8,12 +8,13 @@ proxy that died is started again. It dies with this process, and this process wi
 import contextlib
 import ctypes
 import os
+import select
 import selectors
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,15 +24,15 @@ from netlab.ingress import haproxy, nginx, traefik
 from netlab.ingresses import ADMIN_PORT, HTTP_PORT, Table
 from netlab.kernel import agent
 from netlab.kernel import namespaces as ns
+from netlab.kernel.keeping import Keeping
 
 READY_S = 10.0
 SOCKET = "runtime.sock"
 """HAProxy's, in the directory in which both processes are: a Unix socket's path holds only 107 bytes."""
-POLL_S = 0.005
+ASK_AGAIN_S = 0.005
+"""How soon a program is asked again whether it has taken in what it was told: none of them tells by itself."""
 FINISH_S = 0.5
 """How long nginx' old workers are waited for after a reload."""
-AGAIN_S = 1.0
-"""How long after a proxy died young it is started again."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -68,16 +69,30 @@ class Program:
     def until(self, holds: Callable[[], bool], child: "subprocess.Popen[bytes]", what: str) -> None:
         """Wait until it holds. Raises KernelError when the program ends or takes too long, with its own words."""
         deadline = time.monotonic() + READY_S
-        while not holds():
-            if child.poll() is not None or time.monotonic() > deadline:
-                state = f"ended with {child.returncode}" if child.poll() is not None else f"did not within {READY_S:g} s"
-                raise KernelError(f"{self.program} {what}: it {state}; it said: {self.said() or '(nothing)'}")
-            time.sleep(POLL_S)
+        with _ends((child.pid,)) as ends:
+            while not holds():
+                if child.poll() is not None or time.monotonic() > deadline:
+                    state = f"ended with {child.returncode}" if child.poll() is not None else f"did not within {READY_S:g} s"
+                    raise KernelError(f"{self.program} {what}: it {state}; it said: {self.said() or '(nothing)'}")
+                select.select(ends, (), (), ASK_AGAIN_S)
 
     def said(self) -> str:
         """The end of what the program wrote."""
         texts = [path.read_text(errors="replace") for path in map(self.directory.joinpath, ("log", "error.log")) if path.exists()]
         return " / ".join(line.strip() for text in texts for line in text.splitlines()[-4:])[-800:]
+
+
+@contextlib.contextmanager
+def _ends(pids: Iterable[int]) -> "Iterator[set[int]]":
+    """Descriptors that can be read when these processes, children or not, have ended; those that have already are left out."""
+    with contextlib.ExitStack() as stack:
+        found = set()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                fd = os.pidfd_open(pid)
+                stack.callback(os.close, fd)
+                found.add(fd)
+        yield found
 
 
 def _die_with_parent() -> None:
@@ -188,8 +203,9 @@ class Nginx(Program):
     def _let_go(self, workers: set[str]) -> None:
         """Until the old workers have finished what they took, which they may have sent to pods that go next; not for ever."""
         deadline = time.monotonic() + FINISH_S
-        while workers & self._workers() and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+        with _ends(map(int, workers)) as waiting:
+            while waiting and (left := deadline - time.monotonic()) > 0:
+                waiting -= set(select.select(waiting, (), (), left)[0])
 
 
 class Traefik(Program):
@@ -241,8 +257,9 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._selector.register(wire, selectors.EVENT_READ)
         self._watched: dict[int, int] = {}
-        self._started = 0.0
-        self.restarts = 0
+        self._keeping = Keeping()
+        self._due: float | None = None
+        """When a proxy that ended is started again; until then the holder is answered all the same."""
 
     def run(self) -> NoReturn:
         methods: dict[str, agent.Method] = {
@@ -253,7 +270,7 @@ class Server:
         }
         while True:
             self._watch()
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(None if self._due is None else max(0.0, self._due - time.monotonic())):
                 if key.fileobj is self._wire:
                     try:
                         agent.answer_one(self._wire, methods)
@@ -261,6 +278,8 @@ class Server:
                         raise SystemExit(0) from None
                 else:
                     self._ended(key.fd)
+            if self._due is not None and time.monotonic() >= self._due:
+                self._start_again()
 
     def _configure(self, table: Table) -> None:
         self._driver.configure(table)
@@ -281,7 +300,7 @@ class Server:
         reloads = getattr(self._driver, "reloads", 0)
         return {
             "pid": child.pid if child is not None and child.poll() is None else 0,
-            "restarts": self.restarts,
+            "restarts": self._keeping.restarts,
             "reloads": reloads,
         }
 
@@ -309,14 +328,20 @@ class Server:
         print(
             f"the {self._driver.program} of an Ingress controller ended with {child.returncode}; it is started again", flush=True
         )
-        self.restarts += 1
-        if time.monotonic() - self._started < AGAIN_S:
-            time.sleep(AGAIN_S)
-        self._started = time.monotonic()
+        self._due = time.monotonic() + self._keeping.ended()
+
+    def _start_again(self) -> None:
+        """Unless the holder had it started meanwhile."""
+        self._due = None
+        child = self._driver.child
+        if child is not None and child.poll() is None:
+            return
+        self._keeping.started()
         try:
             self._driver.start()
         except KernelError as error:
             print(error, flush=True)
+            self._due = time.monotonic() + self._keeping.ended()
 
 
 def serve(sock: socket.socket, netns: str, directory: str, proxy: ProxyName, executable: str, ipv6: bool) -> None:

@@ -69,6 +69,8 @@ class _Door:
     pod: PodFacts
     sock: socket.socket
     clients: "set[_Client]" = field(default_factory=set)
+    ending: bool = False
+    """Its pod ends: what was asked is answered, and then the connection is closed."""
     since: float = field(default_factory=time.time)
 
     @property
@@ -153,15 +155,24 @@ class Responder:
                 door.op, door.since = op, time.time()
         return True
 
-    def close(self, identity: Identity) -> bool:
-        """Stop listening, and end the connections that came through that listener. False when there was no such listener."""
+    def close(self, identity: Identity, gently: bool = False) -> bool:
+        """Stop listening, and end the connections that came through that listener. False when there was no such listener.
+
+        `gently`: who is connected already is answered first; `draining` says where there are such.
+        """
         doors = self._doors.pop(identity, None)
         if doors is None:
             return False
         for door in doors:
+            door.ending = gently and door.op.protocol is Protocol.TCP
+            if door.ending:
+                self._accept_all(door)
             self._remove(door.sock)
             for client in tuple(door.clients):
-                self._drop(client)
+                if door.ending:
+                    self._end(client)
+                else:
+                    self._drop(client)
         home = self._homes[doors[0].op.netns]
         home.users -= 1
         if not home.users:
@@ -169,6 +180,30 @@ class Responder:
             self._stores.pop(doors[0].op.netns, None)
             os.close(home.fd)
         return True
+
+    def draining(self) -> list[str]:
+        """The namespaces of closed listeners in which connections are still open."""
+        return sorted({client.door.op.netns for client in self._clients.values() if client.door.ending})
+
+    def cut(self, netns: str) -> None:
+        """End the connections of closed listeners in this namespace, whatever they wait for."""
+        for client in [one for one in self._clients.values() if one.door.ending and one.door.op.netns == netns]:
+            self._drop(client)
+
+    def _accept_all(self, door: _Door) -> None:
+        """Take those in whom the kernel has greeted already."""
+        before = -1
+        while len(door.clients) != before:
+            before = len(door.clients)
+            self._accept(door)
+
+    def _end(self, client: _Client) -> None:
+        """Answer what was asked; who has asked nothing since the last answer is told that this is the end."""
+        if not (client.waiting or client.over):
+            self._read(client)
+        if client.sock.fileno() >= 0 and client.spoke and not (client.inbox or client.out or client.waiting or client.over):
+            client.over = True
+            self._flush(client)
 
     def listeners(self) -> tuple[Identity, ...]:
         """What is being listened on, in the order in which it was opened."""
@@ -377,7 +412,7 @@ class Responder:
             if isinstance(answer, answers.Dial):
                 self._dial(client, request, answer)
                 return
-            client.over = not request.keep_alive
+            client.over = not request.keep_alive or client.door.ending
             client.out += answers.http_bytes(answer, client.door.named, request.method == "HEAD", client.over)
 
     def _answer_redis(self, client: _Client) -> None:
@@ -387,7 +422,7 @@ class Responder:
             if words is None:
                 return
             client.out += answers.redis_answer(words, store, client.door.pod)
-            client.over = bool(words) and words[0].upper() == b"QUIT"
+            client.over = (bool(words) and words[0].upper() == b"QUIT") or (client.door.ending and not client.inbox)
 
     def _answer_message(self, client: _Client) -> None:
         message = bytes(client.inbox)
@@ -398,7 +433,7 @@ class Responder:
     def _dial(self, client: _Client, request: answers.Request, dial: answers.Dial) -> None:
         """Start the requests of /dial; the client is answered when the last of them is done."""
         pod = client.door.pod
-        if len(self._dials) >= MAX_DIALS:
+        if len(self._dials) >= MAX_DIALS or client.door.ending:
             client.out += answers.http_bytes(answers.Answer("too many dials at once\n", 503), pod, close=True)
             client.over = True
             return
@@ -408,7 +443,7 @@ class Responder:
             if client.sock.fileno() < 0:
                 return
             client.waiting = False
-            client.over = not request.keep_alive
+            client.over = not request.keep_alive or client.door.ending
             client.out += answers.http_bytes(answer, pod, request.method == "HEAD", client.over)
             self._answer(client)
 
@@ -552,7 +587,8 @@ def serve(sock: socket.socket) -> NoReturn:
     """Be the lab's responder agent: answer for the pods, and take the holder's orders from `sock` until the holder has gone.
 
     Orders: listen([(path of the namespace, Listener)]) -> one sentence for each listener that could not be opened;
-    close([identity]) -> number closed; listening() -> identities.
+    close([identity], gently), draining() -> namespaces where connections of closed listeners are open, and cut([namespace]) ends
+    them; listening() -> identities.
     """
     raise_descriptor_limit()
     responder = Responder()
@@ -570,10 +606,22 @@ def serve(sock: socket.socket) -> NoReturn:
                 os.close(fd)
         return problems
 
-    def close(identities: Sequence[Identity]) -> int:
-        return sum(responder.close(identity) for identity in identities)
+    def close(identities: Sequence[Identity], gently: bool = False) -> list[str]:
+        for identity in identities:
+            responder.close(identity, gently)
+        return responder.draining()
 
-    methods: dict[str, agent.Method] = {"listen": listen, "close": close, "listening": responder.listeners}
+    def cut(netns: Sequence[str]) -> None:
+        for one in netns:
+            responder.cut(one)
+
+    methods: dict[str, agent.Method] = {
+        "listen": listen,
+        "close": close,
+        "draining": responder.draining,
+        "cut": cut,
+        "listening": responder.listeners,
+    }
 
     def order() -> None:
         try:

@@ -124,17 +124,23 @@ NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="node/NAME, or
 def outage(kind: str, node: str, seconds: float | None, lab: str | None, word: str) -> None:
     """Put a node out of reach, for a while or until it is healed."""
     running = output.attach(lab)
-    target = running.fault(kind, target=node)["target"]
+    done = running.fault(kind, target=node)["target"]
+    target = node if pair(node) else done
     if seconds is None:
-        output.message(f"{target} is {word}; `netlab fault heal {target}` brings it back")
+        output.message(f"{done} {'are' if pair(node) else 'is'} {word}; `netlab fault heal {target}` brings it back")
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` must not leave it away
     try:
-        output.message(f"{target} is {word} for {seconds:g} s")
+        output.message(f"{done} {'are' if pair(node) else 'is'} {word} for {seconds:g} s")
         time.sleep(seconds)
     finally:
         running.fault("heal", target=target)
     output.message(f"{target} is back")
+
+
+def pair(node: str) -> bool:
+    """Whether the argument names two machines: A/B."""
+    return "/" in node and not node.startswith(("node/", "nodes/"))
 
 
 @app.command("kill-node")
@@ -151,19 +157,20 @@ def kill_node(node: NodeArgument, seconds: ForOption = None, lab: LabOption = No
 
 @app.command("partition")
 def partition(node: NodeArgument, seconds: ForOption = None, lab: LabOption = None) -> None:
-    """Cut a node off. It goes on with what it last knew, and nobody reaches it.
+    """Cut a node off. It goes on with what it last knew, and nobody reaches it. A/B: only these two do not reach each other.
 
     \b
     Examples:
       netlab fault partition node-171
+      netlab fault partition node-170/node-171
       netlab fault partition node-171 --for 20
     """
-    outage("partition", node, seconds, lab, "cut off")
+    outage("partition", node, seconds, lab, "parted" if pair(node) else "cut off")
 
 
 @app.command("heal")
 def heal(
-    node: Annotated[str | None, typer.Argument(metavar="NODE", help="node/NAME; every node without one.")] = None,
+    node: Annotated[str | None, typer.Argument(metavar="NODE|A/B", help="node/NAME, or a parted pair; all without one.")] = None,
     seconds: NeverForOption = None,
     lab: LabOption = None,
 ) -> None:
@@ -176,7 +183,9 @@ def heal(
     """
     refuse_for(seconds, "heal is how kill-node and partition are undone")
     done = output.attach(lab).fault("heal", target=node)["target"]
-    output.message(f"{done} is back" if done else "every node is in reach")
+    output.message(
+        f"{done} {'reach each other again' if done.count(' and ') else 'is back'}" if done else "every node is in reach"
+    )
 
 
 @app.command("flush-conntrack")

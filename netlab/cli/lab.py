@@ -65,7 +65,7 @@ def up(
     lab.release()
     output.message(
         f"{output.number_of(lab.started['nodes'], 'node')}, {output.number_of(lab.started['pods'], 'pod')}, "
-        f"proxy {lab.started['proxy']}; `netlab down` takes it down"
+        f"proxy {value.cluster.proxy.variant}; `netlab down` takes it down"
     )
     output.warn(lab.started.get("problems") or [])
     if lab.started["ready"] < lab.started["pods"]:

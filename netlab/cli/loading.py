@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from netlab.cli import output
 from netlab.cli.output import paint
 from netlab.errors import InputError
-from netlab.manifest.formats import period, seconds
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -30,6 +29,8 @@ def load(
     options: Mapping[str, Any],
 ) -> int:
     """Send it, print what it showed; the exit code is the verdict's."""
+    from netlab.manifest.formats import period, seconds  # the readers of manifests know the whole model
+
     if problem := period(for_ or DEFAULT_FOR):
         raise InputError(f"--for {for_}: {problem}")
     protocol = output.choose(

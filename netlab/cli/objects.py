@@ -415,13 +415,18 @@ def asked(kind: str, names: Sequence[str]) -> Iterable[tuple[str, str | None]]:
     """(plural kind, name or None for all) of what `get` and `describe` were given."""
     if "/" in kind:
         return named([kind, *names])
-    if slashed := next((name for name in names if "/" in name), ""):
+    wanted: list[str | None] = [*names] or [None]
+    kinds = [one for word in kind.split(",") for one in (ALL if word == "all" else (plural(word),))]
+    slashed = next((name for name in names if "/" in name), "")
+    if slashed and not set(kinds) <= OF_MACHINES:
         raise InputError(
             f"{slashed}: there is no need to name a kind before KIND/NAME: `get {slashed}`, not `get {kind} {slashed}`"
         )
-    wanted: list[str | None] = [*names] or [None]
-    kinds = [one for word in kind.split(",") for one in (ALL if word == "all" else (plural(word),))]
     return [(one, name) for one in kinds for name in wanted]
+
+
+OF_MACHINES = frozenset({"hosts", "links", "routes", "rules", "conntrack", "daemons"})
+"""netlab's own kinds, which take a machine or pod in the place of a name: `get routes node/node-170`."""
 
 
 def plural(word: str) -> str:

@@ -13,9 +13,6 @@ import typer
 
 from netlab.cli import output
 from netlab.cli.output import LabOption
-from netlab.ops import Ruleset
-from netlab.rendering import iptables
-from netlab.ruleset import Drop, Reject
 
 if TYPE_CHECKING:
     from netlab.cli.following import Following
@@ -27,7 +24,7 @@ def top(
     seconds: Annotated[
         float, typer.Option("--every", min=0.1, metavar="SECONDS", callback=output.above_zero, help="Between two looks.")
     ] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="Two looks, one table, done.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Two looks, one table, done; -o json does no more.")] = False,
     form: Annotated[str | None, typer.Option("-o", "--output", metavar="json")] = None,
     lab: LabOption = None,
 ) -> int:
@@ -41,7 +38,7 @@ def top(
     Examples:
       netlab top
       netlab top --every 5
-      netlab top --once -o json
+      netlab top -o json
     """
     output.choose(form, ("json",), "-o")
     from netlab.cli.following import Following
@@ -68,10 +65,10 @@ def top(
                 output.print_json(found)
             else:
                 size = shutil.get_terminal_size((110, 50 if not screen else 24))
-                page = shown.text(found, size.columns, size.lines - 1 if screen else 10_000)
+                page = shown.text(found, size.columns, size.lines - 1 if screen else 10_000, watch.pods)
                 sys.stdout.write(("\x1b[H" + page.replace("\n", "\x1b[K\n") + "\x1b[J") if screen else page)
             sys.stdout.flush()
-            if once:
+            if once or form == "json":  # a document is one
                 return 0
             before = now
 
@@ -161,12 +158,14 @@ class Watch:
         """Names, nodes of pods, rules and namespaces as they are now, where something has changed."""
         if not self._stale:
             return
+        from netlab.dns import pods_in_words
         from netlab.kernel.counters import Counters
         from netlab.lab.naming import names_of
 
         self._stale = False
         cluster = self._lab.cluster()
         self._proxy = cluster.topology.cluster.proxy.mode
+        self.pods = pods_in_words(cluster)
         self._names = names_of(cluster)
         self._node_of = {str(pod.ref): pod.node for pod in cluster.pods.values() if not pod.spec.host_network}
         self._services = [str(one.ref) for one in cluster.services.values() if one.cluster_ips]
@@ -185,6 +184,10 @@ class Watch:
 
 def deadly(lab: "Lab") -> Mapping[str, Mapping[str, str]]:
     """Node -> `TABLE LINE` of iptables-save -> the Service for which that rule drops or refuses."""
+    from netlab.ops import Ruleset
+    from netlab.rendering import iptables
+    from netlab.ruleset import Drop, Reject
+
     found: dict[str, dict[str, str]] = {}
     for op in lab.plan().ops.values():
         if not isinstance(op, Ruleset) or op.value.dialect != "iptables":

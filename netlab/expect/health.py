@@ -8,11 +8,16 @@ PROXY_PORT = 10256
 
 
 def checks_health(cluster: Cluster, node: Node, packet: Packet) -> bool:
-    """A healthCheckNodePort is open only for a LoadBalancer with externalTrafficPolicy Local, on every node, endpoints or not."""
+    """A healthCheckNodePort is open only for a LoadBalancer with externalTrafficPolicy Local, on every node, endpoints or not.
+
+    Mode userspace has none (docs/mode-userspace.md).
+    """
     if packet.protocol is not Protocol.TCP:
         return False
     if packet.port == PROXY_PORT:
         return True
+    if cluster.topology.cluster.proxy.mode == "userspace":
+        return False
     return serves_health_checks(cluster, node, packet.destination) and any(
         service.health_check_node_port == packet.port
         and service.type is ServiceType.LOAD_BALANCER

@@ -344,6 +344,8 @@ def _across(lab: Lab, place: Ref, own: ipam.Attachment, owner: Ref, destination:
     for end, device in ((place, own.device), (owner, theirs.device)):
         if _is_down(lab, str(end), device) or _is_down(lab, f"lan/{own.lan}", ipam.lan_port(str(end))):
             return Lost(DROPPED, f"the link of {end} to {own.lan} is down")
+    if tuple(sorted((str(place), str(owner)))) in lab.cluster.apart:
+        return Lost(DROPPED, f"{place} and {owner} are parted")
     return Hop(owner, theirs.device, next((one for one in own.addresses if one.version == destination.version), None))
 
 

@@ -4,7 +4,7 @@ Decides: which interface stands where, with which MAC. Refuses to know: pods, an
 A LAN's switch is a bridge in a namespace of its own, so that the caller's namespace never sees a frame.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from itertools import chain
 
@@ -43,7 +43,7 @@ def plan(cluster: Cluster) -> Iterator[Op]:
         for address in machine.elsewhere:
             yield DeviceAddress(machine.netns, "lo", address, address.max_prefixlen)
     if cluster.topology.cluster.neighbours == "permanent":
-        yield from _neighbours(machines)
+        yield from _neighbours(machines, cluster.apart)
 
 
 def _machines(cluster: Cluster) -> Iterator[Machine]:
@@ -81,14 +81,19 @@ def _leg(cluster: Cluster, netns: str, attachment: Attachment) -> Iterator[Op]:
                 yield DeviceAddress(netns, attachment.device, address, network.prefixlen)
 
 
-def _neighbours(machines: Iterable[Machine]) -> Iterator[Op]:
-    """On each LAN everyone knows everyone: nothing waits for ARP, and the machine's own neighbour table stays empty."""
+def _neighbours(machines: Iterable[Machine], apart: Set[tuple[str, str]]) -> Iterator[Op]:
+    """On each LAN everyone knows everyone: nothing waits for ARP, and the machine's own neighbour table stays empty.
+
+    Two machines that a fault has parted know a MAC of each other that nobody has.
+    """
     legs = [(machine.netns, attachment) for machine in machines for attachment in machine.attachments]
     by_lan: dict[str, list[tuple[str, Attachment, str]]] = {}
     for netns, attachment in legs:
         by_lan.setdefault(attachment.lan, []).append((netns, attachment, ipam.mac(netns, attachment.device)))
     for netns, attachment in legs:
         for other, theirs, mac in by_lan[attachment.lan]:
+            if apart and tuple(sorted((netns, other))) in apart:
+                mac = ipam.NOBODY
             if other != netns:
                 yield from (Neighbour(netns, attachment.device, address, mac) for address in theirs.addresses)
 

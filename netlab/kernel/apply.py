@@ -121,14 +121,15 @@ class Kernel:
     def _new_namespaces(self, session: Session, names: Sequence[str], settings: dict[str, list[Sysctl]]) -> list[str]:
         """Make them, and write their sysctls while inside. The process goes home at the end, whatever happens."""
         failures: list[str] = []
-        try:
-            for name in names:
-                self.fds[name] = namespaces.unshared_netns(name)
-                session.adopt_new(name)
-                failures += sysctls.write(settings.pop(name, ()))
-        finally:
-            if names:
-                namespaces.setns(self._home)
+        with sysctls.Entrance() as entrance:
+            try:
+                for name in names:
+                    self.fds[name] = namespaces.unshared_netns(name)
+                    session.adopt_new(name)
+                    failures += sysctls.write(settings.pop(name, ()), entrance.next())
+            finally:
+                if names:
+                    namespaces.setns(self._home)
         return failures
 
     def _add_side_effects(self, settings: dict[str, list[Sysctl]]) -> None:

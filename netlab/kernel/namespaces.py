@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from netlab.errors import KernelError, MachineError
+from netlab.kernel import host
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -35,6 +36,10 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MNT_DETACH = 0x2
+
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+"""The same numbers on every architecture."""
+_CLOEXEC, _CMD_CREATE = 1, 6
 
 _LIMITS = {
     CLONE_NEWUSER: "user.max_user_namespaces",
@@ -74,6 +79,26 @@ def umount(target: str, flags: int = MNT_DETACH) -> None:
     """umount2(2). Raises OSError."""
     if _libc().umount2(target.encode(), ctypes.c_int(flags)) != 0:
         raise _failed(target)
+
+
+def detached_proc() -> int:
+    """A new proc that is mounted nowhere: a descriptor of its directory. Raises OSError where that is not allowed (a container
+    with parts of /proc hidden) or not known (before Linux 5.2).
+    """
+    context = _system_call(_FSOPEN, b"proc", _CLOEXEC)
+    try:
+        _system_call(_FSCONFIG, context, _CMD_CREATE, None, None, 0)
+        return _system_call(_FSMOUNT, context, _CLOEXEC, MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    finally:
+        os.close(context)
+
+
+def _system_call(number: int, *arguments: int | bytes | None) -> int:
+    given = (ctypes.c_long(one) if isinstance(one, int) else one for one in arguments)
+    result: int = _libc().syscall(ctypes.c_long(number), *given)
+    if result < 0:
+        raise _failed(f"system call {number}")
+    return result
 
 
 def sethostname(name: str) -> None:
@@ -250,7 +275,9 @@ def refused(number: int | None, flags: int, what: str = "") -> MachineError:
 
 
 def _user_namespace_remedy() -> str:
-    """Which of the three known switches forbids user namespaces, and how to turn it."""
+    """Which of the known switches forbids user namespaces, and how to turn it."""
+    if host.wsl() == 1:
+        return host.WSL_1
     for key, bad in (("kernel/apparmor_restrict_unprivileged_userns", "1"), ("kernel/unprivileged_userns_clone", "0")):
         with suppress(OSError):
             if (Path("/proc/sys") / key).read_text().strip() == bad:
@@ -258,4 +285,10 @@ def _user_namespace_remedy() -> str:
                 return (
                     f"as root, sysctl -w {key.replace('/', '.')}={good} (or an AppArmor profile with `userns,` for this program)"
                 )
-    return "as root, check sysctl user.max_user_namespaces; in a container, its seccomp profile must allow unshare"
+    kind = host.container()
+    if kind:
+        return f"this is a container ({kind}), whose seccomp profile must allow unshare: --security-opt seccomp=unconfined"
+    return (
+        "as root, check sysctl user.max_user_namespaces; in a container, its seccomp profile must allow unshare; in a chroot "
+        "nobody may make one; or run as root"
+    )

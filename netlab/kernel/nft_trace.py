@@ -145,7 +145,7 @@ def parsed(body: bytes) -> Told:
         _number(found.get(6)), _text(found.get(1)), _text(found.get(2)), _TYPES.get(_number(found.get(4)), "other"),
         _number(found.get(3)), _CODES.get(code, str(code)), _text(verdict.get(2)),
         found.get(8, b"") + found.get(9, b""), _number(found.get(10)), _number(found.get(12)), _number(found.get(14)),
-        _NAMES.get(body[0], str(body[0])),
+        _NAMES.get(body[0], str(body[0])) if body else "",
     )  # fmt: skip
 
 

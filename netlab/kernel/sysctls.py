@@ -4,13 +4,16 @@ Refuses every key outside net/, because those are the machine's. Knows one trick
 module is loaded, and asking for it over netlink, as any root of a namespace may, loads it.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
+from netlab.kernel import namespaces
 from netlab.kernel import netlink as nl
 from netlab.ops import Sysctl
 
 _ROOT = "/proc/sys/"
+AT_ONCE = 32
 _NOT_DEVICES = ("all", "default", "lo")
 
 
@@ -21,21 +24,55 @@ def device(op: Sysctl) -> str:
     return parts[3] if known else ""
 
 
-def write(ops: Iterable[Sysctl]) -> Iterator[str]:
-    """Write them into the namespace that the process is in; yields a sentence for each that failed."""
+class Entrance:
+    """A way into /proc/sys for many new namespaces, one after the other: a proc of its own for every few of them.
+
+    proc keeps one entry for each namespace's net/ipv4, all under one name in one directory, and a look-up goes through all of
+    them (proc_sys_compare): with 1,000 namespaces five files take 1.6 ms instead of 0.07. Where the kernel gives no such proc,
+    the ordinary one does.
+    """
+
+    def __init__(self) -> None:
+        self._proc = -1
+        self._used = 0
+
+    def __enter__(self) -> "Entrance":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def next(self) -> int | None:
+        """The directory to start from in the next namespace; None for the machine's root. Valid until the next call."""
+        if self._used % AT_ONCE == 0:
+            self._close()
+            with contextlib.suppress(OSError):
+                self._proc = namespaces.detached_proc()
+        self._used += 1
+        return self._proc if self._proc >= 0 else None
+
+    def _close(self) -> None:
+        if self._proc >= 0:
+            os.close(self._proc)
+        self._proc = -1
+
+
+def write(ops: Iterable[Sysctl], proc: int | None = None) -> Iterator[str]:
+    """Write them into the namespace that the process is in; yields a sentence for each that failed. `proc`: of an Entrance."""
     for op in ops:
         assert op.key.startswith("net/") and ".." not in op.key, f"{op.key} is not a namespace's own"
-        error = _write(op)
+        error = _write(op, proc)
         if isinstance(error, FileNotFoundError) and op.key.startswith("net/netfilter/"):
             load_conntrack()
-            error = _write(op)
+            error = _write(op, proc)
         if error is not None and not (op.optional and isinstance(error, FileNotFoundError)):
             yield f"{op.netns}: sysctl {op.key} = {op.value}: {error.strerror}"
 
 
-def _write(op: Sysctl) -> OSError | None:
+def _write(op: Sysctl, proc: int | None) -> OSError | None:
+    path = _ROOT + op.key if proc is None else f"sys/{op.key}"
     try:
-        fd = os.open(_ROOT + op.key, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
     except OSError as error:
         return error
     try:

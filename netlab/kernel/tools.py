@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netlab.errors import MissingTool
+from netlab.kernel import host
 
 _SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 PACKAGES = {
@@ -97,7 +98,7 @@ class Check:
 def checks() -> list[Check]:
     """Everything that a lab rests on, most basic first. Takes about 0.2 s."""
     features = list(_features())
-    return [*_python(), *features, *_modes(features), *_limits(), *_programs()]
+    return [*_python(), *_machine(), *features, *_modes(features), *_limits(), *_programs()]
 
 
 def _modes(features: Sequence[Check]) -> Iterator[Check]:
@@ -130,6 +131,17 @@ def runnable(modes: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _python() -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Check("python", sys.version_info >= (3, 11), True, version, "Python 3.11 or later: apt install python3")
+
+
+def _machine() -> Iterator[Check]:
+    """WSL 1 is no Linux; an old kernel may do, and is told."""
+    if host.wsl() == 1:
+        yield Check("kernel", False, True, "", host.WSL_1)
+        return
+    oldest = ".".join(map(str, host.TRIED))
+    old = f"{host.described()}: older than {oldest}, on which netlab is tried; what it lacks is told below and by `up`"
+    new = host.version() >= host.TRIED
+    yield Check("kernel", new, False, host.described() if new else "", old)
 
 
 def _features(scheduler: str = "") -> Iterator[Check]:

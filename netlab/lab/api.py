@@ -101,7 +101,9 @@ class Api:
                 policy = request.query.get("propagationPolicy", "Background")
                 cascade: Literal["orphan", "background"] = "orphan" if policy == "Orphan" else "background"
                 grace = _grace(request)
-                self._lab.change(controllers.delete(self._lab.now, kind.kind, self._key(kind, namespace, name), cascade, grace))
+                self._lab.change(
+                    controllers.delete(self._lab.now, kind.kind, self._key(kind, namespace, name), cascade, grace), grace == 0
+                )
                 return found, 200
             case _:
                 raise ApiError(405, "MethodNotAllowed", f"{request.method} is not supported on this path")

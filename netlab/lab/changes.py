@@ -26,6 +26,10 @@ def changes(before: Cluster, after: Cluster) -> Iterator[Event]:
         yield {"type": "fault", "action": "link-down", "where": netns, "name": device, "text": f"{device} of {netns} is set down"}
     for netns, device in sorted(before.links_down - after.links_down):
         yield {"type": "fault", "action": "link-up", "where": netns, "name": device, "text": f"{device} of {netns} is up again"}
+    for pair in sorted(before.apart ^ after.apart):
+        parted, names = pair in after.apart, " and ".join(pair)
+        words = f"{names} do not reach each other" if parted else f"{names} reach each other again"
+        yield {"type": "fault", "action": "partition" if parted else "heal", "where": pair[0], "name": pair[1], "text": words}
     yield from _impairments(before, after)
 
 

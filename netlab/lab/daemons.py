@@ -1,33 +1,30 @@
 """Daemons: programs that machines of the lab run besides pods (a routing daemon, a proxy), kept running while the plan has them.
 
 Each runs in its machine's namespace, in a directory of its own on the lab's tmpfs that holds its files; what it prints goes to a
-log there. One that ends is started again: at once, and if it ends again soon, after a delay that doubles from 0.1 s up to 5 s.
+log there. One that ends is started again (kernel/keeping.py says when).
 They are children of the holder, which is init of their pid namespace: none outlives the lab.
 """
 
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from netlab.kernel import agent, context, tools
+from netlab.kernel.keeping import Keeping
 from netlab.lab.loop import Loop
 from netlab.ops import Daemon, Identity
 
 MAXIMUM_LOG_BYTES = 10 << 20
-FIRST_DELAY_S, LONGEST_DELAY_S, STEADY_S = 0.1, 5.0, 10.0
 
 
 @dataclass(slots=True)
 class _Running:
     op: Daemon
+    keeping: Keeping = field(default_factory=Keeping)
     pid: int = 0
-    started: float = 0.0
-    delay_s: float = 0.0
-    restarts: int = 0
     stopped: bool = False
 
 
@@ -50,7 +47,7 @@ class Daemons:
                 "name": run.op.name,
                 "command": " ".join(run.op.command),
                 "pid": run.pid,
-                "restarts": run.restarts,
+                "restarts": run.keeping.restarts,
             }
             for run in self._running.values()
         ]
@@ -117,7 +114,8 @@ class Daemons:
             os.chdir(directory)
             context.run(place, op.command, {"PATH": search})
 
-        run.pid, run.started = agent.fork(main, log), time.monotonic()
+        run.pid = agent.fork(main, log)
+        run.keeping.started()
         os.close(log)
         self._loop.on_exit(run.pid, lambda status: self._ended(run, os.waitstatus_to_exitcode(status)))
 
@@ -125,12 +123,8 @@ class Daemons:
         run.pid = 0
         if run.stopped:
             return
-        if time.monotonic() - run.started > STEADY_S:
-            run.delay_s = 0.0
-        run.restarts += 1
         self._log(f"{run.op.name} of {run.op.netns} ended with {status}; it is started again")
-        self._loop.after(run.delay_s, lambda: self._spawn(run))
-        run.delay_s = min(max(2 * run.delay_s, FIRST_DELAY_S), LONGEST_DELAY_S)
+        self._loop.after(run.keeping.ended(), lambda: self._spawn(run))
 
 
 def check(op: Daemon) -> None:

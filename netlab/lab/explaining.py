@@ -9,6 +9,7 @@ from fractions import Fraction
 from ipaddress import ip_address
 from typing import Any
 
+from netlab import overlay
 from netlab.errors import InputError
 from netlab.expect import expect
 from netlab.judge import judge
@@ -70,7 +71,8 @@ def explain(lab: Lab, body: Body, later: Later) -> None:
         return lab.agents.work(connected, "probe", probing.request(lab, whole, names, probing.watch_list(lab)))
 
     sources = (question.flow.source,) if body.get("source") else addresses_of(cluster, question.sender)
-    lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s, live_s, sources))
+    tunnel = overlay.PORT if overlay.is_used(cluster) else 0
+    lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s, live_s, sources, tunnel))
 
 
 def _live_s(body: Body, question: Question) -> float:
@@ -154,6 +156,7 @@ def document(
         "choice": choice,
         "reply": told.reply,
         "flooded": told.flooded,
+        "carried": told.envelopes,
         "why": [*why, *(line for line in verdict.why if line not in why and judgement is not Judgement.PASS)],
         "remedies": advice,
         "expected": probing.expectation(question.expected, names),

@@ -34,6 +34,7 @@ from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
 from netlab.lab.balancing import Balancing
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.ending import Ending, leaving
 from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
 from netlab.lab.loop import Loop
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from netlab.lab.loading import Loading
 
 RETRY_S = 1.0
+ENDING_S = 0.05
+"""How often it is asked whether connections of pods that are gone are over."""
 
 
 def hold(start: socket.socket, pid: int) -> NoReturn:
@@ -161,13 +164,19 @@ class Lab:
         self.files = Path(spec.directory) / "fs"
         self.files.mkdir(exist_ok=True)
         ns.mount("netlab", str(self.files), "tmpfs", ns.MS_NOSUID | ns.MS_NODEV, "mode=755")
-        self.started = time.time() - (spec.cluster.clock if spec.cluster is not None else 0.0)  # a twin goes on with the clock
+        begun_s = spec.cluster.clock if spec.cluster is not None else 0.0  # a twin goes on with the clock
+        self.started = time.time() - begun_s  # for people; the lab's own clock is not set back when the machine's is
+        self._zero = loop.now() - begun_s
         self.proc_pid = int(Path("/proc/self").readlink().name)
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()
+        self._bare = self.plan  # without what only ending pods need
         self._serving_udp: Serving | None = None
         self.journal = Journal()
         self.recorder = Recorder()
+        self.ending = Ending()
+        self._looks_for_ends = False
+        self._draining: Sequence[str] = ()
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
         self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
@@ -211,7 +220,7 @@ class Lab:
     @property
     def now(self) -> Cluster:
         """The cluster, its clock at this moment: what every change starts from."""
-        return self.cluster.with_(clock=time.time() - self.started)
+        return self.cluster.with_(clock=self.loop.now() - self._zero)
 
     # ------------------------------------------------------------ change
 
@@ -222,12 +231,14 @@ class Lab:
             raise MachineError(f"mode {proxy.mode} cannot run here: {why}")
         self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
-    def change(self, cluster: Cluster) -> None:
-        """Make the kernel be what this cluster asks for."""
+    def change(self, cluster: Cluster, abrupt: bool = False) -> None:
+        """Make the kernel be what this cluster asks for. `abrupt`: connections of pods that go are cut, not finished."""
+        if back := self.ending.returning(cluster.pods.values()):
+            self._let_go(sorted(back))
         if again := self._replaced(cluster):
             # A StatefulSet's new pod has the name of the old one, and so its namespace's. It is another, empty namespace.
-            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}))
-        self._install(cluster)
+            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}), abrupt=True)
+        self._install(cluster, abrupt)
         self.readiness.update()
         self._wait_for_due()
         self._tell_waiting()
@@ -238,10 +249,10 @@ class Lab:
         uids = ((key, pod.meta.uid) for key, pod in cluster.pods.items() if key in before)
         return frozenset(key for key, uid in uids if before[key].meta.uid != uid)
 
-    def _install(self, cluster: Cluster) -> None:
+    def _install(self, cluster: Cluster, abrupt: bool = False) -> None:
         self._tell_names(cluster, early=True)
         try:
-            new, difference = self._planned(cluster)
+            bare, new, difference = self._planned(cluster, abrupt)
         except NetlabError:
             self._tell_names(self.cluster)
             raise
@@ -252,19 +263,50 @@ class Lab:
         self.learning.update(
             tuple(op for op in self.plan.ops.values() if isinstance(op, ops.Learned) and op.identity not in new.ops)
         )
-        self.plan = new
+        self.plan, self._bare = new, bare
         self.sandboxes.update(cluster.pods.values())
+        self._look_for_ends()
 
-    def _planned(self, cluster: Cluster) -> tuple[plan.Plan, plan.Diff]:
-        """The plan and what is new in it. Raises where this machine cannot do it."""
-        new = plan.build(cluster)
+    def _look_for_ends(self) -> None:
+        """Let go of ending pods whose last connection is over, now and again later. `_draining`: as it was told last."""
+        if self.ending:
+            self._let_go(self.ending.over(self._draining, self.loop.now()))
+        if self.ending and not self._looks_for_ends:
+            self._looks_for_ends = True
+            self.loop.after(ENDING_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looks_for_ends = False
+        if self.ending:
+            self._draining = self.agents.call("responder", "draining")
+        self._look_for_ends()
+
+    def _let_go(self, over: Sequence[str]) -> None:
+        """Cut what is left of these ending pods, and remove their namespaces."""
+        if over:
+            self.ending.forget(over)
+            if busy := [netns for netns in over if netns in self._draining]:
+                self.agents.call("responder", "cut", busy)
+            new = self.ending.keep(self._bare)
+            difference = plan.diff(self.plan, new)
+            self.kernel.apply(difference.removed, difference.added)  # links and what is on them: nothing else was kept
+            self.plan = new
+
+    def _planned(self, cluster: Cluster, abrupt: bool) -> tuple[plan.Plan, plan.Plan, plan.Diff]:
+        """The plan of the cluster, the same with what ending pods need, and what is new in it. Raises where this machine cannot
+        do it.
+        """
+        bare = plan.build(cluster)
+        if not abrupt and (going := leaving(self.cluster, cluster)):
+            self.ending.begin(self.plan, bare, going, self.loop.now(), _is_link_level)
+        new = self.ending.keep(bare)
         difference = plan.diff(self.plan, new)
         ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
         qdisc.check(op.value for op in difference.added if isinstance(op, ops.Qdisc))
-        return new, difference
+        return bare, new, difference
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
         """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
@@ -391,11 +433,12 @@ class Lab:
 
     def _unlisten(self, listeners: Sequence[ops.Listener]) -> None:
         names = [op.identity for op in listeners if op.persona == dns.PERSONA]
-        others = [op.identity for op in listeners if op.persona != dns.PERSONA]
+        others = [op for op in listeners if op.persona != dns.PERSONA]
         if names:
             self.agents.tell_dns(self._on_names, "close", names)
-        if others:
-            self.agents.call("responder", "close", others)
+        for gently in (True, False):
+            if closed := [op.identity for op in others if (op.netns in self.ending) is gently]:
+                self._draining = self.agents.call("responder", "close", closed, gently)
 
     def _start_dns(self) -> None:
         if self._names is None:

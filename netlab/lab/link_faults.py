@@ -83,6 +83,44 @@ def set_down(cluster: Cluster, plan: Plan, body: Body) -> tuple[str, Cluster]:
     return target, cluster.with_(links_down=down)
 
 
+def pair_of(cluster: Cluster, text: str) -> tuple[str, str] | None:
+    """The namespaces of the two machines that `A/B` names, nodes or outside hosts, sorted; None where it names no pair.
+
+    Raises: InputError when they share no LAN, or one of them does not exist.
+    """
+    first, slash, second = text.partition("/")
+    if not slash or first.lower() in KINDS or "/" in second:
+        return None
+    machines = {host.name: (f"host/{host.name}", host.addresses) for host in cluster.topology.hosts}
+    machines |= {name: (f"node/{name}", node.addresses) for name, node in cluster.nodes.items()}
+    for one in (first, second):
+        if one not in machines:
+            meant = did_you_mean(one, machines)
+            raise InputError(
+                f"{text!r}: there is no node or host {one}; " + (f"did you mean {meant}?" if meant else "A/B names two")
+            )
+    if first == second:
+        raise InputError(f"{text!r}: two machines are wanted")
+    lans = [{leg.lan for leg in attachments(cluster.topology, machines[one][1])} for one in (first, second)]
+    if not lans[0] & lans[1]:
+        raise InputError(f"{text!r}: they share no LAN; what passes the router is cut with link-down A/LAN")
+    a, b = sorted((machines[first][0], machines[second][0]))
+    return a, b
+
+
+def part(cluster: Cluster, _: Plan, body: Body) -> tuple[str, Cluster] | None:
+    """partition and heal of a pair, A/B; None where the target is no pair. Raises: InputError."""
+    pair = pair_of(cluster, str(body.get("target") or ""))
+    if pair is None:
+        return None
+    if cluster.topology.cluster.neighbours != "permanent":
+        raise InputError("two machines are parted through their neighbour tables, which `neighbours: learned` leaves to ARP")
+    name = " and ".join(pair)
+    if (pair in cluster.apart) is (body["kind"] == "partition"):
+        raise InputError(f"{name} are parted already" if body["kind"] == "partition" else f"{name} reach each other")
+    return name, cluster.with_(apart=cluster.apart ^ {pair})
+
+
 def impair(cluster: Cluster, plan: Plan, body: Body) -> tuple[str, Cluster]:
     """{"kind": delay|loss|..., "target", "value", "jitter", "direction"}: one part of the impairment is set, the others stay."""
     target, devices = _devices(cluster, plan, body)

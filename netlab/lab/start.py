@@ -11,6 +11,7 @@ command line forks before it imports anything heavy (`fork_holder`), a program w
 """
 
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -24,6 +25,7 @@ from typing import Any
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.kernel import agent, privileges
 from netlab.kernel import namespaces as ns
+from netlab.lab import directory
 
 
 @dataclass(slots=True)
@@ -36,11 +38,13 @@ class Starting:
     def go(self, lock: int, spec: Any) -> dict[str, Any]:
         """Hand over the lab's lock and specification and wait until the lab answers; what the holder says of itself."""
         try:
-            socket.send_fds(self.sock, [b"L"], [lock])
-            agent.send(self.sock, spec)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it gave up before: what it said is to be read
+                socket.send_fds(self.sock, [b"L"], [lock])
+                agent.send(self.sock, spec)
             while True:
                 kind, value = agent.receive(self.sock)
                 if kind == "error":
+                    directory.remove(Path(spec.directory))  # it did, too, if it came to know of it
                     raise value
                 if kind == "ready":
                     return dict(value)
@@ -103,9 +107,10 @@ def become_holder(sock: socket.socket) -> None:
     _redirect_output()
     _raise_limits()
     try:
-        if os.geteuid() != 0 and not _enter_user_namespace():
+        ordinary = os.geteuid() != 0
+        if ordinary and not _enter_user_namespace():
             return
-        _unshare(ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC)
+        _unshare(ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC, own_user=ordinary)
         pid = os.fork()
     except (NetlabError, OSError) as error:
         agent.send(sock, ("error", error if isinstance(error, NetlabError) else KernelError(f"cannot start a lab: {error}")))
@@ -141,25 +146,24 @@ def _raise_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _unshare(flags: int) -> None:
+def _unshare(flags: int, own_user: bool = False) -> None:
+    """`own_user`: inside a user namespace that this process has made: AppArmor lets that be made, and no other then."""
     try:
         ns.unshare(flags)
     except PermissionError:
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and not own_user:
             raise MachineError(
                 "root may not make namespaces here (a container without CAP_SYS_ADMIN?): run netlab as an ordinary user, or give "
                 "the container `--cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt apparmor=unconfined`"
             ) from None
-        raise MachineError(
-            "this machine does not let ordinary users make user namespaces: `sysctl kernel.unprivileged_userns_clone=1` "
-            "(Debian), `sysctl kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile with `userns,` "
-            "(Ubuntu 24.04), or run as root; `netlab doctor` says more"
-        ) from None
+        raise _no_user_namespace(errno.EPERM) from None
     except OSError as error:
-        raise MachineError(
-            f"the kernel gives no more namespaces ({error.strerror}): see /proc/sys/user/max_*_namespaces; "
-            "`netlab doctor` says more"
-        ) from None
+        refused = ns.refused(error.errno, flags)
+        raise MachineError(f"{refused}; `netlab doctor` says more") from None
+
+
+def _no_user_namespace(number: int | None) -> MachineError:
+    return MachineError(f"{ns.refused(number, ns.CLONE_NEWUSER)}; `netlab doctor` says more")
 
 
 def _enter_user_namespace() -> bool:
@@ -181,11 +185,16 @@ def _enter_user_namespace() -> bool:
     _unshare(ns.CLONE_NEWUSER)
     os.write(made_w, b"u")
     os.read(mapped, 1)
-    if not Path("/proc/self/uid_map").read_text().strip():
-        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
-    if not Path("/proc/self/gid_map").read_text().strip():
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    try:
+        if not Path("/proc/self/uid_map").read_text().strip():
+            Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        if not Path("/proc/self/gid_map").read_text().strip():
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    except PermissionError:  # as AppArmor says it on Ubuntu 24.04
+        raise _no_user_namespace(errno.EPERM) from None
+    except OSError as error:
+        raise MachineError(f"a user namespace can be made, but no id mapped ({error}): is /proc read-only here?") from None
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     os.close(made_w)

@@ -133,7 +133,14 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
         return {"target": target, "undo": link_faults.undo_of(before, after)}
     namespace = body.get("namespace", "default")
     if kind == "heal" and not body.get("target"):
-        return {"target": ", ".join(f"node/{name}" for name in _heal_all(lab))}
+        pairs = [" and ".join(pair) for pair in sorted(lab.cluster.apart)]
+        healed = [*(f"node/{name}" for name in _heal_all(lab)), *pairs]
+        if pairs:
+            lab.change(controllers.settle(lab.now.with_(apart=frozenset())))
+        return {"target": ", ".join(healed)}
+    if kind in ("partition", "heal") and (parted := link_faults.part(lab.now, lab.plan, body)) is not None:
+        lab.change(controllers.settle(parted[1]))
+        return {"target": parted[0]}
     if kind not in FAULTS:
         raise InputError(f"unknown fault {kind!r}: there is {', '.join(FAULTS)}")
     if not body.get("target"):
@@ -144,7 +151,7 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
         case "kill-pod":
             if ref.kind != "pod":
                 raise InputError(f"{ref} is no pod: kill-pod takes pod/NAME, or a workload's pod as deploy/NAME or rc/NAME@2")
-            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background", 0))
+            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background", 0), abrupt=True)
         case "kill-node" | "partition" | "heal":
             if ref.kind != "node":
                 raise InputError(f"{ref} is no node: {kind} takes node/NAME")

@@ -13,7 +13,7 @@ from typing import Any
 from netlab.model import Cluster
 from netlab.observe import graph as content
 from netlab.observe import graph_svg
-from netlab.observe.explain_text import conntrack, shown
+from netlab.observe.explain_text import carried, conntrack, shown
 from netlab.observe.graph_svg import Layout
 from netlab.observe.page import POLICY
 
@@ -140,6 +140,7 @@ def _summary(document: Mapping[str, Any]) -> str:
 def _facts(document: Mapping[str, Any]) -> str:
     rows = [("Why", line) for line in document["why"]] + [("To live", line) for line in document["remedies"]]
     rows += [("Disagreement", line) for line in document["disagreements"]] + [("Note", line) for line in document["notes"]]
+    rows += [("Carried", line) for line in carried(document)]
     rows += [(f"Conntrack {netns}", conntrack(row)) for netns, found in document["conntrack"].items() for row in found]
     return "".join(f"<dt>{escape(name)}</dt><dd>{escape(line)}</dd>" for name, line in rows)
 

@@ -77,6 +77,8 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
     for netns, rows in document["conntrack"].items():
         for row in rows:
             yield f"  {paint('conntrack', 'bold')}  {netns}: {conntrack(row)}"
+    for line in carried(document):
+        yield f"  {paint('carried', 'bold')}  {line}"
     copies = [one["netns"] for one in document.get("flooded", ()) if one["event"] == "received"]
     if copies:
         yield f"  {paint('flooded', 'bold')}  copies went to {', '.join(dict.fromkeys(copies))}, which ignored them"
@@ -93,6 +95,16 @@ def _foot(document: Document, paint: Paint) -> Iterator[str]:
     yield f"  {verdict}  {agreed}; rests on packet sockets{told}, routes, conntrack"
     for line in document["disagreements"]:
         yield f"    {paint('!', 'red')} {line}"
+
+
+def carried(document: Document) -> Iterator[str]:
+    """The ways of the datagrams that carried the packet between nodes."""
+    ways: dict[str, list[str]] = {}
+    for event in document.get("carried", ()):
+        place = f"{event['device']} of {event['netns']}"
+        ways.setdefault(shown(event["packet"]), []).append(place)
+    for packet, places in ways.items():
+        yield f"in {packet}: {', '.join(dict.fromkeys(places))}"
 
 
 def conntrack(row: Mapping[str, Any]) -> str:

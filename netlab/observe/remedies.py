@@ -28,6 +28,10 @@ class Death:
     """What became of the receiver's answer: there was none, it was lost, or it came from another address than was asked."""
 
 
+ROUTER = (
+    "the router between the LANs knows neither pod nor Service addresses: the sender needs a route to a node "
+    "(`routes:` of the host in the topology)"
+)
 ANSWERS = {
     "none": "the receiver got it and said nothing: a program that answers is missing, or its own rules keep it from answering",
     "lost": "the receiver got it, and answered: what has to be mended is the way back",
@@ -44,6 +48,9 @@ def remedies(cluster: Cluster, flow: Flow, death: Death) -> tuple[str, ...]:
 def _remedies(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]:
     if death.link_down or any(netns == death.netns for netns, _ in cluster.links_down):
         yield "a link is down: `netlab fault link-up` plugs it in again"
+    apart = next((pair for pair in sorted(cluster.apart) if death.netns in pair), None)
+    if apart is not None and not death.by_rule:
+        yield f"{apart[0]} and {apart[1]} are parted on purpose; `netlab fault heal` ends it"
     lossy = next((value for (netns, _), value in in_force(cluster).items() if value.loss and netns == death.netns), None)
     if lossy is not None and not death.by_rule:
         yield f"a link here is impaired on purpose ({lossy}): chance may have taken it; `netlab fault clear` ends faults"
@@ -111,7 +118,9 @@ def _service(cluster: Cluster, flow: Flow, death: Death, service: Service, port:
     if how == "load-balancer" and service.source_ranges and not any(flow.source in one for one in service.source_ranges):
         ranges = ", ".join(map(str, service.source_ranges))
         yield f"{flow.source} is in none of the loadBalancerSourceRanges of {name} ({ranges})"
-    if not death.by_rule:
+    if death.netns.startswith("router/") and how == "cluster-ip":
+        yield ROUTER
+    elif not death.by_rule:
         yield f"{name} has {len(usable)} usable endpoints; the packet was lost on its way, not by the Service"
 
 
@@ -153,6 +162,9 @@ def _nobody_listens(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]
 
 def _no_service(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]:
     same = [service for service in cluster.services.values() if flow.destination in (*service.cluster_ips, *service.external_ips)]
+    if same and flow.protocol is Protocol.ICMP:
+        yield f"{flow.destination} is {same[0].ref}'s: Services have no ICMP, only pods, nodes and hosts answer it"
+        return
     for service in same:
         ports = ", ".join(f"{port.port}/{port.protocol}" for port in service.ports)
         yield f"{service.ref} has this address, but only the ports {ports}: port {flow.port}/{flow.protocol} is not declared"
@@ -168,9 +180,6 @@ def _no_service(cluster: Cluster, flow: Flow, death: Death) -> Iterator[str]:
         opened = sorted({port.node_port for one in cluster.services.values() for port in one.ports if port.node_port})
         yield f"nothing on the node listens on port {flow.port}; the node ports are {', '.join(map(str, opened)) or 'none'}"
     if death.netns.startswith("router/"):
-        yield (
-            "the router between the LANs knows neither pod nor Service addresses: the sender needs a route to a node "
-            "(`routes:` of the host in the topology)"
-        )
-    if flow.protocol is Protocol.ICMP:
-        yield "Services have no ICMP: only pods, nodes and hosts answer it"
+        config = cluster.topology.cluster
+        inside = any(flow.destination in network for network in (*config.service_cidrs, *config.pod_cidrs))
+        yield ROUTER if inside else f"nobody in the lab has {flow.destination}, and the router leads nowhere else"

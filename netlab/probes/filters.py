@@ -10,7 +10,7 @@ from collections.abc import Sequence
 Instruction = tuple[int, int, int, int]
 _Step = tuple[int, int | str, int | str, int]
 
-_LD_W_ABS, _LD_H_ABS, _LD_B_ABS, _LD_W_IND, _LD_B_IND = 0x20, 0x28, 0x30, 0x40, 0x50
+_LD_W_ABS, _LD_H_ABS, _LD_B_ABS, _LD_W_IND, _LD_H_IND, _LD_B_IND = 0x20, 0x28, 0x30, 0x40, 0x48, 0x50
 _LDX_IP_HEADER = 0xB1  # X = 4 * (byte & 0xf)
 _AND, _JEQ, _JSET, _RET = 0x54, 0x15, 0x45, 0x06
 _RSH, _ADD_X, _TAX = 0x74, 0x0C, 0x07
@@ -46,10 +46,11 @@ def assemble(steps: Sequence[_Step | str]) -> tuple[Instruction, ...]:
     return tuple((code, offset(true, at), offset(false, at), value) for at, (code, true, false, value) in enumerate(plain))
 
 
-def token_filter(run: int, any_udp: bool = False, every_run: bool = False) -> tuple[Instruction, ...]:
+def token_filter(run: int, any_udp: bool = False, every_run: bool = False, tunnel: int = 0) -> tuple[Instruction, ...]:
     """Accepts the packets of one run: requests, replies where they can be told, and every ICMP error. `any_udp`: all UDP.
 
-    `every_run`: those of all runs that have the upper byte in common with this one.
+    `every_run`: those of all runs that have the upper byte in common with this one. `tunnel`: what goes to this UDP port,
+    whatever it carries.
     """
     mask, text_mask = (0xFF000000, 0xFFFF0000) if every_run else (0xFFFF0000, 0xFFFFFFFF)
     token, text = run << 16 & mask, run_text(run) & text_mask
@@ -67,9 +68,10 @@ def token_filter(run: int, any_udp: bool = False, every_run: bool = False) -> tu
             (_LD_W_IND, 0, 0, 16), (_AND, 0, 0, mask), (_JEQ, "accept", "drop", token),
             "icmp", (_LD_B_IND, 0, 0, 0), (_JEQ, "payload", 0, 8), (_JEQ, "payload", 0, 0), *_errors(),
             "udp", *([(_RET, 0, 0, WHOLE)] if any_udp else []),
+            *(((_LD_H_IND, 0, 0, 2), (_JEQ, "accept", 0, tunnel)) if tunnel else ()),
             "payload", (_LD_W_IND, 0, 0, 8), (_JEQ, 0, "drop", MAGIC),
             (_LD_W_IND, 0, 0, 12), (_AND, 0, 0, text_mask), (_JEQ, "accept", "drop", text),
-            *_token_v6(token, mask, text, text_mask, any_udp),
+            *_token_v6(token, mask, text, text_mask, any_udp, tunnel),
             *_epilogue(),
         ]
     )  # fmt: skip
@@ -130,7 +132,7 @@ def greeting_filter(run: int) -> tuple[Instruction, ...]:
     )  # fmt: skip
 
 
-def _token_v6(token: int, mask: int, text: int, text_mask: int, any_udp: bool) -> tuple[_Step | str, ...]:
+def _token_v6(token: int, mask: int, text: int, text_mask: int, any_udp: bool, tunnel: int) -> tuple[_Step | str, ...]:
     return (
         *_prologue_v6(),
         (_JEQ, "tcp6", 0, 6),
@@ -144,6 +146,7 @@ def _token_v6(token: int, mask: int, text: int, text_mask: int, any_udp: bool) -
         (_LD_W_ABS, 0, 0, _BEHIND + 16), (_AND, 0, 0, mask), (_JEQ, "accept", "drop", token),
         "icmp6", (_LD_B_ABS, 0, 0, _BEHIND), (_JEQ, "payload6", 0, 128), (_JEQ, "payload6", 0, 129), *_errors_v6(),
         "udp6", *(((_RET, 0, 0, WHOLE),) if any_udp else ()),
+        *(((_LD_H_ABS, 0, 0, _BEHIND + 2), (_JEQ, "accept", 0, tunnel)) if tunnel else ()),
         "payload6", (_LD_W_ABS, 0, 0, _BEHIND + 8), (_JEQ, 0, "drop", MAGIC),
         (_LD_W_ABS, 0, 0, _BEHIND + 12), (_AND, 0, 0, text_mask), (_JEQ, "accept", "drop", text),
     )  # fmt: skip

@@ -4,7 +4,7 @@ Decides which sightings belong to one stay, which rules stand behind which sight
 are copies that a switch flooded. Refuses to know what it means.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from netlab.ops import Veth
 from netlab.plan import Plan
@@ -71,7 +71,12 @@ class Ways:
 
     def _own(self, parts: tuple[str, ...]) -> list[Sighting]:
         """Sightings without what a switch flooded to machines that ignored it."""
-        mine = [one for one in self._seen.sightings if one.part in parts]
+        own, ignored = self.divided([one for one in self._seen.sightings if one.part in parts])
+        self.flooded += ignored
+        return own
+
+    def divided(self, mine: Sequence[Sighting]) -> tuple[list[Sighting], list[Sighting]]:
+        """What was for those that got it, and the copies."""
         ignored: set[int] = set()
         for number, one in enumerate(mine):
             if one.foreign and not one.port:
@@ -79,8 +84,8 @@ class Ways:
                 sent = self._peers.get((one.netns, one.device))
                 behind = [at for at in range(number) if mine[at].leaving and (mine[at].netns, mine[at].device) == sent]
                 ignored |= set(behind[-1:])
-        self.flooded += [mine[number] for number in sorted(ignored)]
-        return [one for number, one in enumerate(mine) if number not in ignored]
+        own = [one for number, one in enumerate(mine) if number not in ignored]
+        return own, [mine[number] for number in sorted(ignored)]
 
     def _goes_on(self, stay: Stay, one: Sighting) -> bool:
         """Whether the sighting belongs to the same stay: out of lo, and in again, is one."""

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from netlab.model import NOTHING, Protocol
 from netlab.plan import Plan
+from netlab.probes import summaries
+from netlab.probes.envelopes import CARRIED
 from netlab.probes.planned_rules import Known, PlannedRules
 from netlab.probes.stays import Ends, Ways, links
 from netlab.probes.story_parts import (
@@ -61,6 +63,8 @@ class Story:
     """In a sentence where it ended, and by what."""
     flooded: list[Event] = field(default_factory=list)
     """Copies that a switch sent to machines which ignored them; not part of the way."""
+    envelopes: list[Event] = field(default_factory=list)
+    """Sightings of the datagrams that carried the packet and its answers between nodes."""
     answer: Literal["none", "lost", "stranger"] = "none"
     """Of a packet that arrived and brought the sender nothing: there was no answer, it was lost, or came from another address."""
     remembered: tuple[str, ...] = ()
@@ -92,10 +96,11 @@ def tell(seen: Witnessed, plan: Plan, sender: str, source: Source = Source.OWN) 
     if seen.refused and culprit is None:
         hops[-1]["text"] = f"{sender} did not send it: {seen.refused}"
     where = "" if outcome == "delivered" else _where(hops, reply, outcome)
-    summaries = teller.nat(stays), teller.choice(stays)
+    sums = summaries.nat(stays), summaries.choice(stays, planned)
     flooded = [teller.sighting(one) for one in ways.flooded]
+    carriers = [teller.sighting(one) for one in ways.divided(seen.envelopes)[0]]
     remembered = tuple(stay.netns for stay in stays if teller.remembered(stay))
-    return Story(hops, reply, stays, outcome, culprit, known, *summaries, where, flooded, _answer(hops, reply), remembered)
+    return Story(hops, reply, stays, outcome, culprit, known, *sums, where, flooded, carriers, _answer(hops, reply), remembered)
 
 
 def _killer(stays: Sequence[Stay]) -> RuleMet | None:
@@ -162,6 +167,22 @@ def _answer(hops: Sequence[Event], reply: Sequence[Event]) -> Literal["none", "l
 def _place(event: Event) -> str:
     device = f" on {event['device']}" if event["device"] else ""
     return f"{'leaving' if event['direction'] == 'out' else 'in'} {event['netns']}{device}"
+
+
+def by_rule(rule: RuleMet) -> str:
+    by = f"rule {rule.position + 1} of {rule.chain}" if rule.position >= 0 else f"the policy of {rule.chain}"
+    return f"{by} (table {rule.table})"
+
+
+def named_rule(rule: RuleMet, planned: PlannedRules) -> Event:
+    """The keys of an event that say which rule it was."""
+    known = planned.find(rule)
+    return {
+        "hook": rule.hook, "table": rule.table, "chain": rule.chain, "rule": rule.text or None,
+        "position": rule.position if rule.position >= 0 else None, "handle": rule.handle or None, "verdict": rule.verdict,
+        "did": known.did if known is not None else rule.verdict,
+        "planned": known is not None or (rule.position < 0 and planned.policy(rule)),
+    }  # fmt: skip
 
 
 class _Teller:
@@ -236,13 +257,7 @@ class _Teller:
             stamp, rule.netns, rule.in_device, "in" if rule.hook in ("prerouting", "input") else "out", rule.packet, "rule",
             text, [TRACE.format(rule.netns)], part=rule.part,
         )  # fmt: skip
-        event |= {
-            "hook": rule.hook, "table": rule.table, "chain": rule.chain, "rule": rule.text or None, "owner": owner,
-            "position": rule.position if rule.position >= 0 else None, "handle": rule.handle or None, "verdict": rule.verdict,
-            "did": known.did if known is not None else rule.verdict, "decisive": matters,
-            "planned": known is not None or (rule.position < 0 and self._planned.policy(rule)),
-        }  # fmt: skip
-        return event
+        return event | named_rule(rule, self._planned) | {"owner": owner, "decisive": matters}
 
     def _nat(self, stay: Stay, stamp: int, was: Shown, now: Shown, half: str, back: bool) -> Event:
         """`half`: destination or source. Of an answer, conntrack puts back what it had rewritten."""
@@ -316,9 +331,8 @@ class _Teller:
         owner = self.owner(stay.rules, stay.rules.index(culprit))
         rejects = "reject" in culprit.text.lower() or (known is not None and "rejected" in known.did)
         word = "rejected" if rejects else "dropped"
-        by = f"rule {culprit.position + 1} of {culprit.chain}" if culprit.position >= 0 else f"the policy of {culprit.chain}"
         made = f", for {owner}" if owner else ""
-        text = f"{word} in {culprit.netns} at hook {culprit.hook} by {by} (table {culprit.table}){made}"
+        text = f"{word} in {culprit.netns} at hook {culprit.hook} by {by_rule(culprit)}{made}"
         return self._rule(culprit, stamp_of(stay), True, owner) | {"event": word, "text": text}
 
     def lost(self, stays: Sequence[Stay], outcome: str) -> Event:
@@ -326,17 +340,33 @@ class _Teller:
         last = stays[-1] if stays else Stay(self._sender)
         packet = last.left or Shown(str(self._seen.flow.source), str(self._seen.flow.destination), 0, self._seen.flow.port, "")
         stamps = [one.at for one in (*last.arrivals, *last.departures)]
+        culprit: RuleMet | None = None
         evidence = [f"no packet socket saw it after {last.netns}"]
         if last.departures:
             device = last.departures[-1].device
             far = self._peers.get((last.netns, device))
             to = f" to {far[1]} of {far[0]}" if far else ""
             text = f"lost behind {last.netns}: it left through {device}, and nothing came in{to}"
+            text, culprit = self._lost_envelope(last.netns, text, last.departures[-1].part)
         else:
             text, more = self._no_way(last, packet)
             evidence += more
         word = "rejected" if outcome == "rejected" and self._seen.refused else "dropped"
-        return event_of(max(stamps, default=0), last.netns, "", "", packet, word, text, evidence, part="request")
+        event = event_of(max(stamps, default=0), last.netns, "", "", packet, word, text, evidence, part="request")
+        return event if culprit is None else event | named_rule(culprit, self._planned)
+
+    def _lost_envelope(self, netns: str, text: str, part: str) -> tuple[str, RuleMet | None]:
+        """`text`, with what became of the datagram that carried the packet on, and the rule that dropped that."""
+        seen = [one for one in self._seen.envelopes if one.part == part]
+        if not seen:
+            return text, None
+        packet, last = seen[-1].packet, self.sighting(seen[-1])
+        to = end_of(packet.dst, packet.dport)
+        text = f"lost behind {netns}: carried on in UDP from {packet.src} to {to}, last seen {_place(last)}"
+        rules = (one for one in self._seen.rules if one.part == CARRIED + part and one.verdict == "drop")
+        if (culprit := next(rules, None)) is None:
+            return text, None
+        return f"{text}; dropped in {culprit.netns} at hook {culprit.hook} by {by_rule(culprit)}", culprit
 
     def _no_way(self, last: Stay, packet: Shown) -> tuple[str, list[str]]:
         if last.netns.startswith("lan/"):
@@ -362,33 +392,3 @@ class _Teller:
             why = f"{last.netns} found nobody who has {hop} behind {row.get('dev')}: no answer to its {asked}"
             return why, [f"neighbour table of {last.netns}: {hop} is {' '.join(states)}"]
         return f"{last.netns} took it in and did not pass it on; no rule, route or setting that netlab knows of says so", []
-
-    # ---------------------------------------------------------------- summaries
-
-    def nat(self, stays: Sequence[Stay]) -> dict[str, Any] | None:
-        """The rewriting as a whole: where, before and after; None when nothing was rewritten."""
-        changed = [stay for stay in stays if stay.entered and stay.left and stay.entered != stay.left]
-        if not changed:
-            return None
-        first, last = changed[0].entered, changed[-1].left
-        assert first is not None and last is not None
-        kinds = [
-            *(["dnat"] if (first.dst, first.dport) != (last.dst, last.dport) else []),
-            *(["snat"] if (first.src, first.sport) != (last.src, last.sport) else []),
-        ]
-        return {"at": [stay.netns for stay in changed], "kinds": kinds, "before": as_json(first), "after": as_json(last)}
-
-    def choice(self, stays: Sequence[Stay]) -> dict[str, Any] | None:
-        """Between how many endpoints a rule chose, and which rule; odds are added by who knows the plan's."""
-        for stay in stays:
-            for rule in stay.rules:
-                known = self._planned.find(rule)
-                if known is not None and known.choice:
-                    how = "remembered client (session affinity)" if known.remembered else "at random"
-                    if known.choice == 1 and not known.remembered:
-                        how = "the only endpoint"
-                    return {
-                        "backends": known.choice, "how": how, "at": rule.netns, "chain": rule.chain, "rule": rule.text or None,
-                        "owner": str(known.owner) if known.owner else None,
-                    }  # fmt: skip
-        return None

@@ -6,6 +6,8 @@ Order of things: a packet socket on all interfaces of every namespace, the kerne
 sockets that show what a stack accepts; all are bound before the packet leaves, so that nothing has to be waited for. It carries
 the token of probes/packets.py, by which it is known whatever NAT does; answers in UDP, which carry none, are known by their
 addresses; live.py says by what a program's packet is known. The end is the answer that the sender accepts, a drop, or silence.
+
+Over 400 lines: one watch, from opening its sockets to closing them, and all of it reads and writes the same state.
 """
 
 import errno
@@ -14,19 +16,19 @@ import random
 import select
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
 from typing import Any
 
 from netlab.errors import KernelError, MissingEvidence, NetlabError
-from netlab.kernel import libnftables, listing, nft_trace, observe, packet_sockets, rule_listing, sysctls
+from netlab.kernel import libnftables, listing, nft_trace, observe, packet_sockets, rule_listing
 from netlab.kernel import netlink as nl
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING, Delivered, Frame, Tap
 from netlab.model import Flow, Protocol
-from netlab.probes import filters, live, packets, plain, stamps, suspects, telling
+from netlab.probes import envelopes, filters, live, packets, plain, reading, stamps, telling
 from netlab.probes.packets import Kind
 from netlab.probes.plain import number_of
 from netlab.probes.witnessed import Errand, RuleMet, Shown, Sighting, Witnessed
@@ -76,6 +78,7 @@ class _Following:
     notes: list[str] = field(default_factory=list)
     requests: set[Shown] = field(default_factory=set)
     index: int = INDEX
+    envelopes: list[Sighting] = field(default_factory=list)
     mark: live.Datagram | None = None
     """By what a real program's datagram is known."""
 
@@ -110,6 +113,9 @@ class _Following:
         accepted = self._accepted()
         met = {one.netns for one in sightings} | {one.netns for one in rules} | {errand.sender}
         routes, neighbours, tracked = self._tables(met)
+        crossed: dict[str, set[str]] = {}
+        for one in sightings:
+            crossed.setdefault(one.netns, set()).add(one.device)
         return Witnessed(
             flow,
             sightings,
@@ -123,7 +129,8 @@ class _Following:
             tuple(dict.fromkeys(self.blind)),
             tuple(self.notes),
             errand.live,
-            {name: self._settings(name) for name in met},
+            tuple(sorted(self.envelopes, key=cmp_to_key(stamps.order))),
+            {name: reading.settings(self.places[name].fd, crossed.get(name, set()), flow.destination.version) for name in met},
         )
 
     # ---------------------------------------------------------------- before
@@ -133,7 +140,7 @@ class _Following:
         if self.errand.live:
             program = live.filter_for(self.errand.flow.protocol, self.run)
         else:
-            program = filters.token_filter(self.run, any_udp=udp)
+            program = filters.token_filter(self.run, any_udp=udp, tunnel=self.errand.tunnel)
         wanted = {self.errand.flow.protocol} | ({Protocol.ICMP} if sender else set())
         try:
             with entered(place.fd):
@@ -152,7 +159,12 @@ class _Following:
         untold: list[str] = []
         version = self.errand.flow.destination.version
         protocol = self.errand.flow.protocol
-        asked = live.matches(protocol, version) if self.errand.live else telling.matches(protocol, self.run, version)
+        if self.errand.live:
+            asked = live.matches(protocol, version)
+        else:
+            own, late = telling.matches(protocol, self.run, version)
+            tunnel = self.errand.tunnel
+            asked = [*own, *(envelopes.matches(protocol, self.run, tunnel, version) if tunnel else ())], late
         for place in self.places.values():
             legacy = rule_listing.legacy_tables(place.fd, self.family)
             if legacy:
@@ -317,21 +329,38 @@ class _Following:
                 return PARTS[Kind.REPLY], shown
         return None
 
+    def _carried(self, data: bytes) -> tuple[str, Shown] | None:
+        """What part of the story a datagram of the overlay carries, and how it looks itself."""
+        inner = envelopes.carried(data, self.errand.tunnel) if self.errand.tunnel else None
+        told = self._seen(inner) if inner is not None else None
+        return None if told is None else (told[0], live.plain_shown(data))
+
+    def _told(self, data: bytes) -> tuple[str, Shown] | None:
+        """The same of what the kernel's trace shows, which is too little of an envelope to look into."""
+        told = self._seen(data)
+        if told is not None or len(data) < 28 or not self.envelopes:
+            return told
+        shown = live.plain_shown(data)
+        part = next((one.part for one in self.envelopes if one.packet == shown), "")
+        return (envelopes.CARRIED + part, shown) if part else None
+
     def _part(self, data: bytes) -> str:
         found = self._seen(data)
         return found[0] if found else ""
 
     def _sightings(self) -> tuple[Sighting, ...]:
-        found = []
+        found: list[Sighting] = []
         # By time, so that an answer in UDP comes after the request whose addresses it turns round.
         for place, frame in sorted(self.frames, key=lambda pair: pair[1].time_ns):
-            told = self._seen(frame.data)
+            told, into = self._seen(frame.data), found
+            if told is not None and told[0] == PARTS[Kind.REQUEST]:
+                self.requests.add(told[1])
+            if told is None:
+                told, into = self._carried(frame.data), self.envelopes
             if told is None:
                 continue
-            if told[0] == PARTS[Kind.REQUEST]:
-                self.requests.add(told[1])
             link = next((link for link in place.links.values() if link.name == frame.device), None)
-            found.append(
+            into.append(
                 Sighting(
                     frame.time_ns, place.name, frame.device, frame.pkttype == OUTGOING, *told, frame.pkttype == FOREIGN,
                     link is not None and link.kind == "bridge", link is not None and bool(link.master),
@@ -347,7 +376,7 @@ class _Following:
         found: list[RuleMet] = []
         for place in self.places.values():
             if place.trace is not None and place.told:
-                found += telling.Telling(place, self._seen, self.errand.flow.destination.version).rules()
+                found += telling.Telling(place, self._told, self.errand.flow.destination.version).rules()
         return tuple(found)
 
     def _tables(self, met: set[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -367,18 +396,8 @@ class _Following:
             except (OSError, NetlabError) as error:
                 self.blind.append(f"{name}: {error}")
                 continue
-            tracked[name] = tuple(row for row in rows if _original(row) in tuples)
+            tracked[name] = tuple(row for row in rows if reading.original(row) in tuples)
         return routes, neighbours, tracked
-
-    def _settings(self, name: str) -> suspects.Settings:
-        """The settings that could explain a loss there."""
-        fd = self.places[name].fd
-        devices = {frame.device for place, frame in self.frames if place.name == name}
-        with entered(fd):
-            read = {key: sysctls.read(key) for key in suspects.keys(devices, self.errand.flow.destination.version)}
-        early = [f"{family}/{table}" for family, table in rule_listing.nft_tables(fd) if family in suspects.EARLY]
-        found = {key: value for key, value in read.items() if value is not None}
-        return {**found, suspects.UNTRACED: " ".join(early)} if early else found
 
     def _close(self) -> None:
         """Side by side: closing waits for the kernel's grace periods."""
@@ -393,9 +412,3 @@ class _Following:
         for place in self.places.values():
             for raw in place.accepted:
                 raw.close()
-
-
-def _original(row: Mapping[str, Any]) -> tuple[str, str, int, int]:
-    if row["protocol"] in ("icmp", "icmpv6"):
-        return row["src"], row["dst"], 0, 0
-    return row["src"], row["dst"], row["sport"], row["dport"]

@@ -72,6 +72,8 @@ class Errand:
     timeout_s: float = 0.3
     live_s: float = 0.0
     sources: tuple[Address, ...] = ()
+    tunnel: int = 0
+    """The UDP port of the nodes' overlay, 0 without one."""
 
     @property
     def live(self) -> bool:
@@ -100,5 +102,7 @@ class Witnessed:
     notes: tuple[str, ...] = ()
     live: bool = False
     """It is a real program's packet."""
+    envelopes: tuple[Sighting, ...] = ()
+    """Of the datagrams that carried the packet and its answers between nodes, with their own addresses."""
     settings: Mapping[str, Mapping[str, str]] = NOTHING
     """Namespace -> what suspects.py reads there."""

@@ -1,6 +1,7 @@
 """Health checks of a node's Service proxy: healthCheckNodePort of each Service that has one, and the proxy's own on 10256.
 
-Decides who listens where and what is said. Refuses to know HTTP: the responder answers. The same in every mode.
+Decides who listens where and what is said. Refuses to know HTTP: the responder answers. The same in every mode, but that the
+userspace proxier of v1.25 and before has no healthCheckNodePort (userspace.NewProxier is given no health server).
 
 Source: kubernetes pkg/proxy/healthcheck/{service_health,proxy_health}.go, v1.36. A load balancer asks each node and sends only to
 those that answer 200; so the count is of this node's ready endpoints, by address, and of no terminating ones, though
@@ -22,7 +23,7 @@ GOING = "ToBeDeletedByClusterAutoscaler"
 
 def plan(cluster: Cluster) -> Iterator[Listener]:
     """The health checks of every node."""
-    some = _checked(cluster.services)
+    some = _checked(cluster.services) if cluster.topology.cluster.proxy.mode != "userspace" else []
     checked = [service for service in some if endpoints.is_proxied(service)]
     for node in cluster.nodes.values():
         netns = f"node/{node.meta.name}"

@@ -139,6 +139,24 @@ def test_rules_of_others_are_named_wherever_they_stand(mode: str) -> None:
         agreed(lab.explain("pod/client", f"pod/{target}:8080"), "delivered")
 
 
+def test_what_carries_a_packet_between_nodes_is_told() -> None:
+    with running("topologies/vxlan.yaml") as lab:
+        target = next(pod["metadata"]["name"] for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-c")
+        found = lab.explain("pod/client", f"pod/{target}:8080")
+        agreed(found, "delivered")
+        way = list(dict.fromkeys(one["netns"] for one in found["carried"] if one["part"] == "request"))
+        assert way == ["node/node-a", "lan/lan-a", "router/router", "lan/lan-b", "node/node-c"]
+        assert {one["packet"]["dst"] for one in found["carried"]} == {"192.168.51.12", "192.168.50.10"}
+        assert not any(one["packet"]["dport"] == 8472 for one in found["hops"]), "the way is the packet's own"
+
+        ruleset(lab, "node/node-c", "inet", "input", "udp dport 8472 drop")
+        found = lab.explain("pod/client", f"pod/{target}:8080")
+        assert (found["verdict"], found["outcome"]) == ("fail", "dropped")
+        assert "carried on in UDP from 192.168.50.10 to 192.168.51.12:8472, last seen in node/node-c on eth0" in found["why"][0]
+        assert "dropped in node/node-c at hook input by rule 1 of c (table inet cni)" in found["why"][0]
+        assert found["hops"][-1]["rule"] == "udp dport 8472 drop" and "is not netlab's" in found["remedies"][0]
+
+
 def test_what_the_kernel_drops_without_a_word() -> None:
     with running() as lab:
         node = "node/node-171"

@@ -239,6 +239,34 @@ def test_a_killed_proxy_and_a_killed_controller_come_back(lab: Lab) -> None:
         assert lab.verify().drift == []
 
 
+def test_a_proxy_that_dies_again_and_again_keeps_nobody_waiting(lab: Lab) -> None:
+    """The next start is put off further each time; the agent answers all the while, and gives the proxy its table in the end."""
+    lab.apply([web("again", "one", "again.example.com")])
+    name = next(name for name in lab.verb("processes")["agents"] if name.startswith(f"{proxy_of(lab)}-"))
+    pod = next(pod for pod in lab.verb("ingresses") if pod.endswith(name.partition("-")[2]))
+    before = lab.verb("ingresses")[pod]["restarts"]
+    for number in range(1, 4):
+        pid = running_pid(lab, pod)
+        lab.exec("node/node-169", ["kill", "-KILL", str(pid)], check=True)
+        deadline = time.monotonic() + 60
+        while (state := lab.verb("ingresses")[pod])["restarts"] < before + number:
+            assert time.monotonic() < deadline, state
+    running_pid(lab, pod)
+    nodes = [f"192.168.0.{number}" for number in (169, 170, 171)]
+    again = ["--retry", "20", "--retry-connrefused", "-m", "60"]
+    done = lab.exec("host/client", ["curl", "-s", *again, "-H", "Host: again.example.com", *nodes])
+    assert done.stdout == "You've hit one\n" * 3
+    assert lab.verify().drift == []
+
+
+def running_pid(lab: Lab, pod: str) -> int:
+    deadline = time.monotonic() + 60
+    while not (pid := lab.verb("ingresses")[pod]["pid"]):
+        assert time.monotonic() < deadline, f"the proxy of {pod} does not run"
+        time.sleep(0.02)
+    return int(pid)
+
+
 def test_upstream_service_goes_through_the_cluster_ip(tmp_path: Path) -> None:
     with netlab.up(topology(tmp_path, "haproxy", "service"), proxy="iptables") as lab:
         lab.apply([*backends(), web("web", "one", "a.example.com")])

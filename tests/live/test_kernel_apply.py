@@ -1,5 +1,6 @@
 """Kernel and verify against the real kernel: what is planned is there, what is changed by hand is found and mended."""
 
+import errno
 import json
 import socket
 import subprocess
@@ -13,9 +14,10 @@ import pytest
 
 from netlab import fabric, routing
 from netlab.errors import KernelError
+from netlab.kernel import addresses, observe, sysctls, verify
 from netlab.kernel import namespaces as ns
-from netlab.kernel import observe, verify
 from netlab.kernel.apply import Kernel
+from netlab.kernel.session import Session
 from netlab.model import Cluster
 from netlab.ops import Bridge, DeviceAddress, Identity, Neighbour, Netns, Op, Route, Sysctl, Veth
 from netlab.plan import Plan, diff, plan_of
@@ -137,6 +139,12 @@ def dual_stack() -> None:
     assert sentences(kernel, ops) == []
     assert reaches(kernel, a, b, "fd00::2") and reaches(kernel, a, b, "fd00:1::9")
     program(kernel, a, "ip", "link", "show", "dev", "the-other-name-of-eth0")
+    with Session(kernel.fds, ns.current_netns()) as session:
+        mine, nobodys = ip_address("fd00::2"), ip_address("fd00::3")
+        addresses.wait_until_local(session, {b: [mine]})
+        addresses._IN_FORCE_S = 0.1  # in a process of this test's own
+        with pytest.raises(KernelError, match="node/b: fd00::3: the kernel does not take the address into use"):
+            addresses.wait_until_local(session, {b: [mine, nobodys]})
 
 
 # ---------------------------------------------------------------- changing
@@ -244,6 +252,36 @@ BY_HAND = {
     "nft table added": (CLIENT, "nft add table inet mine", "nftables: table inet mine is not planned"),
     "iptables rule added": (CLIENT, "iptables -A INPUT -s 1.1.1.1 -j DROP", "not planned: -A INPUT -s 1.1.1.1/32 -j DROP"),
 }
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_each_of_many_namespaces_gets_its_own_settings(way: str, refused: bool) -> None:
+    """Also where the kernel gives no proc to write them through: as here to a user namespace without a pid namespace."""
+    run(way, many, refused)
+
+
+def many(refused: bool) -> None:
+    key, names = "net/ipv4/tcp_max_syn_backlog", [f"pod/default/p-{number}" for number in range(2 * sysctls.AT_ONCE + 6)]
+    settings = {name: Sysctl(name, key, str(2000 + number)) for number, name in enumerate(names)}
+    before, asked = sysctls.read(key), list[int]()
+
+    def proc() -> int:
+        asked.append(1)
+        if refused:
+            raise PermissionError(errno.EPERM, "not here")
+        return made()
+
+    with pytest.MonkeyPatch.context() as patch:
+        made = ns.detached_proc
+        patch.setattr(ns, "detached_proc", proc)
+        kernel = Kernel()
+        kernel.apply((), [*map(Netns, names), *settings.values()])
+    assert len(asked) == 3
+    for name, setting in settings.items():
+        with ns.entered(kernel.fds[name]):
+            assert sysctls.read(key) == setting.value
+    assert sysctls.read(key) == before
+    kernel.close()
 
 
 @pytest.mark.parametrize("name", BY_HAND)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import socket
 import threading
 import time
@@ -206,6 +207,44 @@ def test_closing_ends_listener_and_connections() -> None:
     with pytest.raises(ConnectionRefusedError):
         connected(net)
     assert len(tuple(Path("/proc/self/fd").iterdir())) <= before - 2
+
+
+@sandboxed
+def test_closing_gently_answers_what_was_asked_and_no_more() -> None:
+    op = tcp()
+    net = Net()
+    net.make("client", "pod")
+    net.wire("client", "pod", "eth0", "eth0", "10.0.0.1/24", f"{POD}/24")
+    responder = Responder()
+    responder.listen(net.fds["pod"], op, PodFacts("web-1"))
+    idle, half, waiting, cut = (connected(net) for _ in range(4))
+    for sock in (idle, half, cut):
+        sock.sendall(b"GET /hostname HTTP/1.1\r\n")
+    idle.sendall(b"Host: x\r\n\r\n")
+    while not responder.draining() and not _has(idle):
+        responder.poll(0.1)
+    assert body(idle.recv(4096)) == "web-1"
+    arrived = connected(net)  # the kernel has greeted it; nobody has accepted it
+    arrived.sendall(b"GET /hostname HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert responder.close(op.identity, gently=True)
+    assert responder.listeners() == ()
+    assert idle.recv(10) == b"", "who has asked nothing more is told that this is the end"
+    answer = arrived.recv(4096)
+    assert body(answer) == "web-1" and b"connection: close" in answer.lower()
+    half.sendall(b"Host: x\r\n\r\n")
+    while not _has(half):
+        responder.poll(0.1)
+    assert body(half.recv(4096)) == "web-1"
+    with pytest.raises(ConnectionRefusedError):
+        connected(net)
+    assert responder.draining() == ["pod"]
+    responder.cut("pod")
+    assert responder.draining() == []
+    assert cut.recv(10) == b"" and waiting.recv(10) == b""
+
+
+def _has(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 @sandboxed

@@ -98,7 +98,7 @@ def test_a_watcher_ends_with_its_lab() -> None:
 
 
 def test_top_counts_what_was_sent(lab: Lab) -> None:
-    command = [sys.executable, "-m", "netlab", "--lab", lab.name, "top", "--once", "-o", "json", "--every", "6"]
+    command = [sys.executable, "-m", "netlab", "--lab", lab.name, "top", "-o", "json", "--every", "6"]
     before = lab.node("node-170").exec("cat", "/proc/sys/net/netfilter/nf_conntrack_acct").stdout
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None and "counting" in process.stderr.readline()

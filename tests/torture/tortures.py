@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.live import caller
+from tests.torture import machines
 from tests.torture.world import KUBIA, LISTENING, ROOT, World, has_traceback
 
 Torture = Callable[[World, int], str]
@@ -253,6 +254,18 @@ def no_memory(world: World, times: int) -> str:
     return ""
 
 
+def no_address_space(world: World, times: int) -> str:
+    """a limit of address space (ulimit -v) from 20 MiB on: refused in words, or it works"""
+    worked = 0
+    for number in range(times):
+        size = (20 + 60 * number // max(1, times - 1)) << 10
+        done = world.shell(f"(ulimit -v {size}; $N up -f {KUBIA} --name mem); code=$?; $N down mem; exit $code")
+        assert done.returncode in (0, 3), (size, done)
+        assert done.returncode == 0 or "memory" in done.stderr, (size, done)
+        worked += done.returncode == 0
+    return f"{worked} of {times} limits were enough"
+
+
 def stopped(world: World, times: int) -> str:
     """SIGSTOP to the holder and all its agents for so many seconds, then SIGCONT: it goes on"""
     _up(world, "stopped")
@@ -373,8 +386,15 @@ ROWS = (
     Row(runtime_read_only, 1, 5),
     Row(disk_full, 2, 10),
     Row(no_memory, 2, 10, root=True),
+    Row(no_address_space, 3, 61),
     Row(stopped, 2, 60),
     Row(strange_hosts, 1, 3),
     Row(strange_environments, 1, 3),
     Row(strange_names, 1, 3),
+    Row(machines.clock_set_back, 1, 6),
+    Row(machines.no_user_namespaces, 1, 10),
+    Row(machines.windows, 1, 5),
+    Row(machines.old_kernel, 1, 5),
+    Row(machines.missing_programs, 1, 5),
+    Row(machines.container, 1, 10, root=True),
 )

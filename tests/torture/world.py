@@ -136,8 +136,8 @@ class World:
 
 
 def has_traceback(errors: str) -> bool:
-    """Of netlab. Ctrl-C may meet the interpreter before it has read a line of netlab, which then tells so in its own way."""
-    return "Traceback" in errors and not errors.startswith("Fatal Python error: init_import_site")
+    """Through a line of netlab. Ctrl-C may meet the interpreter before it has read one, which then tells so in its own way."""
+    return "Traceback" in errors and f'File "{ROOT / "netlab"}/' in errors
 
 
 def _is_holder(pid: int) -> bool:

@@ -1,0 +1,81 @@
+"""Two machines that a fault has parted: the plan, the oracle, the walk of the rules, and how the pair is named."""
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from netlab import plan
+from netlab.errors import InputError
+from netlab.expect import expect
+from netlab.lab import link_faults
+from netlab.lab.changes import changes
+from netlab.model import Cluster, Flow, OutcomeKind, Protocol, Ref
+from netlab.ops import Neighbour
+from netlab.trace import trace
+from tests.test_controllers import started
+
+PAIR = ("node/node-170", "node/node-171")
+A, B, OTHER = ip_address("192.168.0.170"), ip_address("192.168.0.171"), ip_address("192.168.0.169")
+
+
+def parted(cluster: Cluster, kind: str = "partition", target: str = "node-170/node-171") -> Cluster:
+    found = link_faults.part(cluster, plan.build_nothing(), {"kind": kind, "target": target})
+    assert found is not None
+    return found[1]
+
+
+def flow(sender: str, source: Any, destination: Any) -> Flow:
+    return Flow(Ref("node", "", sender), source, destination, 0, Protocol.ICMP)
+
+
+def test_only_these_two_do_not_reach_each_other() -> None:
+    whole = started()
+    cluster = parted(whole)
+    assert cluster.apart == {PAIR}
+    rows = [("node-170", A, B), ("node-171", B, A), ("node-169", OTHER, B), ("node-169", OTHER, A), ("node-170", A, OTHER)]
+    for state, dropped in ((whole, set()), (cluster, {0, 1}), (parted(cluster, "heal", "node-171/node-170"), set())):
+        made = plan.build(state)
+        for number, row in enumerate(rows):
+            wanted = OutcomeKind.DROPPED if number in dropped else OutcomeKind.DELIVERED
+            assert expect(state, flow(*row)).kind is wanted, row
+            assert trace(made, flow(*row)).outcome.kind is wanted, row
+
+
+def test_the_change_is_four_neighbours_at_most() -> None:
+    whole = started()
+    difference = plan.diff(plan.build(whole), plan.build(parted(whole)))
+    assert difference.removed == ()
+    assert {type(op) for op in difference.added} == {Neighbour}
+    assert {(op.netns, str(op.address)) for op in difference.added if isinstance(op, Neighbour)} == {
+        ("node/node-170", str(B)), ("node/node-171", str(A)),
+    }  # fmt: skip
+
+
+def test_it_is_an_event() -> None:
+    whole = started()
+    (one,) = changes(whole, parted(whole))
+    assert (one["type"], one["action"], one["text"]) == (
+        "fault", "partition", "node/node-170 and node/node-171 do not reach each other",
+    )  # fmt: skip
+    (back,) = changes(parted(whole), whole)
+    assert back["action"] == "heal"
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "says"),
+    [
+        ("partition", "node-170/node-17", "there is no node or host node-17; did you mean node-17"),
+        ("partition", "node-170/node-170", "two machines are wanted"),
+        ("heal", "node-170/node-171", "node/node-170 and node/node-171 reach each other"),
+    ],
+)
+def test_pairs_that_are_none(kind: str, target: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        parted(started(), kind, target)
+
+
+def test_what_names_one_node_is_no_pair() -> None:
+    for text in ("node-170", "node/node-170", ""):
+        assert link_faults.part(started(), plan.build_nothing(), {"kind": "partition", "target": text}) is None
+    assert link_faults.pair_of(started(), "client/node-170") == ("host/client", "node/node-170")
