@@ -23,7 +23,10 @@ def main() -> None:
     except KeyboardInterrupt:  # in the middle of an import, where no verb can catch it
         sys.exit(130)
     except (OSError, MemoryError) as error:  # the same: no descriptor, process or memory is left to begin with
-        print(f"error: this machine refuses to start netlab: {error}; `ulimit -a` shows its limits", file=sys.stderr)
+        print(
+            f"error: this machine refuses to start netlab: {str(error) or 'out of memory'}; `ulimit -a` shows its limits",
+            file=sys.stderr,
+        )
         sys.exit(3)
 
 

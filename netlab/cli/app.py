@@ -112,6 +112,8 @@ def main(argv: list[str], starting: Any = None) -> int:
         return int(finished.code or 0)
     except SystemExit as usage:  # help, or a mistake that typer has found and shown
         return EXEC_FAILED if usage.code and set(verbs) <= PROGRAMS else int(usage.code or 0)
+    except MemoryError:  # so little is left that not even this could be told here
+        raise
     except Exception:  # outside of the verb itself
         return bug(set(verbs) <= PROGRAMS)
     return 0

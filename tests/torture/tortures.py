@@ -254,6 +254,18 @@ def no_memory(world: World, times: int) -> str:
     return ""
 
 
+def no_address_space(world: World, times: int) -> str:
+    """a limit of address space (ulimit -v) from 20 MiB on: refused in words, or it works"""
+    worked = 0
+    for number in range(times):
+        size = (20 + 60 * number // max(1, times - 1)) << 10
+        done = world.shell(f"(ulimit -v {size}; $N up -f {KUBIA} --name mem); code=$?; $N down mem; exit $code")
+        assert done.returncode in (0, 3), (size, done)
+        assert done.returncode == 0 or "memory" in done.stderr, (size, done)
+        worked += done.returncode == 0
+    return f"{worked} of {times} limits were enough"
+
+
 def stopped(world: World, times: int) -> str:
     """SIGSTOP to the holder and all its agents for so many seconds, then SIGCONT: it goes on"""
     _up(world, "stopped")
@@ -374,6 +386,7 @@ ROWS = (
     Row(runtime_read_only, 1, 5),
     Row(disk_full, 2, 10),
     Row(no_memory, 2, 10, root=True),
+    Row(no_address_space, 3, 61),
     Row(stopped, 2, 60),
     Row(strange_hosts, 1, 3),
     Row(strange_environments, 1, 3),
