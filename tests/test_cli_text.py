@@ -71,6 +71,12 @@ def test_the_matrix_shows_seen_and_where_it_differs_expected() -> None:
     ]
 
 
+def test_junit_has_the_story_of_a_pair_that_failed() -> None:
+    failed = {**DROPPED, "verdict": "fail", "why": ["it was lost"]}
+    suite = ElementTree.fromstring(junit([RESULT, failed], {(str(failed["from"]), str(failed["to"])): "● node/node-170"}))
+    assert [case.findtext("failure") for case in suite] == [None, "it was lost\n● node/node-170"]
+
+
 def test_junit_counts_failures_and_calls_missing_evidence_an_error() -> None:
     suite = ElementTree.fromstring(junit([RESULT, DROPPED, {**RESULT, "verdict": "inconclusive", "why": ["<blind>"]}]))
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "1")

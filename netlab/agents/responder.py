@@ -587,8 +587,8 @@ def serve(sock: socket.socket) -> NoReturn:
     """Be the lab's responder agent: answer for the pods, and take the holder's orders from `sock` until the holder has gone.
 
     Orders: listen([(path of the namespace, Listener)]) -> one sentence for each listener that could not be opened;
-    close([identity], gently) -> number closed; draining() -> namespaces where connections of closed listeners are open, and
-    cut([namespace]) ends them; listening() -> identities.
+    close([identity], gently), draining() -> namespaces where connections of closed listeners are open, and cut([namespace]) ends
+    them; listening() -> identities.
     """
     raise_descriptor_limit()
     responder = Responder()
@@ -606,8 +606,10 @@ def serve(sock: socket.socket) -> NoReturn:
                 os.close(fd)
         return problems
 
-    def close(identities: Sequence[Identity], gently: bool = False) -> int:
-        return sum(responder.close(identity, gently) for identity in identities)
+    def close(identities: Sequence[Identity], gently: bool = False) -> list[str]:
+        for identity in identities:
+            responder.close(identity, gently)
+        return responder.draining()
 
     def cut(netns: Sequence[str]) -> None:
         for one in netns:

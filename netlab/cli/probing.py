@@ -9,7 +9,7 @@ import typer
 
 from netlab.cli import loading, output
 from netlab.cli.output import LabOption, NamespaceOption, paint
-from netlab.errors import InputError
+from netlab.errors import InputError, NetlabError
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -160,7 +160,7 @@ def matrix(
         case "json":
             output.print_json(results)
         case "junit":
-            print(junit(results))
+            print(junit(results, stories(running, results)))
         case _:
             print(matrix_text(results, output.coloured(), owners(running)), end="")
     return worst(results)
@@ -260,8 +260,23 @@ def named(destination: str, names: Mapping[str, str], width: int = 24) -> str:
     return f"{destination:<{width}}  {owner}" if owner else destination
 
 
-def junit(results: Sequence[Mapping[str, Any]]) -> str:
-    """The results as a JUnit XML document: a test case a pair, inconclusive ones as errors."""
+def stories(running: "Lab", results: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """Sender and destination -> the explanation of a packet sent once more, of the first pairs that failed."""
+    from netlab.observe import explain_text
+    from netlab.scenario.exhibits import EXPLAINED
+
+    found = {}
+    for one in [one for one in results if one["verdict"] == "fail"][:EXPLAINED]:
+        to, _, protocol = one["to"].rpartition("/")
+        try:
+            found[one["from"], one["to"]] = explain_text.text(running.explain(one["from"], to, protocol=protocol))
+        except NetlabError as error:
+            found[one["from"], one["to"]] = f"it cannot be explained: {error}"
+    return found
+
+
+def junit(results: Sequence[Mapping[str, Any]], told: Mapping[tuple[str, str], str] | None = None) -> str:
+    """The results as a JUnit XML document: a test case a pair, inconclusive ones as errors. `told`: what `stories` gives."""
     from xml.etree import ElementTree
 
     count = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
@@ -271,7 +286,9 @@ def junit(results: Sequence[Mapping[str, Any]]) -> str:
         case = ElementTree.SubElement(suite, "testcase", {"classname": one["from"], "name": f"{one['from']} -> {one['to']}"})
         if one["verdict"] != "pass":
             tag = "failure" if one["verdict"] == "fail" else "error"
-            ElementTree.SubElement(case, tag, {"message": "; ".join(one["why"]) or one["verdict"]}).text = "\n".join(one["why"])
+            ElementTree.SubElement(case, tag, {"message": "; ".join(one["why"]) or one["verdict"]}).text = "\n".join(
+                [*one["why"], *filter(None, [(told or {}).get((one["from"], one["to"]))])]
+            )
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode")
 

@@ -65,7 +65,7 @@ def top(
                 output.print_json(found)
             else:
                 size = shutil.get_terminal_size((110, 50 if not screen else 24))
-                page = shown.text(found, size.columns, size.lines - 1 if screen else 10_000)
+                page = shown.text(found, size.columns, size.lines - 1 if screen else 10_000, watch.pods)
                 sys.stdout.write(("\x1b[H" + page.replace("\n", "\x1b[K\n") + "\x1b[J") if screen else page)
             sys.stdout.flush()
             if once or form == "json":  # a document is one
@@ -158,12 +158,14 @@ class Watch:
         """Names, nodes of pods, rules and namespaces as they are now, where something has changed."""
         if not self._stale:
             return
+        from netlab.dns import pods_in_words
         from netlab.kernel.counters import Counters
         from netlab.lab.naming import names_of
 
         self._stale = False
         cluster = self._lab.cluster()
         self._proxy = cluster.topology.cluster.proxy.mode
+        self.pods = pods_in_words(cluster)
         self._names = names_of(cluster)
         self._node_of = {str(pod.ref): pod.node for pod in cluster.pods.values() if not pod.spec.host_network}
         self._services = [str(one.ref) for one in cluster.services.values() if one.cluster_ips]

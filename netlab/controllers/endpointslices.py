@@ -51,7 +51,7 @@ def reconcile(cluster: Cluster) -> Cluster:
     known = index(cluster.pods)
     managed: dict[Key, list[EndpointSlice]] = {}
     given: set[Key] = set()
-    for one in [one for one in cluster.slices.values() if one.service in affected]:
+    for one in _slices_of(cluster, affected):
         if one.managed:
             managed.setdefault(one.service, []).append(one)
         else:
@@ -59,7 +59,7 @@ def reconcile(cluster: Cluster) -> Cluster:
     made: dict[Key, EndpointSlice] = {}
     gone: set[Key] = set()
     serial = cluster.serial
-    for key in [key for key in cluster.services if key in affected]:
+    for key in _there(cluster, affected):
         service = cluster.services[key]
         existing = managed.pop(key, [])
         content = [] if key in given else _content(cluster, service, known)
@@ -73,6 +73,20 @@ def reconcile(cluster: Cluster) -> Cluster:
         return cluster
     slices = {key: one for key, one in cluster.slices.items() if key not in gone}
     return cluster.with_(slices={**slices, **made}, serial=serial)
+
+
+def _slices_of(cluster: Cluster, affected: Set[Key]) -> list[EndpointSlice]:
+    """In the cluster's order. One Service is found by comparing, which costs a third of hashing the Service of every slice."""
+    if len(affected) == 1:
+        return [one for key in affected for one in cluster.slices.values() if one.service == key]
+    return [one for one in cluster.slices.values() if one.service in affected]
+
+
+def _there(cluster: Cluster, affected: Set[Key]) -> list[Key]:
+    """The Services that there are, in the cluster's order."""
+    if len(affected) == 1:
+        return [key for key in affected if key in cluster.services]
+    return [key for key in cluster.services if key in affected]
 
 
 @dataclass(slots=True)

@@ -208,12 +208,15 @@ def _refusal(name: str, tool: str, text: str, error: str) -> str:
         if line.strip() and line.strip() not in error:
             shown = f"\n  line {found[1]}: {line.strip()}"
     words = "\n  ".join(error.splitlines()[:12])
-    return f"{name}: {tool} refused the rules:\n  {words}{shown}{_hint(error)}"
+    return f"{name}: {tool} refused the rules:\n  {words}{shown}{_hint(tool, error)}"
 
 
-def _hint(error: str) -> str:
+def _hint(tool: str, error: str) -> str:
     if "Permission denied" in error or "Operation not permitted" in error:
         return "\n  (`netlab doctor` says what this machine allows)"
+    if "Message too long" in error and "nft" in tool:
+        words = "an ordinary user may not send so many rules at once: say `backend: legacy` or `mode: nftables`, or be root"
+        return f"\n  ({words})"
     if "Extension" in error or "missing kernel module" in error or "No such file or directory" in error:
         return "\n  (a kernel module may be missing; `netlab doctor` says which features this kernel has)"
     return ""

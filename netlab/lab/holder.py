@@ -176,6 +176,7 @@ class Lab:
         self.recorder = Recorder()
         self.ending = Ending()
         self._looks_for_ends = False
+        self._draining: Sequence[str] = ()
         self.kernel = Kernel()
         self.agents = Agents(loop, self._on_agent_restart)
         self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
@@ -251,11 +252,7 @@ class Lab:
     def _install(self, cluster: Cluster, abrupt: bool = False) -> None:
         self._tell_names(cluster, early=True)
         try:
-            bare, difference = self._planned(cluster)
-            if not abrupt and (going := leaving(self.cluster, cluster)):
-                self.ending.begin(self.plan, bare, going, self.loop.now(), _is_link_level)
-            new = self.ending.keep(bare)
-            difference = difference if new is bare else plan.diff(self.plan, new)
+            bare, new, difference = self._planned(cluster, abrupt)
         except NetlabError:
             self._tell_names(self.cluster)
             raise
@@ -271,36 +268,45 @@ class Lab:
         self._look_for_ends()
 
     def _look_for_ends(self) -> None:
-        """Let go of ending pods whose last connection is over, now and again later."""
+        """Let go of ending pods whose last connection is over, now and again later. `_draining`: as it was told last."""
         if self.ending:
-            self._let_go(self.ending.over(self.agents.call("responder", "draining"), self.loop.now()))
+            self._let_go(self.ending.over(self._draining, self.loop.now()))
         if self.ending and not self._looks_for_ends:
             self._looks_for_ends = True
             self.loop.after(ENDING_S, self._look_again)
 
     def _look_again(self) -> None:
         self._looks_for_ends = False
+        if self.ending:
+            self._draining = self.agents.call("responder", "draining")
         self._look_for_ends()
 
     def _let_go(self, over: Sequence[str]) -> None:
         """Cut what is left of these ending pods, and remove their namespaces."""
         if over:
             self.ending.forget(over)
-            self.agents.call("responder", "cut", over)
+            if busy := [netns for netns in over if netns in self._draining]:
+                self.agents.call("responder", "cut", busy)
             new = self.ending.keep(self._bare)
-            self.apply(plan.diff(self.plan, new))
+            difference = plan.diff(self.plan, new)
+            self.kernel.apply(difference.removed, difference.added)  # links and what is on them: nothing else was kept
             self.plan = new
 
-    def _planned(self, cluster: Cluster) -> tuple[plan.Plan, plan.Diff]:
-        """The plan and what is new in it. Raises where this machine cannot do it."""
-        new = plan.build(cluster)
+    def _planned(self, cluster: Cluster, abrupt: bool) -> tuple[plan.Plan, plan.Plan, plan.Diff]:
+        """The plan of the cluster, the same with what ending pods need, and what is new in it. Raises where this machine cannot
+        do it.
+        """
+        bare = plan.build(cluster)
+        if not abrupt and (going := leaving(self.cluster, cluster)):
+            self.ending.begin(self.plan, bare, going, self.loop.now(), _is_link_level)
+        new = self.ending.keep(bare)
         difference = plan.diff(self.plan, new)
         ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
         qdisc.check(op.value for op in difference.added if isinstance(op, ops.Qdisc))
-        return new, difference
+        return bare, new, difference
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
         """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
@@ -432,7 +438,7 @@ class Lab:
             self.agents.tell_dns(self._on_names, "close", names)
         for gently in (True, False):
             if closed := [op.identity for op in others if (op.netns in self.ending) is gently]:
-                self.agents.call("responder", "close", closed, gently)
+                self._draining = self.agents.call("responder", "close", closed, gently)
 
     def _start_dns(self) -> None:
         if self._names is None:

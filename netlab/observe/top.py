@@ -118,9 +118,12 @@ def document(now: Sample, before: Sample, facts: Mapping[str, Any]) -> dict[str,
     return {**facts, "seconds": round(seconds, 3), **tables}
 
 
-def text(document: Mapping[str, Any], width: int, height: int) -> str:
-    """As a terminal shows it: the busiest first, as many as there is room for; what is left out is counted."""
-    rows = [_head(document, width)]
+def text(document: Mapping[str, Any], width: int, height: int, pods: str = "") -> str:
+    """As a terminal shows it: the busiest first, as many as there is room for; what is left out is counted.
+
+    `pods`: how many there are, in words.
+    """
+    rows = [_head(document, width, pods or f"{len(document['pods'])} pods")]
     kinds = ("nodes", "services", "pods")
     room = _room([len(document[kind]) for kind in kinds], max(3, height - 1 - 3 * len(kinds)))
     for kind, many in zip(kinds, room, strict=True):
@@ -128,8 +131,8 @@ def text(document: Mapping[str, Any], width: int, height: int) -> str:
     return "".join(row[:width].rstrip() + "\n" for row in rows[:height])
 
 
-def _head(document: Mapping[str, Any], width: int) -> str:
-    left = f"{document['lab']}  {document['proxy']}  {len(document['nodes'])} nodes, {len(document['pods'])} pods"
+def _head(document: Mapping[str, Any], width: int, pods: str) -> str:
+    left = f"{document['lab']}  {document['proxy']}  {len(document['nodes'])} nodes, {pods}"
     right = f"{document['time'][11:19]}, over {document['seconds']:.1f} s"
     return left + " " * max(2, width - len(left) - len(right)) + right
 

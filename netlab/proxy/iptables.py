@@ -48,6 +48,7 @@ from netlab.ruleset import (
 from netlab.ruleset import Ruleset as RulesetValue
 
 NAME = "iptables"
+BLOCKS = True
 
 LAST = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
 NEW = (CtState(("new",)),)

@@ -38,6 +38,7 @@ from netlab.ruleset import Chain, Family, Field, Key, Lookup, MapDef, Rule, Tabl
 from netlab.ruleset import Ruleset as RulesetValue
 
 NAME = "nftables"
+BLOCKS = True
 LAYOUTS: tuple[Layout, ...] = ("chains", "maps")
 
 

@@ -1,7 +1,8 @@
 """Row group `change`: one endpoint added or removed, from the request to the answer (the kernels of all nodes have it then).
 
 First among few Services, with connections being made meanwhile; then among 10, 1,000 and 10,000 Services of two endpoints each,
-in a lab of three nodes; then a Deployment scaled by one pod among 10, 100 and 1,000 pods in ten nodes.
+in a lab of three nodes, with layout maps in one of twelve, too, which tells what a node costs; then a Deployment scaled by one
+pod among 10, 100 and 1,000 pods in ten nodes.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -28,6 +30,7 @@ WAYS: Mapping[str, str] = {
     "nftables": "{mode: nftables}",
     "iptables, legacy": "{mode: iptables, backend: legacy}",
 }
+NODES, MORE_NODES = 3, 12
 SLOW_ABOVE = {"nftables": 1_000}
 """`nftables` loads 10,000 Services in the better part of a minute for three nodes."""
 FIRST = IPv4Address("10.64.0.1")
@@ -57,7 +60,9 @@ def rows(runs: int, counts: Sequence[int] = SERVICES) -> Sequence[Row]:
             if count > SLOW_ABOVE.get(way, most):
                 found.append(Row(f"{name}, {count} Services", note=f"not measured above {SLOW_ABOVE[way]}: see `services`"))
                 continue
-            found.append(_among(name, proxy, count, runs))
+            found.append(_among(name, proxy, count, NODES, runs))
+        if way == "nftables, maps":
+            found.append(_a_node(found[-1], _among(f"one endpoint, {way}", proxy, most, MORE_NODES, runs)))
     for pods in (pods for pods in PODS if pods <= most):
         with standing(pods) as lab:
             replicas = iter(range(1, runs + 3))
@@ -92,7 +97,14 @@ def _with_connections(runs: int) -> list[Row]:
     return found
 
 
-def _among(name: str, proxy: str, count: int, runs: int) -> Row:
+def _a_node(few: Row, many: Row) -> Row:
+    """The row of many nodes, saying what each of them costs beyond what the change costs once."""
+    assert few.cpu_median is not None and many.cpu_median is not None
+    each = (many.cpu_median - few.cpu_median) / (MORE_NODES - NODES)
+    return replace(many, name=f"{many.name}, {MORE_NODES} nodes", note=f"{1000 * each:.1f} ms of CPU a node", series="")
+
+
+def _among(name: str, proxy: str, count: int, nodes: int, runs: int) -> Row:
     """One Service in the middle gets another second endpoint."""
     import netlab
 
@@ -100,7 +112,7 @@ def _among(name: str, proxy: str, count: int, runs: int) -> Row:
 kind: Topology
 name: bench
 cluster: {{podCIDR: 10.0.0.0/9, serviceCIDR: 10.128.0.0/12, dns: false, proxy: {proxy}}}
-nodes: 3
+nodes: {nodes}
 """
     objects = [one for number in range(count) for one in (service(number), endpoints(f"s{number}", _pair(2 * number)))]
     with tempfile.TemporaryDirectory(prefix="netlab-bench-") as directory:
