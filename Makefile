@@ -7,7 +7,7 @@ export VENV
 # An ordinary user's PATH on Debian has none of these, and tests call nft and ip by name.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help setup demo test test-vm vagrant-up check golden coverage mutations torture bench clean
+.PHONY: help setup demo test test-vm vagrant-up check golden pictures coverage mutations torture bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -40,6 +40,9 @@ golden: setup ## write the golden files and the rules in docs anew; read the dif
 	@NETLAB_GOLDEN=1 NETLAB_UPDATE_GOLDEN=1 $(PYTHON) -m pytest -q tests/test_plan.py tests/test_proxy_names.py
 	@$(PYTHON) -m tests.mode_pages
 
+pictures: setup ## take the pictures of docs/images anew, with chromium; look at them before you commit them
+	@$(PYTHON) -m tests.pictures
+
 torture: setup ## kill, starve and confuse labs, some hours long; the table of what was left (TORTURE=--small: minutes)
 	@$(PYTHON) -m tests.torture $(TORTURE)
 
@@ -58,7 +61,7 @@ BENCH_DIR ?= bench-results
 
 bench: setup ## measure, beside peers: tables, JSON and pictures in bench-results/ (about half an hour)
 	@mkdir -p $(BENCH_DIR)
-	@for what in cli exec memory probe capture matrix change services down up; do \
+	@for what in cli exec memory probe capture ingress matrix change services down up; do \
 	  echo "== $$what"; \
 	  $(PYTHON) -m netlab bench $$what --runs $(BENCH_RUNS) --save $(BENCH_DIR)/$$what.json --plot $(BENCH_DIR)/$$what.svg || exit; \
 	done

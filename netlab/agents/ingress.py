@@ -267,6 +267,7 @@ class Server:
             "repair": self._repair,
             "drift": self._drift,
             "state": self._state,
+            "stop": self._stop,
         }
         while True:
             self._watch()
@@ -303,6 +304,17 @@ class Server:
             "restarts": self._keeping.restarts,
             "reloads": reloads,
         }
+
+    def _stop(self) -> None:
+        """End the proxy, and what is left of those before it."""
+        for child in (*self._driver.former, self._driver.child):
+            if child is not None and child.poll() is None:
+                child.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(READY_S)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+        self._driver.former, self._driver.child, self._due = [], None, None  # so that none is started again
 
     def _watch(self) -> None:
         """Be told when the proxy that runs now ends."""

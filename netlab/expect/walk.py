@@ -5,7 +5,7 @@ It decides what the client sees of each backend. It refuses to know routes (plac
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from netlab.expect.claims import own_addresses
 from netlab.expect.deciding import decide
@@ -30,8 +30,7 @@ class Rewrite:
     after: Packet
 
 
-@dataclass(frozen=True, slots=True)
-class Trail:
+class Trail(NamedTuple):
     """The walk so far. `sources`: which addresses the source may have become, where that is more than one."""
 
     sender: Ref
@@ -97,8 +96,8 @@ def _translated(packet: Packet, after: Packet, trail: Trail) -> tuple[Packet, Tr
         return packet, trail
     rewrites = (*trail.rewrites, Rewrite(ROUTER, packet, after))
     if after.source == packet.source:
-        return after, replace(trail, rewrites=rewrites)
-    return after, replace(trail, rewrites=rewrites, masqueraded=True, sources=(after.source,))
+        return after, trail._replace(rewrites=rewrites)
+    return after, trail._replace(rewrites=rewrites, masqueraded=True, sources=(after.source,))
 
 
 def _to(lab: Lab, place: Ref, packet: Packet, trail: Trail, hop: Hop | Lost | Arrived, note: str, through: bool) -> Iterator[End]:
@@ -112,7 +111,7 @@ def _to(lab: Lab, place: Ref, packet: Packet, trail: Trail, hop: Hop | Lost | Ar
             yield _lost(trail, packet, DROPPED if problem else fate, f"{why}; {problem}" if problem else why)
         case Hop(to, device):
             if through:
-                trail = replace(trail, forwarders=(*trail.forwarders, place))
+                trail = trail._replace(forwarders=(*trail.forwarders, place))
             if len(trail.forwarders) > MAX_HOPS:
                 yield _lost(trail, packet, DROPPED, "it goes round in circles")
             elif to.kind == "node":
@@ -137,7 +136,7 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
         case OutcomeKind.DELIVERED:
             for backend in decision.backends:
                 rewritten, further = _rewrite(lab, place, packet, backend, trail)
-                further = replace(further, affinity=trail.affinity or decision.affinity, spread=decision.spread)
+                further = further._replace(affinity=trail.affinity or decision.affinity, spread=decision.spread)
                 route = next_place(lab, place, backend.address)
                 if decision.virtual and isinstance(route, Lost) and route.fate is REJECTED:
                     yield _lost(further, rewritten, DROPPED, f"IPVS finds that {route.why}")
@@ -147,7 +146,7 @@ def _at_node(lab: Lab, place: Ref, device: str, packet: Packet, trail: Trail) ->
             yield _lost(trail, packet, DROPPED, f"{decision.why}; {place} drops it, because the router would send it back")
         case OutcomeKind.NOT_HANDLED:
             if decision.marked:
-                trail = replace(trail, masqueraded=True, sources=local_addresses(lab.cluster, node))
+                trail = trail._replace(masqueraded=True, sources=local_addresses(lab.cluster, node))
             yield from _forward(lab, place, packet, trail, decision.why, through=device != "")
         case refusal:
             route = next_place(lab, place, packet.destination)
@@ -174,7 +173,7 @@ def _relayed(lab: Lab, place: Ref, packet: Packet, decision: Decision, trail: Tr
     Over TCP it tries four, waiting 0.25, 0.5, 1 and 2 s for one that does not answer; a client waits for one second.
     """
     taken = replace(packet, destination=local_addresses(lab.cluster, lab.node(place))[0])
-    problem = _way_back(lab, place, taken, replace(trail, rewrites=(*trail.rewrites, Rewrite(place, packet, taken))), DELIVERED)
+    problem = _way_back(lab, place, taken, trail._replace(rewrites=(*trail.rewrites, Rewrite(place, packet, taken))), DELIVERED)
     if problem:
         yield End(DROPPED, None, problem)
         return
@@ -228,7 +227,7 @@ def _rewrite(lab: Lab, place: Ref, packet: Packet, backend: Backend, trail: Trai
         sources = (leaving,) if leaving is not None else local_addresses(lab.cluster, lab.node(place))
         rewritten, masqueraded = replace(rewritten, source=sources[0]), True
     rewrites = (*trail.rewrites, Rewrite(place, packet, rewritten))
-    return rewritten, replace(trail, rewrites=rewrites, masqueraded=masqueraded, sources=sources)
+    return rewritten, trail._replace(rewrites=rewrites, masqueraded=masqueraded, sources=sources)
 
 
 def _lost(trail: Trail, packet: Packet, fate: OutcomeKind, why: str) -> End:

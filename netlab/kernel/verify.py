@@ -116,8 +116,9 @@ def drift(paths: Mapping[str, Netns], ops: Sequence[Op]) -> list[Drift]:
                 fds[netns] = stack.enter_context(opened(paths[netns]))
             except KernelError as error:
                 found.append((f"{netns}: {error}", ("netns", netns)))
+        entrance = stack.enter_context(sysctls.Entrance())
         for netns, fd in fds.items():
-            found += _drift(netns, fd, wanted[netns])
+            found += _drift(netns, fd, wanted[netns], entrance.next())
             if wanted[netns].virtual_servers:
                 found += _virtual_servers(netns, fd, wanted[netns].virtual_servers)
         found += rule_drift.drift({netns: (fd, wanted[netns].rulesets) for netns, fd in fds.items()})
@@ -175,17 +176,17 @@ def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
     return wanted
 
 
-def _drift(netns: str, fd: int, wanted: _Wanted) -> Iterator[Drift]:
-    facts = _read(fd, wanted)
+def _drift(netns: str, fd: int, wanted: _Wanted, proc: int | None) -> Iterator[Drift]:
+    facts = _read(fd, wanted, proc)
     for part in (_links, _qdiscs, _addresses, _routes, _learned, _neighbours, _forwarding, _sysctls):
         for sentence, identity in part(netns, wanted, facts):
             yield f"{netns}: {sentence}", identity
 
 
-def _read(fd: int, wanted: _Wanted) -> _Facts:
+def _read(fd: int, wanted: _Wanted, proc: int | None) -> _Facts:
     with entered(fd):
         sock = Socket()
-        values = {op.key: sysctls.read(op.key) for op in wanted.sysctls}
+        values = {op.key: sysctls.read(op.key, proc) for op in wanted.sysctls}
     with sock:
         links = {link.ifindex: link for link in listing.links(sock)}
         forwarding = listing.forwarding(sock) if wanted.forwarding else []

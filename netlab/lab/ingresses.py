@@ -79,12 +79,20 @@ class Ingresses:
             raise refused[0]
 
     def close(self, gone: Iterable[IngressProxy]) -> None:
+        """End them. When this returns nobody listens any more."""
+        ending: list[agent.Agent] = []
         for op in gone:
             self._ops.pop(op.identity, None)
             one = self._agents.pop(op.identity, None)
             if one is not None:
                 self._loop.forget(one.sock)
-                one.sock.close()  # it reads the end of its orders, and ends, and the proxy with it
+                one.sock.settimeout(DEADLINE_S)
+                one.request(lambda ok, answer: None, "stop")
+                ending.append(one)
+        for one in ending:
+            while one.busy:
+                one.on_readable()
+            one.sock.close()  # it reads the end of its orders, and ends
 
     def drift(self) -> list[tuple[str, Identity | None]]:
         """What the proxies do otherwise than they were told, and the identity of the op that mends it."""

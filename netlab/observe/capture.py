@@ -249,12 +249,14 @@ def _follow(sources: _Sources, writer: _Writer, wanted: Wanted, stop_fd: int | N
             if left is not None and left <= 0:
                 break
             wait = HOLD_S if held else left
-            for fd, happened in poller.poll(None if wait is None else wait * 1000):
+            ready = poller.poll(None if wait is None else wait * 1000)
+            seen_ns = time.time_ns()  # reading all of it takes its time, in which more comes to what has been read
+            for fd, happened in ready:
                 if fd in readers:
                     readers[fd]()
                 elif fd == stop_fd or happened & select.POLLERR:
                     running = False
-            if _write_until(held, writer, wanted, time.time_ns() - int(HOLD_S * 1e9)):
+            if _write_until(held, writer, wanted, seen_ns - int(HOLD_S * 1e9)):
                 return
     finally:
         _last(readers, sources)

@@ -182,7 +182,8 @@ def _service(cluster: Cluster, service: Service, number: int) -> tuple[ServiceRo
             known[endpoint.address] = known.get(endpoint.address, False) or endpoint.ready
             target = owners[endpoint.address].meta.key if endpoint.address in owners else endpoint.address
             targets[target] = targets.get(target, False) or endpoint.ready
-    nodes = tuple(sorted({owners[one].node for one, ready in known.items() if ready and one in owners}))
+    used = {owners[one].node for one, ready in known.items() if ready and one in owners}
+    nodes = tuple(name for name in cluster.nodes if name in used)
     ports = tuple(
         f"{port.port}/{port.protocol.lower()}" + (f" on nodes {port.node_port}" if port.node_port else "")
         for port in service.ports

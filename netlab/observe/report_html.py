@@ -79,7 +79,8 @@ def _services(cluster: Cluster) -> str:
             families = service.ip_families or ("IPv4",)
             known = [one for family in families for one in endpoints_of(cluster, service, port, family)]
             ready = sum(one.ready for one in known)
-            nodes = sorted({one.node for one in known if one.ready and one.node})
+            used = {one.node for one in known if one.ready}
+            nodes = [name for name in cluster.nodes if name in used]
             where = ", ".join(f"{one.address}:{one.port}{'' if one.ready else ' (not ready)'}" for one in known[:8])
             more = f" and {len(known) - 8} more" if len(known) > 8 else ""
             opened = f" → nodes {port.node_port}" if port.node_port else ""

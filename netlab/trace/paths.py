@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 from netlab.model import Backend, OutcomeKind
 from netlab.trace.packets import Met, Packet
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(NamedTuple):
     """A packet's stay in one namespace. `in_device` '' where it starts, `out_device` '' where it ends.
 
     entered, left: the packet as it came and as it went. met: the rules that did something. route: the routing decision.

@@ -63,7 +63,7 @@ class Rules:
 
     __slots__ = (
         *("_asked", "_base", "_chains", "_data", "_destinations", "_ipsets", "_maps", "_namespace"),
-        *("_passing", "_sets", "_sources"),
+        *("_passing", "_sets", "_sources", "_through"),
     )
 
     def __init__(self, tables: Sequence[Table], namespace: Namespace, ipsets: Sequence[IpSet] = ()) -> None:
@@ -75,6 +75,7 @@ class Rules:
         self._namespace = namespace
         self._asked: frozenset[tuple[str, str]] | None = None
         self._passing: dict[Hook, dict[tuple[object, ...], bool]] = {hook: {} for hook in Hook}
+        self._through: dict[tuple[object, ...], bool] = {}
         self._sources = Classes(sources_named(tables, ipsets), namespace.is_local)
         self._destinations = Classes(destinations_named(tables, ipsets), namespace.is_local)
         for table in tables:
@@ -123,14 +124,38 @@ class Rules:
             branches = following
         return branches
 
+    def pass_by(self, packet: Packet) -> bool:
+        """Whether nothing happens to a packet that is forwarded here, at none of its hooks."""
+        if not self._base:
+            return True
+        alike = self._alike(packet)
+        known = self._through.get(alike)
+        if known is None:
+            dst, src = MANGLING
+            routed = packet._replace(decided=packet.decided | {dst})
+            known = self._passes_all(Hook.PREROUTING, packet, dst) and all(
+                self._passes_all(hook, routed, src) for hook in (Hook.FORWARD, Hook.POSTROUTING)
+            )
+            self._through[alike] = known
+        return known
+
+    def settled(self, packet: Packet, half: str) -> Packet:
+        """The packet behind a hook at which NAT settles this half ("dst", "src") of the connection."""
+        return packet._replace(decided=packet.decided | {half}) if self._base else packet
+
+    def _alike(self, packet: Packet) -> tuple[object, ...]:
+        """What rules can tell of a packet: the same for all to which the same happens."""
+        source, destination, protocol, port, _, mark, device, dnat, decided, state, _, _, virtual = packet
+        near, far = self._sources.of(source), self._destinations.of(destination)
+        return near, far, protocol, port, mark, device, dnat, decided, state, virtual
+
     def _passes_all(self, hook: Hook, packet: Packet, half: str) -> bool:
         """Whether nothing happens to the packet at the hook. That is the same for all packets of which rules see the same."""
-        source, destination, protocol, port, _, mark, device, dnat, decided, state, _, _, virtual = packet
-        alike = (self._sources.of(source), self._destinations.of(destination), protocol, port, mark, device, dnat, decided)
-        known = self._passing[hook].get((alike, state, virtual))
+        alike = self._alike(packet)
+        known = self._passing[hook].get(alike)
         if known is None:
             known = all(self._passes(table, chain, packet, half) for table, chain in self._base.get(hook, ()))
-            self._passing[hook][alike, state, virtual] = known
+            self._passing[hook][alike] = known
         return known
 
     def _passes(self, table: Table, chain: Chain, packet: Packet, half: str) -> bool:

@@ -8,8 +8,6 @@ PREROUTING and is then routed: to INPUT when the address is local, else to FORWA
 What goes out of lo comes in again with its conntrack entry, so nat chains do not see it twice. A new namespace knows neither
 mark nor connection. Where a namespace has virtual servers, IPVS takes their packets late in INPUT (what came in) or early in
 OUTPUT (its own) and sends them on itself.
-
-Over 400 lines only with the stages of IPVS, which share every step with the others.
 """
 
 from collections.abc import Callable, Iterator
@@ -103,6 +101,9 @@ class _Walk:
 
     def _receive(self, place: Place, device: str, packet: Packet, trail: _Trail) -> Iterator[Path]:
         packet = packet if packet.in_device == device else packet._replace(in_device=device)
+        if not place.is_local(packet.destination) and place.rules(packet.destination.version).pass_by(packet):
+            yield from self._passed_by(place, device, packet, trail)
+            return
         for branch in self._at(Hook.PREROUTING, place, packet):
             further, now = trail.after(branch), branch.packet
             martian = _martian(place, device, now)
@@ -115,26 +116,48 @@ class _Walk:
             else:
                 yield from self._forward(place, now, further)
 
+    def _passed_by(self, place: Place, device: str, packet: Packet, trail: _Trail) -> Iterator[Path]:
+        """Forwarded, and untouched by rules: most packets at most nodes."""
+        rules = place.rules(packet.destination.version)
+        routed = rules.settled(packet, "dst")
+        martian = _martian(place, device, packet)
+        if martian:
+            yield self._lost(place, routed, trail, martian)
+            return
+        for way, further in self._ways(place, routed, trail):
+            if isinstance(way, Path):
+                yield way
+            else:
+                yield from self._leave(place, rules.settled(routed, "src"), way, further)
+
     def _forward(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
-        if not place.on("net/ipv4/ip_forward" if packet.destination.version == 4 else "net/ipv6/conf/all/forwarding"):
-            yield self._lost(place, packet, trail, f"{packet.destination} is not an address of it, and it does not forward")
-            return
-        way = place.any_way(packet.destination)
-        if isinstance(way, str):
-            yield self._lost(place, packet, trail, way, _unroutable(way))
-            return
-        if len(trail.hops) >= MAX_HOPS:
-            yield self._lost(place, packet, trail, "it goes round in circles until its TTL is used up")
-            return
-        ways = (replace(way, others=()), *way.others) if way.others else (way,)
-        if len(ways) > 1:
-            trail = trail._replace(probability=trail.probability / len(ways))
-        for one in ways:
+        for way, further in self._ways(place, packet, trail):
+            if isinstance(way, Path):
+                yield way
+                continue
             for branch in self._at(Hook.FORWARD, place, packet):
                 if branch.verdict != "accept":
-                    yield self._judged(place, branch, trail.after(branch))
+                    yield self._judged(place, branch, further.after(branch))
                 else:
-                    yield from self._postrouting(place, branch.packet, one, trail.after(branch))
+                    yield from self._postrouting(place, branch.packet, way, further.after(branch))
+
+    def _ways(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[tuple[Way | Path, _Trail]]:
+        """Where a packet that came in goes out, each way with its share; or how it ends here."""
+        way = place.any_way(packet.destination)
+        if not place.on("net/ipv4/ip_forward" if packet.destination.version == 4 else "net/ipv6/conf/all/forwarding"):
+            yield (
+                self._lost(place, packet, trail, f"{packet.destination} is not an address of it, and it does not forward"),
+                trail,
+            )
+        elif isinstance(way, str):
+            yield self._lost(place, packet, trail, way, _unroutable(way)), trail
+        elif len(trail.hops) >= MAX_HOPS:
+            yield self._lost(place, packet, trail, "it goes round in circles until its TTL is used up"), trail
+        elif not way.others:
+            yield way, trail
+        else:
+            shared = trail._replace(probability=trail.probability / (1 + len(way.others)))
+            yield from ((one, shared) for one in (replace(way, others=()), *way.others))
 
     def _postrouting(self, place: Place, packet: Packet, way: Way, trail: _Trail) -> Iterator[Path]:
         for branch in self._at(Hook.POSTROUTING, place, packet, way):
