@@ -166,6 +166,31 @@ def test_blocks_without_a_change_are_the_same_objects() -> None:
     assert [one is other for one, other in zip(old, new, strict=True)].count(False) == 1
 
 
+def test_a_change_behind_blocks_that_claim_one_key_is_in_its_place() -> None:
+    """Services of the first two blocks have the same external IP: the second's elements are not there, those behind move up."""
+    given, address = many(), ip_address("192.0.2.33")
+    keys = list(given.services)
+    same = {key: replace(given.services[key], external_ips=(address,)) for key in (keys[0], keys[20])}
+    given = given.with_(services={**given.services, **same})
+    for number in range(3):
+        bench.ruleset(given)
+        given = bench.changed(given, number)
+        assert bench.ruleset(given) == fresh(given)
+
+
+@pytest.mark.parametrize("fields", [{"external_ips": (ip_address("192.0.2.33"),)}, {"session_affinity": "ClientIP"}], ids=str)
+def test_a_service_that_comes_to_claim_more_is_seen(fields: dict[str, Any]) -> None:
+    """An address that a Service of another block has already; affinity, which has chains of its own."""
+    given = many()
+    first, *_, last = given.services
+    given = given.with_(
+        services={**given.services, first: replace(given.services[first], external_ips=(ip_address("192.0.2.33"),))}
+    )
+    bench.ruleset(given)
+    given = given.with_(services={**given.services, last: replace(given.services[last], **fields)})
+    assert bench.ruleset(given) == fresh(given)
+
+
 def test_a_service_that_is_not_known_brings_no_ports() -> None:
     given = many()
     port_blocks.blocks_of(given)

@@ -19,6 +19,7 @@ from netlab.proxy.settings import View
 from netlab.ruleset import Chain, DataMap, SetDef
 
 MOST_CHANGED = 8
+"""And half of the blocks at most: nothing is taken over into a cluster that consists of other objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Kept:
         if not last.plain or len(last.ports) != len(ports):
             return None
         changed = [at for at, (was, now) in enumerate(zip(last.ports, ports, strict=True)) if was is not now]
-        if len(changed) > MOST_CHANGED:
+        if len(changed) > min(MOST_CHANGED, len(ports) // 2):
             return None
         blocks, elements = list(last.blocks), dict(last.elements)
         for at in changed:
