@@ -97,13 +97,16 @@ def by_mutation(name: str, seconds: float) -> int:
 
 
 def by_coverage(name: str, seconds: float) -> None:
-    """Raises ImportError without atheris. It ends the process that runs it, so that is a child, and what it leaves is taken away."""
+    """Raises ImportError without atheris. It ends the process that runs it: a child, so that its corpus can be taken away."""
     import atheris  # noqa: F401  # asked for here
 
     with tempfile.TemporaryDirectory(prefix="netlab-fuzz-") as corpus:
         pid = os.fork()
         if pid == 0:
-            _fuzz(name, seconds, corpus)
+            try:
+                _fuzz(name, seconds, corpus)
+            finally:
+                os._exit(1)
         os.waitpid(pid, 0)
 
 
