@@ -52,6 +52,17 @@ def test_drain_cordons_and_evicts(lab: FakeLab, capsys: pytest.CaptureFixture[st
     assert 'unable to drain node "node-171": it stays cordoned' in err and DAEMON in err
 
 
+def test_drain_cordons_all_nodes_before_it_evicts_from_one(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.answers = {"cordon": True, "get": [pod("a", node="node-170"), pod("b")], "delete": PODS[0]}
+    code, out, err = run("drain", "node-170", "node/node-171", "node-170", capsys=capsys)
+    assert (code, [asked[0] for asked in lab.asked if asked[0] in ("cordon", "delete")]) == (0, ["cordon"] * 2 + ["delete"] * 2)
+    assert out.startswith("node/node-170 cordoned\nnode/node-171 cordoned\nevicting pod default/a\n"), err
+    lab.answers["get"] = [pod("a", "", node="node-170"), pod("b")]
+    code, out, err = run("drain", "node-170", "node-171", capsys=capsys)
+    assert code == 2 and 'unable to drain node "node-170": it stays cordoned' in err
+    assert out.endswith("evicting pod default/b\npod/web evicted\nnode/node-171 drained\n"), "the others are drained"
+
+
 @pytest.mark.parametrize(
     ("words", "add", "remove", "said"),
     [

@@ -98,16 +98,21 @@ def drain(
       netlab drain node-170 --ignore-daemonsets --force --delete-emptydir-data
     """
     running = output.attach(lab)
-    for given in nodes:
-        name = given.removeprefix("nodes/").removeprefix("node/")
+    names = list(dict.fromkeys(given.removeprefix("nodes/").removeprefix("node/") for given in nodes))
+    for name in names:  # all of them first: what leaves one must not come to the next
         print(f"node/{name} {'cordoned' if running.cordon(name, True) else 'already cordoned'}", flush=True)
+    refused: list[Problem] = []
+    for name in names:
         there = [one for one in running.get("pods", None, None, pods) if one["spec"].get("nodeName") == name]
         chosen = sorting(there, daemons, data, force)
         if chosen.refused:
-            raise InputError((Problem(f'unable to drain node "{name}": it stays cordoned'), *map(Problem, chosen.refused)))
+            refused += (Problem(f'unable to drain node "{name}": it stays cordoned'), *map(Problem, chosen.refused))
+            continue
         output.warn(chosen.warnings)
         evict(running, chosen.evicted, None if grace < 0 else float(grace))
         print(f"node/{name} drained")
+    if refused:
+        raise InputError(tuple(refused))
 
 
 def evict(running: Any, pods: Iterable[Json], grace_s: float | None) -> None:
