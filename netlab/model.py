@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -317,6 +317,7 @@ class Topology:
 
 
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+TAINT_EFFECTS: tuple[TaintEffect, ...] = get_args(TaintEffect)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 
 import netlab
 from netlab.client import Lab, labs
-from netlab.errors import InputError, LabGone
+from netlab.errors import InputError, InputWarning, LabGone
 from tests.live import caller
 
 KUBIA = "manifests/kubia.yaml"
@@ -64,6 +64,19 @@ def test_http_through_a_cluster_ip_from_everywhere(mode: str) -> None:
             assert "You've hit kubia-" in done.stdout, (sender, done)
         pod = lab.get("pods", selector="app=kubia")[0]["status"]["podIP"]
         assert "You've hit kubia-" in lab.exec("host/client", ["curl", "-s", "-m", "5", f"http://{pod}:8080/"]).stdout
+
+
+def test_what_has_no_effect_is_told_to_programs_and_once_in_a_run(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}}\n---\n" + Path(KUBIA).read_text()
+    )
+    with pytest.warns(InputWarning, match="ConfigMap: accepted"), netlab.up(manifests=[tmp_path / "settings.yaml"]) as lab:
+        assert lab.probe("pod/client", "node/node-170", protocol="icmp").verdict == "pass"  # the Pod of the same file is there
+    (tmp_path / "run.yaml").write_text(
+        "{apiVersion: netlab/v1, kind: Scenario, name: run, manifests: [settings.yaml], steps: [verify: {}]}"
+    )
+    done = run("run", str(tmp_path / "run.yaml"), "--proxy", "all")
+    assert done.returncode == 0 and done.stderr.count("ConfigMap: accepted") == 1, done.stderr
 
 
 def test_exit_codes_of_exec() -> None:
