@@ -34,6 +34,7 @@ from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
 from netlab.lab.balancing import Balancing
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.edition import edition
 from netlab.lab.ending import Ending, leaving
 from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
@@ -77,7 +78,7 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         lab.build()
         _collect_less()
         Api(lab, _listener(directory))
-        (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
+        (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid, "edition": edition()}))
         lab.when_settled(lambda problem: _ready(lab, start, problem))
     except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
         if not isinstance(error, NetlabError):
