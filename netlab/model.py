@@ -876,6 +876,8 @@ class Cluster:
     services: Mapping[Key, Service] = NOTHING
     slices: Mapping[Key, EndpointSlice] = NOTHING
     endpoints: Mapping[Key, Endpoints] = NOTHING
+    ending: Mapping[Key, Pod] = NOTHING
+    """Pods that are gone, whose connections are still being finished: they have their address, and listen on nothing."""
     others: Mapping[tuple[str, Key], Other] = NOTHING
     links_down: frozenset[tuple[str, str]] = frozenset()
     """Faults in force: (netns, device) pairs whose link is set down."""

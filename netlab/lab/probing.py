@@ -164,7 +164,7 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
     """Every namespace of the lab: pods, nodes and hosts may receive, switches and routers only give evidence."""
     cluster = lab.cluster
     addresses: dict[str, tuple[Address, ...]] = {
-        str(pod.ref): pod.addresses for pod in cluster.pods.values() if not pod.spec.host_network
+        str(pod.ref): pod.addresses for pod in (*cluster.ending.values(), *cluster.pods.values()) if not pod.spec.host_network
     }
     addresses |= {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
     addresses |= {f"host/{host.name}": host.addresses for host in cluster.topology.hosts}
