@@ -954,6 +954,9 @@ class Outcome:
 
     spread: how flows fall on the backends. `random`: each independently. `turns`: one after the other, so that the counts of a
     client that is alone differ by one at most. `any`: nothing is promised. The tracer leaves it alone.
+
+    also: what may become of a flow besides, for which none of `backends` stands: a proxy process gave up on others. The tracer
+    leaves it alone, too.
     """
 
     kind: OutcomeKind
@@ -961,6 +964,7 @@ class Outcome:
     affinity: bool = False
     why: str = ""
     spread: Literal["random", "turns", "any"] = "random"
+    also: tuple[OutcomeKind, ...] = ()
 
 
 class Judgement(StrEnum):

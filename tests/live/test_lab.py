@@ -21,14 +21,14 @@ MARK = "NETLAB_TEST_MARK"
 
 
 @pytest.fixture
-def unchanged() -> Iterator[None]:
+def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The caller's own network, mounts and processes are the same before and after, byte for byte."""
-    os.environ[MARK] = f"mark-{os.getpid()}-{time.monotonic_ns()}"
+    mark = f"mark-{os.getpid()}-{time.monotonic_ns()}"
+    monkeypatch.setenv(MARK, mark)
     before = caller.state()
     yield
-    after = caller.state()
-    assert {name for name in before if before[name] != after[name]} == set()
-    mark, deadline = os.environ.pop(MARK), time.monotonic() + 10
+    assert caller.changed(before, caller.state()) == []
+    deadline = time.monotonic() + 60
     while caller.marked_processes(mark) and time.monotonic() < deadline:
         time.sleep(0.02)  # a starter that was refused is on its way out
     assert caller.marked_processes(mark) == []
@@ -92,12 +92,13 @@ def test_exit_codes_of_exec() -> None:
 
 @pytest.mark.usefixtures("unchanged")
 def test_two_labs_of_one_name() -> None:
-    with netlab.up(name="twice") as lab:
-        with pytest.raises(InputError, match="twice is running already"):
-            netlab.up(name="twice")
+    name = f"twice-{os.getpid()}"
+    with netlab.up(name=name) as lab:
+        with pytest.raises(InputError, match=f"{name} is running already"):
+            netlab.up(name=name)
         assert lab.info()["nodes"] == 3
     with pytest.raises(LabGone):
-        Lab.attach("twice")
+        Lab.attach(name)
 
 
 @pytest.mark.usefixtures("unchanged")
