@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from netlab import __version__
-from netlab.errors import ApiError, InputError, KernelError, LabGone, MachineError, MissingEvidence, NetlabError
+from netlab.errors import ApiError, InputError, InputWarning, KernelError, LabGone, MachineError, MissingEvidence, NetlabError
 from netlab.lab import directory as directories
 
 if TYPE_CHECKING:
@@ -689,12 +690,15 @@ def up(
 ) -> Lab:
     """A new lab, up and answering; it ends with the `with` block, with `down()`, or with this process.
 
-    Raises InputError (every mistake with file:line:column), MachineError (what is missing here and how to get it).
+    Raises InputError (every mistake with file:line:column), MachineError (what is missing here and how to get it). What it
+    does not act on is an InputWarning, one a line.
     """
     from netlab.lab import start
     from netlab.lab.inputs import read_inputs
 
-    topology_value, objects, _ = read_inputs(topology, [str(path) for path in manifests], proxy=proxy, fabric=fabric)
+    topology_value, objects, told = read_inputs(topology, [str(path) for path in manifests], proxy=proxy, fabric=fabric)
+    for line in told:
+        warnings.warn(line, InputWarning, stacklevel=2)
     if name is None:
         name = f"{topology_value.name}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
     return launch(start.spawn_holder(), name, topology_value, objects, named=named)

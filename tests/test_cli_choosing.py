@@ -42,6 +42,36 @@ def test_field_selectors(text: str, found: str) -> None:
     assert "".join(names(pod for pod in PODS if fits(pod))) == found
 
 
+@pytest.mark.parametrize("kind", ["replicasets", "replicationcontrollers", "namespaces", "events"])
+def test_fields_of_other_kinds(kind: str) -> None:
+    about = {
+        "kind": "Pod",
+        "namespace": "shop",
+        "name": "a",
+        "uid": "u",
+        "apiVersion": "v1",
+        "resourceVersion": "7",
+        "fieldPath": "p",
+    }
+    items = {
+        "replicasets": (made("ReplicaSet", "x", status={"replicas": 2}), {"status.replicas": "2"}),
+        "replicationcontrollers": (made("ReplicationController", "x", status={}), {"status.replicas": "0"}),
+        "namespaces": (made("Namespace", "x", status={"phase": "Active"}), {"status.phase": "Active"}),
+        "events": (
+            {
+                **made("Event", "x"), "involvedObject": about, "type": "Warning", "reason": "BackOff",
+                "source": {"component": "kubelet"}, "reportingComponent": "kubelet",
+            },
+            {f"involvedObject.{key}": value for key, value in about.items()}
+            | {"type": "Warning", "reason": "BackOff", "source": "kubelet", "reportingComponent": "kubelet"},
+        ),
+    }  # fmt: skip
+    item, fields = items[kind]
+    for field, value in fields.items():
+        assert choosing.by_fields(kind, f"{field}={value}")(item), field
+        assert not choosing.by_fields(kind, f"{field}=other")(item), field
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "says"),
     [
@@ -119,6 +149,9 @@ def test_delete_by_label_and_all_of_a_kind(lab: FakeLab, capsys: pytest.CaptureF
     lab.answers = {"get": []}
     code, out, err = run("delete", "po", "-l", "app=x", capsys=capsys)
     assert (code, out, err) == (0, "", "No resources found\n")
+    lab.answers = {"get": PODS[:1], "delete": ApiError(404, "NotFound", 'pods "b" not found')}
+    for option in (["-l", "app=x"], ["--all"]):  # it went along with its owner
+        assert run("delete", "rc,po", *option, capsys=capsys) == (0, "", "")
     for arguments in (["delete", "po", "b", "--all"], ["delete", "pod/b", "-l", "a=b"], ["delete", "--all"]):
         code, _, err = run(*arguments, capsys=capsys)
         assert (code, "give KIND[,KIND...] and no names" in err) == (2, True)
@@ -146,6 +179,14 @@ def test_watching_gives_what_changed_and_what_went() -> None:
         for changed in keeping_on.changes(Stream(), [("pods", None)], lambda *_: next(states), known):  # type: ignore[arg-type]  # a stand-in
             seen.append([f"{tables.name_of(one)} {one['status']['phase']}" for one in changed])
     assert seen == [["c Pending"], ["c Running"], ["c Running"]]
+
+
+def test_a_pod_that_is_gone_is_shown_as_terminating() -> None:
+    over = {**PODS[0], "status": {"phase": "Succeeded", "reason": "Completed"}}
+    shown = [tables.text([keeping_on.ended(one)], NOW).splitlines()[1].split()[2] for one in (PODS[0], over)]
+    assert shown == ["Terminating", "Completed"]
+    service = made("Service", "x")
+    assert keeping_on.ended(service) == service
 
 
 def test_watching_follows_one_kind_of_kubernetes(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:

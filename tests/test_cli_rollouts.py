@@ -117,6 +117,16 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> FakeLab:
     return fake
 
 
+def test_heal_says_of_nodes_and_of_pairs_what_became_of_each(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
+    for target, said in (
+        ("node/a, node/b, node/c and node/d", "node/a is back; node/b is back; node/c and node/d reach each other again\n"),
+        ("node/c and node/d", "node/c and node/d reach each other again\n"),
+        ("", "every node is in reach\n"),
+    ):
+        lab.answers["fault"] = {"target": target}
+        assert run("fault", "heal", capsys=capsys)[2] == said
+
+
 def test_node_faults_and_cordon(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fault", "kill-node", "node-170", capsys=capsys)[2].startswith(
         "node/node-170 is dead; `netlab fault heal node/node-170`"

@@ -124,3 +124,21 @@ def test_a_change_among_many_is_as_small_as_among_few() -> None:
 
 def test_an_empty_cluster_is_small() -> None:
     assert commented(rules(cluster()))[0] == set()
+
+
+@pytest.mark.parametrize("most", [600, 20_000, 10_000_000])
+def test_a_whole_text_in_pieces_is_the_same_rules_in_order(most: int) -> None:
+    whole = rendering.text(rules(filled(300)))
+    declared, filled_ = rendering.in_pieces(whole, most)
+    assert [line for line in declared.splitlines() if line.startswith("-")] == [], "without --noflush, which empties again"
+
+    def of(text: str, table: str) -> list[str]:
+        """The lines for one table, whichever transactions they are in."""
+        blocks = (block.splitlines() for block in text.split("COMMIT\n")[:-1])
+        return [line for block in blocks if block[0] == f"*{table}" for line in block[1:]]
+
+    for table in ("nat", "filter"):
+        assert of(declared + filled_, table) == of(whole, table)
+        assert len([block for block in declared.split("COMMIT\n") if block.startswith(f"*{table}")]) == 1
+    largest = max(len(block.splitlines()) for block in (declared + filled_).split("COMMIT\n"))
+    assert largest <= max(2, most // 150 + 1)

@@ -512,6 +512,8 @@ def test_scaling_what_has_no_replicas() -> None:
 
 SUSPENDED = JOB.replace("spec:\n", "spec:\n  suspend: true\n", 1)
 INDEXED = JOB.replace("spec:\n", "spec:\n  completionMode: Indexed\n", 1)
+BARE = JOB.replace("  completions: 3\n  parallelism: 2\n", "")
+NULL = "spec.completions: Invalid value: null: field is immutable"
 SET_FORBIDDEN = "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template'"
 FIXED = [
     ("a Job's template", JOB, JOB.replace("busybox", "busybox:2"), "spec.template: Invalid value: field is immutable"),
@@ -520,6 +522,12 @@ FIXED = [
     ("an Indexed Job's completions alone", INDEXED, INDEXED.replace("completions: 3", "completions: 4"), "in tandem"),
     ("an Indexed Job's completions and parallelism", INDEXED, INDEXED.replace("completions: 3", "completions: 2"), ""),
     ("a Job's parallelism", JOB, JOB.replace("parallelism: 2", "parallelism: 1"), ""),
+    ("how many of a Job run at once that named no number", BARE, BARE.replace("spec:\n", "spec:\n  parallelism: 2\n", 1), ""),
+    ("a Job that names no number", BARE, BARE, ""),
+    ("completions that are named no more", JOB, JOB.replace("  completions: 3\n", ""), NULL),
+    ("completions that are named no more, of a Job that never named parallelism",
+     BARE.replace("spec:\n", "spec:\n  completions: 3\n", 1), BARE, NULL),
+    ("both numbers that are named no more", JOB, BARE, "spec.completions: Invalid value: 1: field is immutable"),
     ("where a waiting Job's pods may run", SUSPENDED, SUSPENDED.replace("{restart", "{nodeSelector: {a: b}, restart"), ""),
     ("what a waiting Job's pods are", SUSPENDED, SUSPENDED.replace("busybox", "busybox:2"), "field is immutable"),
     ("where a Job's pods may run", JOB, JOB.replace("{restart", "{nodeSelector: {a: b}, restart"), "field is immutable"),
@@ -529,6 +537,12 @@ FIXED = [
     ("a StatefulSet's template", DB, DB.replace("image: redis", "image: redis:2"), ""),
     ("nothing", DB, DB, ""),
 ]  # fmt: skip
+
+
+def test_a_jobs_completions_stay_when_only_its_parallelism_is_named() -> None:
+    after = controllers.apply(started(BARE), objects(BARE.replace("spec:\n", "spec:\n  parallelism: 2\n", 1)))
+    batch = after.workloads["Job", key("once")].batch
+    assert batch is not None and (batch.completions, batch.parallelism) == (1, 2)
 
 
 @pytest.mark.parametrize(("what", "first", "then", "says"), FIXED, ids=[one[0] for one in FIXED])

@@ -5,7 +5,7 @@ It is forked from the holder, so it is root of the lab's namespaces; it imports 
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from netlab.agents import asking
@@ -15,26 +15,34 @@ from netlab.ops import Learned
 from netlab.plan import Plan
 
 
-def serve(sock: socket.socket) -> None:
-    """Answer the holder's requests until it has gone."""
+def serve(sock: socket.socket, own: int) -> None:
+    """Answer the holder's requests until it has gone. `own`: the upper byte of the tokens of its probes."""
     from netlab.probes import worker as probing
     from netlab.probes.spaces import REST_S
 
-    state = probing.Worker()
-    agent.serve_forever(
-        sock,
-        {
-            "run": run,
-            "observe": observe,
-            "verify": verify,
-            "flush_conntrack": flush_conntrack,
-            "ask": asking.ask,
-            "remove": remove,
-            "wait_learned": wait_learned,
-            **state.methods(),
-        },
-        (REST_S, state.rest),
-    )
+    state = probing.Worker(own)
+    others: dict[str, agent.Method] = {
+        "run": run,
+        "observe": observe,
+        "verify": verify,
+        "flush_conntrack": flush_conntrack,
+        "ask": asking.ask,
+        "remove": remove,
+        "wait_learned": wait_learned,
+        "explain": state.explain,
+    }
+    resting = {name: _after(state.rest, method) for name, method in others.items()}
+    agent.serve_forever(sock, {**state.methods(), **resting}, (REST_S, state.rest))
+
+
+def _after(rest: Callable[[], None], method: agent.Method) -> agent.Method:
+    """What may take as long as a command does keeps no namespace of the probe before."""
+
+    def do(*arguments: Any) -> Any:
+        rest()
+        return method(*arguments)
+
+    return do
 
 
 def wait_learned(

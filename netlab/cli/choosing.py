@@ -12,6 +12,13 @@ from netlab.cli.tables import Json, meta, spec, status
 from netlab.errors import InputError
 
 Reader = Callable[[Json], str]
+INVOLVED = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+
+
+def _involved(name: str) -> Reader:
+    """A field of the object that an Event is about."""
+    return lambda item: str((item.get("involvedObject") or {}).get(name) or "")
+
 
 EVERY: dict[str, Reader] = {
     "metadata.name": lambda item: str(meta(item).get("name", "")),
@@ -29,6 +36,16 @@ FIELDS: dict[str, dict[str, Reader]] = {
     "services": {
         "spec.clusterIP": lambda item: str(spec(item).get("clusterIP") or ""),
         "spec.type": lambda item: str(spec(item).get("type") or "ClusterIP"),
+    },
+    "replicationcontrollers": {"status.replicas": lambda item: str(status(item).get("replicas") or 0)},
+    "replicasets": {"status.replicas": lambda item: str(status(item).get("replicas") or 0)},
+    "namespaces": {"status.phase": lambda item: str(status(item).get("phase") or "")},
+    "events": {
+        **{f"involvedObject.{name}": _involved(name) for name in INVOLVED},
+        "reason": lambda item: str(item.get("reason") or ""),
+        "reportingComponent": lambda item: str(item.get("reportingComponent") or ""),
+        "source": lambda item: str((item.get("source") or {}).get("component") or item.get("reportingComponent") or ""),
+        "type": lambda item: str(item.get("type") or ""),
     },
     "secrets": {"type": lambda item: str(item.get("type") or "Opaque")},
     "jobs": {"status.successful": lambda item: str(status(item).get("succeeded") or 0)},

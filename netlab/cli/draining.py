@@ -17,7 +17,6 @@ from netlab.cli.output import LabOption
 from netlab.errors import ApiError, InputError, Problem
 
 Json = dict[str, Any]
-EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 MIRROR = "kubernetes.io/config.mirror"
 
 
@@ -51,6 +50,8 @@ def taint(
 
 def split(words: Sequence[str]) -> tuple[list[str], list[Json], list[Json]]:
     """Names of nodes, taints to add, taints to remove. Raises InputError with all that is wrong."""
+    from netlab.model import TAINT_EFFECTS
+
     names: list[str] = []
     add: list[Json] = []
     remove: list[Json] = []
@@ -68,9 +69,9 @@ def split(words: Sequence[str]) -> tuple[list[str], list[Json], list[Json]]:
             names.append(word.removeprefix("nodes/").removeprefix("node/"))
     effects = [one["effect"] for one in (*add, *remove) if one["effect"]]
     wrong += [
-        Problem(f"{effect}: invalid taint effect, it is one of {', '.join(EFFECTS)}")
+        Problem(f"{effect}: invalid taint effect, it is one of {', '.join(TAINT_EFFECTS)}")
         for effect in effects
-        if effect not in EFFECTS
+        if effect not in TAINT_EFFECTS
     ]
     if not add and not remove and not wrong:
         wrong.append(Problem("at least one taint is wanted: KEY=VALUE:EFFECT"))
@@ -98,16 +99,21 @@ def drain(
       netlab drain node-170 --ignore-daemonsets --force --delete-emptydir-data
     """
     running = output.attach(lab)
-    for given in nodes:
-        name = given.removeprefix("nodes/").removeprefix("node/")
+    names = list(dict.fromkeys(given.removeprefix("nodes/").removeprefix("node/") for given in nodes))
+    for name in names:  # all of them first: what leaves one must not come to the next
         print(f"node/{name} {'cordoned' if running.cordon(name, True) else 'already cordoned'}", flush=True)
+    refused: list[Problem] = []
+    for name in names:
         there = [one for one in running.get("pods", None, None, pods) if one["spec"].get("nodeName") == name]
         chosen = sorting(there, daemons, data, force)
         if chosen.refused:
-            raise InputError((Problem(f'unable to drain node "{name}": it stays cordoned'), *map(Problem, chosen.refused)))
+            refused += (Problem(f'unable to drain node "{name}": it stays cordoned'), *map(Problem, chosen.refused))
+            continue
         output.warn(chosen.warnings)
         evict(running, chosen.evicted, None if grace < 0 else float(grace))
         print(f"node/{name} drained")
+    if refused:
+        raise InputError(tuple(refused))
 
 
 def evict(running: Any, pods: Iterable[Json], grace_s: float | None) -> None:

@@ -183,9 +183,14 @@ def heal(
     """
     refuse_for(seconds, "heal is how kill-node and partition are undone")
     done = output.attach(lab).fault("heal", target=node)["target"]
-    output.message(
-        f"{done} {'reach each other again' if done.count(' and ') else 'is back'}" if done else "every node is in reach"
-    )
+    output.message(back(done) if done else "every node is in reach")
+
+
+def back(healed: str) -> str:
+    """What is said of `node/a, node/b, node/c and node/d`: nodes, then pairs."""
+    parts = healed.split(", ")
+    said = [f"{part} {'reach each other again' if ' and ' in part else 'is back'}" for part in parts]
+    return "; ".join(said)
 
 
 @app.command("flush-conntrack")

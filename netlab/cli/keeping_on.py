@@ -1,10 +1,12 @@
 """get -w: a line for every object that changes, as kubectl prints it, until Ctrl-C or the lab's end.
 
 The lab's journal says that something has changed; what it was is found by asking again, so that a line always shows a state
-that there was. Objects that are gone are shown once more as they were last seen.
+that there was. Objects that are gone are shown once more as they were last seen, pods as
+Terminating.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from netlab.cli import objects
@@ -62,12 +64,21 @@ def changes(
     """Each time something has changed, the objects that did: gone ones as they were, then changed and new ones."""
     while True:
         again = keyed([(kind, found_now(fetched, kind, name)) for kind, name in requests])
-        gone = [item for uid, item in known.items() if uid not in again]
+        gone = [ended(item) for uid, item in known.items() if uid not in again]
         new = [item for uid, item in again.items() if known.get(uid) != item]
         known = again
         if gone or new:
             yield [*gone, *new]
         stream.ready(None)
+
+
+def ended(item: Json) -> Json:
+    """An object that is gone, in the API's last words: a pod has the time of its deletion, unless it had ended before."""
+    over = (item.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    if item.get("kind") != "Pod" or over or item["metadata"].get("deletionTimestamp"):
+        return item
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {**item, "metadata": {**item["metadata"], "deletionTimestamp": now, "deletionGracePeriodSeconds": 0}}
 
 
 def found_now(fetched: Callable[[str, str | None], list[Json]], kind: str, name: str | None) -> list[Json]:

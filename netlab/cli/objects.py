@@ -73,6 +73,7 @@ def delete(
     mode = output.choose(CASCADE.get(cascade, cascade), ("background", "foreground", "orphan"), "--cascade")
     seconds = grace_of(grace, force, now)
     chosen = bool(selector) or everything
+    ignore = ignore or chosen  # what was found may go along with an object before it
     targets = [] if chosen else [(kind, name, namespace, "") for kind, name in named(what or [])]
     if files:
         targets += [target_of(document) for document in read(files, "delete")]

@@ -9,6 +9,7 @@ from typing import Literal
 from netlab.controllers import nodes, services
 from netlab.errors import ApiError
 from netlab.model import (
+    Batch,
     Cluster,
     Endpoint,
     Endpoints,
@@ -176,6 +177,7 @@ def _workload(old: Workload, new: Workload) -> Workload:
     if stateful is not None and old.stateful is not None:
         stateful = replace(stateful, current=old.stateful.current)
     if batch is not None and old.batch is not None:
+        batch = asked_of_job(old, new)
         asked = ("completions", "parallelism", "backoff_limit", "indexed", "suspended", "deadline_s", "ttl_s")
         batch = replace(old.batch, **{name: getattr(batch, name) for name in asked})
     told = any("paused" in (one.manifest.get("spec") or {}) for one in (old, new))
@@ -190,6 +192,24 @@ def _workload(old: Workload, new: Workload) -> Workload:
         stateful=stateful,
         batch=batch,
     )
+
+
+def asked_of_job(old: Workload, new: Workload) -> Batch:
+    """What is asked of a Job that is there already: a count that no manifest names is the live one; one named no more goes.
+
+    Where then neither is left both are 1, as the API server defaults them.
+    """
+    assert old.batch is not None and new.batch is not None
+    was, now = (one.manifest.get("spec") or {} for one in (old, new))
+
+    def laid(name: str, live: int | None, given: int | None) -> int | None:
+        return given if now.get(name) is not None else None if was.get(name) is not None else live
+
+    completions = laid("completions", old.batch.completions, new.batch.completions)
+    parallelism = laid("parallelism", old.batch.parallelism, new.batch.parallelism)
+    if parallelism is None and completions is None:
+        completions = 1
+    return replace(new.batch, completions=completions, parallelism=1 if parallelism is None else parallelism)
 
 
 RESTARTED = "kubectl.kubernetes.io/restartedAt"

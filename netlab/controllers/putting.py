@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from netlab import ingresses
 from netlab.controllers import families, names, nodes, services
-from netlab.controllers.objects import kind_of, merged
+from netlab.controllers.objects import asked_of_job, kind_of, merged
 from netlab.controllers.pods import is_active
 from netlab.controllers.services import Taken
 from netlab.errors import InputError, Problem
@@ -255,13 +255,14 @@ def _fixed(one: Workload) -> tuple[Any, ...]:
 
 
 def _immutable_of_job(old: Workload, new: Workload) -> Iterator[str]:
-    was, now = old.batch, new.batch
-    assert was is not None and now is not None
+    was, now = old.batch, asked_of_job(old, new)
+    assert was is not None
     if was.completions != now.completions:
+        given = "null" if now.completions is None else now.completions
         if not was.indexed:
-            yield f"spec.completions: Invalid value: {now.completions}: field is immutable"
+            yield f"spec.completions: Invalid value: {given}: field is immutable"
         elif now.completions != now.parallelism:
-            yield f"spec.completions: Invalid value: {now.completions}: can only be modified in tandem with spec.parallelism"
+            yield f"spec.completions: Invalid value: {given}: can only be modified in tandem with spec.parallelism"
     if was.indexed != now.indexed:
         yield f'spec.completionMode: Invalid value: "{"Indexed" if now.indexed else "NonIndexed"}": field is immutable'
     waits = was.suspended and was.started is None  # where its pods may run can still be changed

@@ -7,15 +7,20 @@ rules needs (rule_texts) and what they mean.
 nftables: one libnftables context a namespace, made inside it, because it stays bound there; `nft -f -` where the library is
 missing. iptables: {ip,ip6}tables-{nft,legacy}-restore. A difference goes in with --noflush, through a process that stays
 (standing.py); a whole text without, which replaces what its tables held. Each gets a lock file of its own, in memory: the
-legacy lock is the machine's otherwise, and one lab would wait for another. The sets that iptables rules ask: `ipset restore`, in
+legacy lock is the machine's otherwise, and one lab would wait for another. Where iptables-nft may not send so much at once (an
+ordinary user's socket buffer), whole tables go in by several transactions. The sets that iptables rules ask: `ipset restore`, in
 two halves, before and after the rules.
 """
 
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
 
 from netlab.errors import KernelError
 from netlab.kernel import conntrack, ipsets
@@ -24,8 +29,15 @@ from netlab.kernel.namespaces import current_netns, entered
 from netlab.kernel.rule_texts import FILL, NFT, TRIM, Job, Loaded, Netns, Text, load_all
 from netlab.kernel.standing import MAXIMUM_TEXT_BYTES, Standing, stdbuf
 from netlab.kernel.tools import find
-from netlab.rendering import ipset
+from netlab.rendering import ipset, iptables
 from netlab.ruleset import Ruleset
+
+
+class Piece(NamedTuple):
+    """What one iptables-restore reads. `flush`: first it empties the tables that it names."""
+
+    text: Text
+    flush: bool
 
 
 class Loader:
@@ -49,7 +61,7 @@ class Loader:
 
     def run(self, texts: Sequence[Text]) -> Loaded:
         """Load texts; those that are read by programs side by side. Says which were not taken."""
-        running: list[tuple[Text, subprocess.Popen[bytes]]] = []
+        programs: list[tuple[int, list[Piece]]] = []
         loaded = Loaded()
         with ExitStack() as stack:
             for text in texts:
@@ -59,12 +71,32 @@ class Loader:
                 elif text.tool in (FILL, TRIM):
                     _note(loaded, text, self._sets(fd, text))
                 elif not (text.difference and self._stood(fd, text)):
-                    command = [_restore(text.tool), *(["--noflush"] if text.difference else [])]
-                    with entered(fd, self._home):
-                        running.append((text, _spawn(command, text.text)))
-            for text, process in running:
-                _note(loaded, text, _error_of(process))
+                    programs.append((fd, self._pieces(text)))
+            while programs := self._restored(loaded, programs):
+                pass
         return loaded
+
+    def _restored(self, loaded: Loaded, todo: Sequence[tuple[int, list[Piece]]]) -> list[tuple[int, list[Piece]]]:
+        """Load the first piece of each, side by side; what is left to do of those that were taken."""
+        running = []
+        for fd, (piece, *_) in todo:
+            command = [_restore(piece.text.tool), *([] if piece.flush else ["--noflush"])]
+            with entered(fd, self._home):
+                running.append(_spawn(command, piece.text.text))
+        left = []
+        for (fd, (piece, *rest)), process in zip(todo, running, strict=True):
+            error = _error_of(process)
+            _note(loaded, piece.text, error)
+            if rest and not error:
+                left.append((fd, rest))
+        return left
+
+    def _pieces(self, text: Text) -> list[Piece]:
+        """What is too much for one transaction goes in after its chains, in several."""
+        if text.difference or "-nft-" not in text.tool or len(text.text) < SENT_BYTES // 10 or may_send_much():
+            return [Piece(text, not text.difference)]
+        declared, filled = iptables.in_pieces(text.text, SENT_BYTES)
+        return [Piece(replace(text, text=declared), flush=True), Piece(replace(text, text=filled), flush=False)]
 
     def _sets(self, fd: int, text: Text) -> str:
         """Restore a difference; of whole sets what the kernel lacks (FILL), or take out what it has too much (TRIM)."""
@@ -130,6 +162,22 @@ class Loader:
             return True
         del self._standing[key]
         return False
+
+
+SO_SNDBUFFORCE = 32  # asm-generic/socket.h; Python has no name for it
+SENT_BYTES = 180_000
+"""What a netlink socket surely sends at once when nobody may enlarge its buffer (net.core.wmem_default is 212,992)."""
+
+
+@cache
+def may_send_much() -> bool:
+    """Whether iptables-nft may send as much at once as it wants: SO_SNDBUFFORCE is for the machine's root only."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SENT_BYTES)
+        except PermissionError:
+            return False
+    return True
 
 
 Inode = tuple[int, int]
@@ -208,15 +256,12 @@ def _refusal(name: str, tool: str, text: str, error: str) -> str:
         if line.strip() and line.strip() not in error:
             shown = f"\n  line {found[1]}: {line.strip()}"
     words = "\n  ".join(error.splitlines()[:12])
-    return f"{name}: {tool} refused the rules:\n  {words}{shown}{_hint(tool, error)}"
+    return f"{name}: {tool} refused the rules:\n  {words}{shown}{_hint(error)}"
 
 
-def _hint(tool: str, error: str) -> str:
+def _hint(error: str) -> str:
     if "Permission denied" in error or "Operation not permitted" in error:
         return "\n  (`netlab doctor` says what this machine allows)"
-    if "Message too long" in error and "nft" in tool:
-        words = "an ordinary user may not send so many rules at once: say `backend: legacy` or `mode: nftables`, or be root"
-        return f"\n  ({words})"
     if "Extension" in error or "missing kernel module" in error or "No such file or directory" in error:
         return "\n  (a kernel module may be missing; `netlab doctor` says which features this kernel has)"
     return ""

@@ -16,12 +16,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from netlab.errors import NetlabError
 from netlab.kernel import agent
 from netlab.lab.connections import Serving
 from netlab.lab.loop import Loop
+from netlab.lab.ranges import Ranges
 from netlab.probes.load import LoadRequest
 
 MAXIMUM_WORKERS = 16
+RESERVED = MAXIMUM_WORKERS + 1
+"""So many ranges of tokens are left to the workers and the keeper."""
 DEADLINES_S = {"loader": 900.0, "responder": 10.0, "dns": 10.0}
 """How long the holder waits for an answer. iptables-nft takes minutes for ten thousand Services; the others never long."""
 
@@ -43,6 +47,8 @@ class Agents:
         self._keeper: agent.Agent | None = None
         self._loads: dict[int, agent.Agent] = {}
         self._loads_begun = 0
+        self._ranges = Ranges()
+        self._owned: dict[int, tuple[int, ...]] = {}  # pid -> the upper byte of its tokens
 
     @property
     def dns(self) -> agent.Agent:
@@ -72,7 +78,7 @@ class Agents:
     def keep(self, reply: agent.Reply, method: str, *arguments: Any) -> None:
         """Let the keeper do it: a connection lives in one process."""
         if self._keeper is None:
-            self._keeper = self._start("keeper", serve_keeper)
+            self._keeper = self._start_probing("keeper", serve_keeper)
         self._keeper.request(reply, method, *arguments)
 
     def begin_load(self, reply: agent.Reply, request: LoadRequest) -> int:
@@ -97,11 +103,18 @@ class Agents:
 
         generator.request(ended, "finish", stop)
 
-    def errand(self, reply: agent.Reply, name: str, do: Callable[[], Any]) -> None:
-        """Let a process do it that is forked now: it knows all that this one knows, and ends with its answer."""
-        started = self._start(name, lambda sock: agent.serve_forever(sock, {"do": do}))
+    def errand(self, reply: agent.Reply, name: str, do: Callable[[Sequence[int]], Any], probers: int) -> None:
+        """Let a process do it that is forked now: it knows all that this one knows, and ends with its answer.
+
+        `do` gets the upper bytes of the tokens of up to so many probers, at least one. Raises NetlabError where all are in use.
+        """
+        own = self._ranges.take(probers, leave=RESERVED - len(self._owned))
+        if not own:
+            raise NetlabError(f"too much is probed at the same time for another {name}: try again when something has ended")
+        started = self._start(name, lambda sock: agent.serve_forever(sock, {"do": lambda: do(own)}))
 
         def ended(ok: bool, answer: Any) -> None:
+            self._ranges.give_back(own)
             self._loop.forget(started.sock)
             self._loop.after(0.0, started.sock.close)
             reply(ok, answer)
@@ -115,7 +128,7 @@ class Agents:
             if len(self._workers) >= MAXIMUM_WORKERS:
                 self._queue.append((reply, method, arguments))
                 return
-            worker = self._start("worker", serve_worker)
+            worker = self._start_probing("worker", serve_worker)
             self._workers.append(worker)
         worker.request(reply, method, *arguments)
 
@@ -135,6 +148,13 @@ class Agents:
         self._loop.watch(started.sock, lambda: self._readable(started))
         return started
 
+    def _start_probing(self, name: str, serve: Callable[[socket.socket, int], None]) -> agent.Agent:
+        """One that sends probes, under tokens that nobody else has. There are always enough: see RESERVED."""
+        (own,) = taken = self._ranges.take(1)
+        started = self._start(name, lambda sock: serve(sock, own))
+        self._owned[started.pid] = taken
+        return started
+
     def _readable(self, which: agent.Agent) -> None:
         if not which.on_readable():
             self._replace(which)
@@ -148,6 +168,7 @@ class Agents:
         """Start another in the place of one that has gone; the holder then gives it what the dead one held."""
         self._loop.forget(which.sock)
         which.sock.close()
+        self._ranges.give_back(self._owned.pop(which.pid, ()))
         if which in self._workers:
             self._workers.remove(which)
             if self._queue:
@@ -174,6 +195,7 @@ class Agents:
             self._workers.remove(which)
             self._loop.forget(which.sock)
             which.sock.close()
+            self._ranges.give_back(self._owned.pop(which.pid, ()))
 
 
 def serve_loader(sock: socket.socket) -> None:
@@ -202,10 +224,10 @@ def serve_dns(sock: socket.socket) -> None:
     dns.serve(sock)
 
 
-def serve_keeper(sock: socket.socket) -> None:
+def serve_keeper(sock: socket.socket, own: int) -> None:
     from netlab.lab import holding
 
-    holding.serve(sock)
+    holding.serve(sock, own)
 
 
 def serve_load(sock: socket.socket) -> None:
@@ -214,7 +236,7 @@ def serve_load(sock: socket.socket) -> None:
     load.serve(sock)
 
 
-def serve_worker(sock: socket.socket) -> None:
+def serve_worker(sock: socket.socket, own: int) -> None:
     from netlab.agents import worker
 
-    worker.serve(sock)
+    worker.serve(sock, own)

@@ -122,7 +122,7 @@ class Api:
     def _list(self, kind: kinds.KindInfo, namespace: str | None, selector: str) -> list[dict[str, Any]]:
         wanted = manifest.parse_selector(selector)
         if kind.plural == "events":
-            return self._lab.recorder.items(namespace) if not selector else []
+            return self._lab.recorder.items(namespace) if wanted.matches({}) else []  # Events have no labels
         cluster = self._lab.cluster
         found = [
             obj

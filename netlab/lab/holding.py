@@ -50,13 +50,13 @@ def close(lab: Lab, body: Body, later: Later) -> None:
     lab.agents.keep(lambda ok, answer: later(ok, {} if ok else answer), "close", int(body["connection"]))
 
 
-def serve(sock: socket.socket) -> None:
-    """Be the keeper, until the holder has gone."""
+def serve(sock: socket.socket, own: int) -> None:
+    """Be the keeper, until the holder has gone. `own`: the upper byte of its tokens."""
     from netlab.probes.connections import Connections
     from netlab.probes.spaces import REST_S
     from netlab.probes.worker import Worker
 
-    worker = Worker()
+    worker = Worker(own)
     connections = Connections(worker.prober())
     methods: dict[str, agent.Method] = {"open": connections.open, "use": connections.use, "close": connections.close}
     agent.serve_forever(sock, methods, (REST_S, worker.rest))

@@ -1,9 +1,11 @@
 """A matrix as the API serves it: one flow for each pair, all side by side, and each of them sent, watched and judged for itself.
 
-Decides who sends to whom where the request does not say, and which process does what. The work is shared out by senders, to as
-many processes as there are processors; each lets one more send and watch, works out meanwhile what must become of its flows, and
-writes its results as JSON. All are forked: what they need to know they have, and what they answer is text, which the holder only
-passes on. What does not depend on the pair is worked out once a process: see netlab/expect, netlab/trace.
+Decides who sends to whom where the request does not say, and which process does what. The work is shared out by the namespaces
+that send, to as many processes as there are processors, up to MOST_SHARES; each lets one more send and watch, works out meanwhile
+what must become of its flows, and writes its results as JSON. No two have the same tokens, or a namespace in common from which
+they send: neither could tell its flows from the other's, nor could the kernel's conntrack. All are forked: what they need to know
+they have, and what they answer is text, which the holder only passes on. What does not depend on the pair is worked out once a
+process: see netlab/expect, netlab/trace.
 """
 
 import gc
@@ -11,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain
 from typing import Any
 
 from netlab.dns import is_server
@@ -25,9 +27,11 @@ from netlab.lab.verbs import alive
 from netlab.model import Cluster, Flow, Protocol, Ref
 from netlab.probes.values import place
 from netlab.probes.worker import Worker
-from netlab.targets import Destination, addresses_of, resolve_destination, resolve_sender, source_address
+from netlab.targets import Destination, addresses_of, netns_of, resolve_destination, resolve_sender, source_address
 
 MAXIMUM_PAIRS = 50_000
+MOST_SHARES, LEAST_PAIRS = 8, 64
+"""At most so many parts of a matrix are done side by side, and none is made for fewer pairs."""
 Pair = tuple[str, str]
 """Sender and destination, as the request names them."""
 
@@ -38,7 +42,13 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     """
     pairs = _pairs(lab.cluster, body)
     namespace, timeout_s = body.get("namespace") or "default", waiting_s(body)
-    lab.agents.errand(later, "matrix", lambda: _matrix(lab, pairs, namespace, timeout_s))
+    probers = shares_for(len(pairs), len(os.sched_getaffinity(0)))
+    lab.agents.errand(later, "matrix", lambda own: _matrix(lab, pairs, namespace, timeout_s, own), probers)
+
+
+def shares_for(pairs: int, processors: int) -> int:
+    """In how many parts so many pairs are done: each opens sockets in every namespace, which few pairs are not worth."""
+    return max(1, min(processors, MOST_SHARES, pairs // LEAST_PAIRS))
 
 
 def _pairs(cluster: Cluster, body: Body) -> list[Pair]:
@@ -55,36 +65,48 @@ def _pairs(cluster: Cluster, body: Body) -> list[Pair]:
     return _of_one_family(cluster, pairs, second) if second else pairs
 
 
-def _matrix(lab: Lab, pairs: Sequence[Pair], namespace: str, timeout_s: float) -> Rendered:
-    """The results of all. Runs in a process of its own."""
+def _matrix(lab: Lab, pairs: Sequence[Pair], namespace: str, timeout_s: float, own: Sequence[int]) -> Rendered:
+    """The results of all, in their order. Runs in a process of its own. `own`: upper bytes of tokens, one for each that sends."""
     gc.disable()  # it ends with its answer, and values have no cycles
-    do = partial(_share, lab, namespace=namespace, timeout_s=timeout_s)
-    first, *others = _shares(pairs, os.cpu_count() or 1)
-    begun = [_begun("matrix", partial(do, share)) for share in others]
-    parts = [do(first), *(one() for one in begun)]
-    return Rendered(b"[" + b", ".join(part for part in parts if part) + b"]")
+    texts = dict.fromkeys(text for text, _ in pairs)
+    homes = {text: netns_of(lab.cluster, resolve_sender(lab.cluster, text, namespace)) for text in texts}
+    shares = _shares([homes[text] for text, _ in pairs], len(own))
+    first, *others = (
+        partial(_share, lab, [pairs[number] for number in share], namespace, timeout_s, byte)
+        for share, byte in zip(shares, own, strict=False)  # there may be fewer who send than could
+    )
+    begun = [_begun("matrix", do) for do in others]
+    parts = [first(), *(one() for one in begun)]
+    found = sorted(zip(chain.from_iterable(shares), chain.from_iterable(parts), strict=True))
+    return Rendered(b"[" + b", ".join(text for _, text in found) + b"]")
 
 
-def _shares(pairs: Sequence[Pair], number: int) -> list[list[Pair]]:
-    """The pairs in their order, in about as many parts of about the same size; all of a sender are in one part."""
-    shares: list[list[Pair]] = [[]]
-    for _, group in groupby(pairs, lambda pair: pair[0]):
-        if len(shares[-1]) >= len(pairs) / number:
+def _shares(homes: Sequence[str], number: int) -> list[list[int]]:
+    """The pairs' numbers in at most so many parts of about the same size; `homes`: from which namespace each pair is sent.
+
+    All of a namespace are in one part, whatever the names are by which it was called.
+    """
+    groups: dict[str, list[int]] = {}
+    for at, home in enumerate(homes):
+        groups.setdefault(home, []).append(at)
+    shares: list[list[int]] = [[]]
+    for group in groups.values():
+        if len(shares[-1]) >= len(homes) / number:
             shares.append([])
         shares[-1] += group
     return shares
 
 
-def _share(lab: Lab, pairs: Sequence[Pair], namespace: str, timeout_s: float) -> bytes:
-    """The results of these pairs, as JSON with commas between."""
+def _share(lab: Lab, pairs: Sequence[Pair], namespace: str, timeout_s: float, own: int) -> list[bytes]:
+    """The results of these pairs, each as JSON."""
     gc.disable()
     names, watched = receivers(lab.cluster), watch_list(lab)
     asked = list(_resolved(lab, pairs, namespace, timeout_s))
     requests = [request(lab, one, names, watched) for one in asked]
-    seen = _begun("sender", lambda: Worker().probe_many(requests))
+    seen = _begun("sender", lambda: Worker(own).probe_many(requests))
     questions = [answered(lab, one) for one in asked]
     results = (result(lab, question, one, names) for question, one in zip(questions, seen(), strict=True))
-    return ", ".join(map(json.dumps, results)).encode()
+    return [json.dumps(one).encode() for one in results]
 
 
 def _resolved(lab: Lab, pairs: Sequence[Pair], namespace: str, timeout_s: float) -> Iterator[Asked]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from netlab.manifest import kinds
 from netlab.manifest.shown_time import timestamp
 from netlab.memory import replaced
 from netlab.model import Cluster, Key, Node, Pod, Workload
@@ -76,7 +77,12 @@ class Recorder:
 
 def _json(one: Happening, count: _Count) -> dict[str, Any]:
     namespace = one.about.namespace or "default"
-    about = {"kind": one.about.kind, "name": one.about.name, "uid": one.about.uid}
+    about = {
+        "kind": one.about.kind,
+        "apiVersion": kinds.find(one.about.kind).api_version,
+        "name": one.about.name,
+        "uid": one.about.uid,
+    }
     return {
         "apiVersion": "v1",
         "kind": "Event",

@@ -33,7 +33,8 @@ FIRST_PORT, PORTS = 10_000, 20_000
 
 class Prober:
     """Probes of one lab. `open_netns` gives a new descriptor of a namespace, which the prober closes; with `identify`, which says
-    what file it would open, what is open in namespaces stays so (spaces.py).
+    what file it would open, what is open in namespaces stays so (spaces.py). `own`: the upper byte of its tokens, 1 to 254, which
+    no other prober of the lab may have at the same time (lab/ranges.py); where there is none, a random one.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Prober:
         random: Random | None = None,
         clock: Callable[[], float] = time.monotonic,
         identify: Callable[[str], os.stat_result] | None = None,
+        own: int | None = None,
     ) -> None:
         self.spaces = Spaces(open_netns, identify)
         self._random = random or Random(os.urandom(8))
         self.clock = clock
-        self._own, self._round = self._random.randrange(1, 0xFF), self._random.randrange(0x100)
+        self._own = self._random.randrange(1, 0xFF) if own is None else own
+        self._round = self._random.randrange(0x100)
         self._kept = packet_sockets.program(filters.token_filter(self._own << 8, every_run=True))
         self._next_port: dict[str, int] = {}
         self._stamps = packet_sockets.stamped_time()
@@ -81,7 +84,7 @@ class Prober:
         return Round(self.spaces, self.clock, self.token(), self.ports, self._kept, tapped)
 
     def token(self) -> int:
-        """A number for one round of packets: the prober's own, random, above one that comes again after 256 rounds."""
+        """A number for one round of packets: the prober's own above one that comes again after 256 rounds."""
         self._round = (self._round + 1) % 0x100
         return self._own << 8 | self._round
 

@@ -9,8 +9,9 @@ run a packet is of, who reads it sees. A socket that was kept proves itself in e
 a name that means another one now gets other sockets.
 
 Never kept: sockets with any other filter, which others' packets would fill; packet sockets (see kernel/packet_sockets.py); raw
-SCTP sockets, because where the kernel has no SCTP their mere presence stops its ICMP errors (ip_protocol_deliver_rcu). Not in use
-for REST_S, everything is closed, so that a namespace that the lab has given up is freed.
+SCTP sockets, because where the kernel has no SCTP their mere presence stops its ICMP errors (ip_protocol_deliver_rcu). Who
+has had no request for REST_S, or gets one that is no probe (agents/worker.py), closes everything, so that a namespace that the
+lab has given up is freed.
 """
 
 import contextlib

@@ -61,10 +61,10 @@ class _Place:
         return self.links[index].name if index in self.links else f"if{index}" if index else ""
 
 
-def follow(errand: Errand) -> Witnessed:
-    """Send the packet and say what was seen of it. Raises KernelError."""
+def follow(errand: Errand, own: int) -> Witnessed:
+    """Send the packet and say what was seen of it. `own`: the upper byte of its token. Raises KernelError."""
     with ExitStack() as stack:
-        return _Following(errand, random.randrange(1, 0xFFFF)).go(stack)
+        return _Following(errand, own << 8 | random.randrange(0x100)).go(stack)
 
 
 @dataclass(slots=True)

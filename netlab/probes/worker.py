@@ -10,13 +10,18 @@ from netlab.probes.witnessed import Errand, Witnessed
 
 
 class Worker:
-    """The probing half of a worker. The prober is made at the first probe: it imports scapy."""
+    """The probing half of a worker. The prober is made at the first probe: it imports scapy.
 
-    def __init__(self) -> None:
+    `own`: the upper byte of its tokens (lab/ranges.py).
+    """
+
+    def __init__(self, own: int) -> None:
+        self._own = own
         self._prober: Any = None
 
     def methods(self) -> Mapping[str, Callable[..., Any]]:
-        return {"probe": self.probe, "probe_many": self.probe_many, "explain": self.explain}
+        """Those for which it is worth that something stays open."""
+        return {"probe": self.probe, "probe_many": self.probe_many}
 
     def probe(self, request: ProbeRequest) -> Any:
         """An Observation; for a request with `http`, an HttpResult around one."""
@@ -45,16 +50,16 @@ class Worker:
         """One packet, followed; needs no prober, and so no scapy."""
         from netlab.probes import witness
 
-        return witness.follow(errand)
+        return witness.follow(errand, self._own)
 
     def prober(self) -> Any:
         if self._prober is None:
             from netlab.probes.prober import Prober
 
-            self._prober = Prober(lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC), identify=os.stat)
+            self._prober = Prober(lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC), identify=os.stat, own=self._own)
         return self._prober
 
     def rest(self) -> None:
-        """Close what is kept open for the next probe: there was none for a while."""
+        """Close what is kept open for the next probe: there was none for a while, or there is something else to do."""
         if self._prober is not None:
             self._prober.spaces.close()

@@ -11,7 +11,7 @@ Each table is one transaction (its COMMIT). Chains are declared first, which emp
 are deleted last, when nothing refers to them any more. Written for iptables 1.8.7 to 1.8.10, both back ends.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from netlab.model import Address, Network, Protocol
@@ -83,6 +83,42 @@ def lines(ruleset: Ruleset, family: Family = "ip") -> dict[str, tuple[str, ...]]
         for table in ruleset.tables
         if table.family == family
     }
+
+
+def in_pieces(whole: str, most_bytes: int) -> tuple[str, str]:
+    """A whole text for a kernel that takes only so much at once (an ordinary user's): one text that declares chains, to be
+    loaded without --noflush, and one that fills them, in as many transactions as it takes, to be loaded with it.
+
+    What is sent is estimated from above: a rule takes 360 bytes as iptables-nft 1.8.9 sends it, 600 with a comment, and 1,100
+    with all that kube-proxy's rules may hold.
+    """
+    declared, filled = "", ""
+    for block in whole.split("COMMIT\n")[:-1]:
+        name, *found = block.splitlines()
+        first, *more = _heaps((line for line in found if line[0] == ":"), most_bytes)
+        declared += "\n".join((name, *first, "COMMIT", ""))
+        for heap in (*more, *_heaps((line for line in found if line[0] != ":"), most_bytes)):
+            filled += "\n".join((name, *heap, "COMMIT", ""))
+    return declared, filled
+
+
+def _heaps(found: Iterable[str], most_bytes: int) -> Iterator[list[str]]:
+    """Lines in order, parted so that each part is no more than that once it is sent; at least one, perhaps empty, part."""
+    heap: list[str] = []
+    size = 0
+    for line in found:
+        size += (weight := _sent_bytes(line))
+        if size > most_bytes:
+            yield heap
+            heap, size = [], weight
+        heap.append(line)
+    yield heap
+
+
+def _sent_bytes(line: str) -> int:
+    if line[0] == ":":
+        return 150
+    return 350 + 150 * line.count(" -m ") + 250 * (" -m comment " in line) + 300 * (" -m recent " in line)
 
 
 def _table(table: Table, old: Table | None) -> str:

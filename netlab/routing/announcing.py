@@ -1,7 +1,8 @@
 """How the addresses of load balancers are found on a LAN (`loadBalancer: {announce: l2}`), whatever the routing.
 
-Decides: which node answers for which address on which LAN, as the controller chose it, and that the router knows a pool that
-lies in no network to be there. Refuses to know ARP (see agents/speaker.py), and `announce: bgp`, where nodes tell the router.
+Decides: which node answers for which address on which LAN, as the controller chose it, that the router knows a pool that lies
+in no network to be there, and that two parted machines do not meet by way of such an address. Refuses to know ARP (see
+agents/speaker.py), and `announce: bgp`, where nodes tell the router.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from ipaddress import summarize_address_range
 
 from netlab import ipam
 from netlab.model import Address, Cluster, Network
-from netlab.ops import Announcement, Op, Route
+from netlab.ops import Announcement, Neighbour, Op, Route
 
 ROUTER = "router/router"
 
@@ -23,7 +24,9 @@ def plan(cluster: Cluster) -> Iterator[Op]:
         for name in service.announced_by:
             for ingress in service.load_balancer:
                 if ingress.ip is not None and ingress.ip in config:
-                    yield from _answer(cluster, name, ingress.ip)
+                    for answer in _answer(cluster, name, ingress.ip):
+                        yield answer
+                        yield from _unheard(cluster, answer)
     yield from _at_router(cluster)
 
 
@@ -34,6 +37,19 @@ def _answer(cluster: Cluster, name: str, address: Address) -> Iterator[Announcem
         source = next((own for own in leg.addresses if own.version == address.version), None)
         if lan is not None and leg.lan == lan.name and source is not None:
             yield Announcement(netns, leg.device, address, ipam.mac(netns, leg.device), source)
+
+
+def _unheard(cluster: Cluster, answer: Announcement) -> Iterator[Neighbour]:
+    """Machines that a fault has parted from the node that answers know a MAC of the address that nobody has, and do not ask."""
+    topology = cluster.topology
+    hosts = {f"host/{host.name}": host.addresses for host in topology.hosts}
+    nodes = {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
+    lan = ipam.announcing_lan(topology, answer.address)
+    for pair in sorted(cluster.apart):
+        for other in set(pair) - {answer.netns} if answer.netns in pair else ():
+            for leg in ipam.attachments(topology, {**hosts, **nodes}[other]):
+                if lan is not None and leg.lan == lan.name:
+                    yield Neighbour(other, leg.device, answer.address, ipam.NOBODY)
 
 
 def networks(cluster: Cluster) -> tuple[Network, ...]:

@@ -15,9 +15,6 @@ from netlab.trace.matches import Members, Question, key_maker, odds_of, question
 from netlab.trace.packets import CERTAIN, Namespace, Packet
 
 MOST_DEEP = 64
-
-
-MOST_DEEP = 64
 Quiet = Literal["ended", "accepted", "something"]
 
 

@@ -20,6 +20,7 @@ from netlab.proxy import iptables as iptables_mode
 from netlab.proxy import nftables as nftables_mode
 from netlab.ruleset import Base, Chain, Hook, Jump, Rule, Table
 from netlab.ruleset import Ruleset as Rules
+from tests import test_large_cluster as large_cluster
 from tests.live.kernel_sandbox import WAYS, run
 from tests.proxy_support import dual_stack, ruleset, states
 
@@ -129,6 +130,24 @@ def side_by_side() -> None:
     for fd, one in zip(fds, wanted, strict=True):
         assert drift(fd, one) == []
         assert "KUBE" in observe.read(fd, "rules") or "kube-proxy" in observe.read(fd, "rules")
+
+
+def test_more_rules_than_one_transaction_of_an_ordinary_user_takes(way: str) -> None:
+    run(way, many_rules, way)
+
+
+def many_rules(way: str) -> None:
+    assert rules.may_send_much() == (way == "root")
+    loader, fd = Loader(), namespace()
+    few, many = (rules_of(large_cluster.filled(count), "nft") for count in (40, 900))
+    old: Rules | None = None
+    for new in (many, few, many):  # whole; a small difference; one that is too large as well
+        loader.load(fd, "node/a", new, old)
+        assert drift(fd, new) == []
+        old = new
+    sh(fd, "iptables -t nat -F KUBE-SERVICES")
+    loader.load(fd, "node/a", many, None)
+    assert drift(fd, many) == [], "replaced whole where all of it was there"
 
 
 def test_a_name_that_comes_again_is_another_namespace(way: str) -> None:

@@ -1,6 +1,5 @@
 """A lab with a thousand endpoints, and one more: rules without comments are loaded, checked, and known for whose they are."""
 
-import os
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,15 +17,11 @@ NODE = "node/node-170"
 FIRST = ip_address("198.18.0.1")
 
 
-BACKEND = "nft" if os.geteuid() == 0 else "legacy"
-"""iptables-nft needs a larger socket buffer for so many rules than an ordinary user may have."""
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     topology = tmp_path_factory.mktemp("large") / "topology.yaml"
     text = Path("topologies/two-node.yaml").read_text()
-    topology.write_text(f"{text}cluster: {{proxy: {{mode: iptables, backend: {BACKEND}}}}}\n")
+    topology.write_text(f"{text}cluster: {{proxy: {{mode: iptables, backend: nft}}}}\n")
     try:
         with netlab.up(topology, ["manifests/kubia.yaml"]) as running:
             yield running
@@ -47,7 +42,7 @@ def fill(lab: Lab, count: int) -> None:
 
 
 def of_endpoints(lab: Lab) -> list[str]:
-    saved = lab.exec(NODE, [f"iptables-{BACKEND}-save", "-t", "nat"], check=True).stdout
+    saved = lab.exec(NODE, ["iptables-nft-save", "-t", "nat"], check=True).stdout
     return [line for line in saved.splitlines() if line.startswith("-A ") and "KUBE-SEP-" in line]
 
 
@@ -68,7 +63,6 @@ def test_across_the_threshold_and_back(lab: Lab) -> None:
     assert lab.verify().drift == []
 
 
-@pytest.mark.skipif(BACKEND == "legacy", reason="the kernel has no trace of iptables-legacy: nothing would be recognised")
 def test_a_rule_without_a_comment_is_known_for_whose_it_is(lab: Lab) -> None:
     fill(lab, LARGE_CLUSTER_ENDPOINTS + 1)
     found = lab.explain("pod/client", "svc/kubia")
@@ -86,6 +80,6 @@ def test_a_rule_that_went_missing_is_missed(lab: Lab) -> None:
     """The other side of it: without comments a difference is still found, and named by its chain."""
     fill(lab, LARGE_CLUSTER_ENDPOINTS + 1)
     gone = next(line for line in of_endpoints(lab) if line.startswith("-A KUBE-SEP-") and "DNAT" in line)
-    lab.exec(NODE, [f"iptables-{BACKEND}", "-t", "nat", "-D", *gone.split()[1:]], check=True)
+    lab.exec(NODE, ["iptables-nft", "-t", "nat", "-D", *gone.split()[1:]], check=True)
     assert any(gone in sentence for sentence in lab.verify(repair=True).drift)
     assert lab.verify().drift == []

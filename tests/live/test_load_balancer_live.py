@@ -104,6 +104,21 @@ def test_takeover_is_heard_before_anyone_asks(lab: Lab) -> None:
     assert lab.probe("host/client", targets(lab)[0], count=20).verdict == "pass"
 
 
+def test_a_machine_that_is_parted_from_the_announcer_does_not_find_it_by_the_address(lab: Lab) -> None:
+    pair = f"client/{announcer(lab)}"
+    lab.fault("partition", pair)
+    try:
+        for target in targets(lab):
+            result = lab.probe("host/client", target)
+            assert (result.verdict, result.outcomes["dropped"], result.backends) == ("pass", 1, {}), result.why
+        assert lab.verify().drift == []
+    finally:
+        lab.fault("heal", pair)
+    for target in targets(lab):
+        assert lab.probe("host/client", target, count=5).outcomes["delivered"] == 5
+    assert lab.verify().drift == []
+
+
 def test_a_killed_speaker_is_started_again(lab: Lab) -> None:
     pid = lab.verb("processes")["agents"]["speaker"]
     lab.exec("node/node-a", ["kill", f"-{int(signal.SIGKILL)}", str(pid)], check=True)

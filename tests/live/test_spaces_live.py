@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,8 +11,9 @@ from random import Random
 import pytest
 
 import netlab
+from netlab.agents import worker
 from netlab.errors import MachineError
-from netlab.kernel import packet_sockets
+from netlab.kernel import agent, packet_sockets
 from netlab.kernel.namespaces import entered
 from netlab.model import Protocol
 from netlab.probes import filters, packets
@@ -177,11 +179,43 @@ def _request(data: bytes, run: int) -> packets.Seen | None:
 
 def test_a_token_comes_again_after_256_rounds() -> None:
     """Sockets that stay open see late packets of the round before: they must not count for this one."""
-    prober = Prober(lambda name: -1, Random(1))
+    prober = Prober(lambda name: -1, own=0x42)
     tokens = [prober.token() for _ in range(256)]
     assert len(set(tokens)) == 256
-    assert len({token >> 8 for token in tokens}) == 1, "the filter that stays takes them all"
-    assert len({Prober(lambda name: -1, Random(seed)).token() >> 8 for seed in range(50)}) > 25, "and other probers' not"
+    assert {token >> 8 for token in tokens} == {0x42}, "the filter that stays takes them all, and no other prober's"
+
+
+@sandboxed
+def test_two_who_probe_at_the_same_time_see_their_own() -> None:
+    """Flows to the same Service, in rounds of the same numbers: what either sees is what it sent. With one range it is not."""
+    with network() as (net, _):
+        theirs, ours = (Prober(net.open, Random(own), own=own) for own in (0x41, 0x42))
+        theirs._round = ours._round = 0
+        asked = request(count=10, timeout_s=5.0)
+        with ThreadPoolExecutor(2) as pool:
+            for seen in pool.map(lambda one: [one.probe(asked) for _ in range(20)], (theirs, ours)):
+                assert [(one.delivered, one.blind, sum(one.backends.values())) for one in seen] == [(10, (), 10)] * 20
+
+
+@sandboxed
+def test_a_worker_with_something_else_to_do_holds_no_namespace() -> None:
+    """A command may take for ever; what the probe before it opened is closed when it begins."""
+    with network() as (net, _):
+
+        def path(name: str) -> str:
+            return f"/proc/{os.getpid()}/fd/{net.fds[name]}"
+
+        asked = request(count=4, timeout_s=5.0)
+        asked = replace(asked, netns=path("client"), watched=tuple(replace(one, netns=path(one.netns)) for one in WATCHED))
+        working = agent.spawn("worker", lambda sock: worker.serve(sock, 0x42))
+        at_first = open_sockets(str(working.pid))
+        for _ in range(2):
+            assert working.call("probe", asked, deadline_s=60).delivered == 4
+            assert len(open_sockets(str(working.pid)) - at_first) > len(WATCHED), "for the next probe"
+            assert working.call("flush_conntrack", (), deadline_s=60) == {"flushed": 0}
+            assert len(open_sockets(str(working.pid))) <= 2, "its wire, and what switches the stamps on"
+        working.sock.close()
+        os.waitpid(working.pid, 0)
 
 
 def until(holds: Callable[[], bool], words: str) -> None:
