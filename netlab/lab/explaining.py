@@ -128,7 +128,7 @@ def document(
     names = receivers(cluster)
     source = source_of(cluster, question)
     told, silent = by_arrival.told(story.tell(seen, plan, sender, source), question.flow.protocol)
-    traced = Tracer(plan).trace(question.flow, sender)
+    traced = Tracer(plan).trace(question.flow, sender, question.timeout_s)
     taken = explaining_relays.taken_by(plan, told)
     if taken is not None:
         traced = explaining_relays.first_half(traced, told, taken)
@@ -137,7 +137,10 @@ def document(
     observation = observed(told, seen, names)
     if silent:
         observation = replace(observation, evidence=(by_arrival.SILENT,))
-    exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in expect(cluster, question.flow).backends}
+    exact = {
+        (one.address, one.port): name_of(one.address, one.port, names)
+        for one in expect(cluster, question.flow, question.timeout_s).backends
+    }
     unseen = by_arrival.unseen_refusal(question.expected, observation)
     verdict = unseen or judge(question.expected, question.traced, observation, source=question.flow.source, names=exact)
     judgement = verdict.judgement
