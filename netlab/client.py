@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from netlab import __version__
-from netlab.errors import ApiError, InputError, KernelError, LabGone, MachineError, MissingEvidence, NetlabError
+from netlab.errors import ApiError, InputError, InputWarning, KernelError, LabGone, MachineError, MissingEvidence, NetlabError
 from netlab.lab import directory as directories
 
 if TYPE_CHECKING:
@@ -294,6 +295,7 @@ class Lab:
         """What the lab said of itself when it was ready; empty for a lab that was attached to."""
         info = directories.info(directory)
         self.pid = int(info["pid"])
+        self._edition = str(info.get("edition", ""))
         if info["version"] != __version__:
             raise LabGone(
                 f"lab {self.name} was started by netlab {info['version']}, this is {__version__}: "
@@ -323,8 +325,23 @@ class Lab:
         status, data = self._raw(method, path, body, headers, timeout_s)
         document = json.loads(data) if data else None
         if status >= 400:
-            raise _error(status, document)
+            error = _error(status, document)
+            raise (self._outdated(str(error)) if _is_bug(status, document) else None) or error
         return document
+
+    def _outdated(self, said: str) -> LabGone | None:
+        """What to say instead of a bug's own words where the lab began with other files of netlab than there are now, else None.
+
+        Its agents import what they need when they need it, so that an update in place mixes two editions.
+        """
+        from netlab.lab.edition import edition
+
+        if self._edition == edition():
+            return None
+        return LabGone(
+            f"lab {self.name} was started by another copy of netlab, or netlab's files have changed since: "
+            f"`netlab down {self.name}` and start it again (it failed with {said.strip().splitlines()[-1]})"
+        )
 
     def verb(self, name: str, /, **body: Any) -> Any:
         """One of netlab's own verbs."""
@@ -594,7 +611,10 @@ class Lab:
         status, data = self._raw("GET", "/netlab/v1/state", None, None)
         if status != 200:
             raise _error(status, json.loads(data))
-        state: tuple[Cluster, Plan] = pickle.loads(data)  # from our own lab, over a socket that only this user can open
+        try:  # it is from our own lab, over a socket that only this user can open
+            state: tuple[Cluster, Plan] = pickle.loads(data)
+        except (AttributeError, ImportError, TypeError) as error:  # a class that went, moved, or has other fields
+            raise self._outdated(repr(error)) or error from error
         return state
 
     def release(self) -> None:
@@ -670,6 +690,12 @@ def _error(status: int, document: Any) -> NetlabError:
     return ApiError(status, str(document.get("reason", "")) if isinstance(document, dict) else "", message)
 
 
+def _is_bug(status: int, document: Any) -> bool:
+    """Whether the lab answered with an exception that nobody meant: the API's own, or an agent's with its traceback."""
+    details = document.get("details", {}) if isinstance(document, dict) else {}
+    return status == 500 and (details.get("exitCode") not in BY_EXIT_CODE or "Traceback (most recent call last)" in str(document))
+
+
 def _no_stdin() -> bytes:
     raise InputError("'-' (standard input) is for the command line")
 
@@ -710,12 +736,15 @@ def up(
 ) -> Lab:
     """A new lab, up and answering; it ends with the `with` block, with `down()`, or with this process.
 
-    Raises InputError (every mistake with file:line:column), MachineError (what is missing here and how to get it).
+    Raises InputError (every mistake with file:line:column), MachineError (what is missing here and how to get it). What it
+    does not act on is an InputWarning, one a line.
     """
     from netlab.lab import start
     from netlab.lab.inputs import read_inputs
 
-    topology_value, objects, _ = read_inputs(topology, [str(path) for path in manifests], proxy=proxy, fabric=fabric)
+    topology_value, objects, told = read_inputs(topology, [str(path) for path in manifests], proxy=proxy, fabric=fabric)
+    for line in told:
+        warnings.warn(line, InputWarning, stacklevel=2)
     if name is None:
         name = f"{topology_value.name}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
     return launch(start.spawn_holder(), name, topology_value, objects, named=named)

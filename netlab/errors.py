@@ -25,6 +25,13 @@ class ApiError(NetlabError):
         return (ApiError, (self.code, self.reason, str(self)))
 
 
+class InputWarning(UserWarning):
+    """Something in the user's files that netlab accepts and does not act on; file:line:column, field and why.
+
+    `netlab.up` tells them by Python's `warnings`; the command line prints them.
+    """
+
+
 class InputError(NetlabError):
     """The user's input is wrong. `problems` holds every mistake found, in file order."""
 

@@ -56,7 +56,7 @@ def disagreement(expected: Outcome, traced: Outcome, names: Names = NOTHING) -> 
     """'' when the rules say what Kubernetes says, else the difference. The tracer need not know who listens or answers."""
     kinds = f"Kubernetes says {_plain(expected.kind)}, the rules say {_plain(traced.kind)}"
     if not expected.backends:
-        return "" if _plain(traced.kind) is _plain(expected.kind) else kinds
+        return "" if _plain(traced.kind) in _possible(expected) else kinds
     if expected.backends == traced.backends and expected.affinity == traced.affinity and _plain(traced.kind) is DELIVERED:
         return ""
     wanted, got = set(expected.backends), set(traced.backends)
@@ -140,6 +140,8 @@ def _fates(expected: Outcome, seen: Observation) -> Iterator[str]:
             yield f"{count} of {seen.sent} flows {_were(count)} {kind}, expected: {wanted}{_because(expected)}"
     if len(possible) > 1 and None not in {backend.fate for backend in expected.backends}:
         yield from _mixture(expected, seen)
+    if expected.also and _plain(expected.kind) is DELIVERED and not seen.delivered and seen.sent >= 2 * len(expected.backends):
+        yield f"none of {seen.sent} flows was delivered, expected: some{_because(expected)}"
 
 
 def _mixture(expected: Outcome, seen: Observation) -> Iterator[str]:
@@ -296,9 +298,9 @@ def _plain(kind: OutcomeKind) -> OutcomeKind:
 
 def _possible(expected: Outcome) -> set[OutcomeKind]:
     """The fates that a flow may have."""
+    found = set(map(_plain, expected.also))
     if not expected.backends:
-        return {_plain(expected.kind)}
-    found: set[OutcomeKind] = set()
+        return {_plain(expected.kind), *found}
     for backend in expected.backends:
         found |= {DELIVERED, REJECTED} if backend.fate is None else {_plain(backend.fate)}
     return found

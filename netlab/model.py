@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -333,6 +333,7 @@ class Topology:
 
 
 TaintEffect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+TAINT_EFFECTS: tuple[TaintEffect, ...] = get_args(TaintEffect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -892,6 +893,8 @@ class Cluster:
     services: Mapping[Key, Service] = NOTHING
     slices: Mapping[Key, EndpointSlice] = NOTHING
     endpoints: Mapping[Key, Endpoints] = NOTHING
+    ending: Mapping[Key, Pod] = NOTHING
+    """Pods that are gone, whose connections are still being finished: they have their address, and listen on nothing."""
     others: Mapping[tuple[str, Key], Other] = NOTHING
     links_down: frozenset[tuple[str, str]] = frozenset()
     """Faults in force: (netns, device) pairs whose link is set down."""
@@ -969,6 +972,9 @@ class Outcome:
 
     spread: how flows fall on the backends. `random`: each independently. `turns`: one after the other, so that the counts of a
     client that is alone differ by one at most. `any`: nothing is promised. The tracer leaves it alone.
+
+    also: what may become of a flow besides, for which none of `backends` stands: a proxy process gave up on others. The tracer
+    leaves it alone, too.
     """
 
     kind: OutcomeKind
@@ -976,6 +982,7 @@ class Outcome:
     affinity: bool = False
     why: str = ""
     spread: Literal["random", "turns", "any"] = "random"
+    also: tuple[OutcomeKind, ...] = ()
 
 
 class Judgement(StrEnum):

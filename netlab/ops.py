@@ -2,6 +2,7 @@
 
 Every Op is a value whose `identity` names the thing it describes; two plans are compared by identity and value. Namespaces are
 named by what lives in them: `node/node-170`, `pod/default/client`, `host/client`, `lan/lan` (a LAN's switch), `router/router`.
+Over 400 lines: the vocabulary between planners and kernel, in one place, most of it docstrings.
 """
 
 from dataclasses import dataclass

@@ -4,6 +4,7 @@ Decides: in which order ops are made and removed, and what a change of one op me
 addresses, routes and neighbours with it). Refuses to know: how an op is carried out, and why a part of the cluster wants it.
 
 Pure and deterministic: no clock, no randomness, no environment.
+Over 400 lines: a diff needs to know each op's dependants, and so does the text.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -8,6 +8,8 @@ Theory: a packet meets, at each hook, the base chains of all tables in order of 
 holds; then its statements run in order. `Dnat` and `Masquerade` are final for the hook, as are Accept, Drop and Reject;
 Accept ends only the base chain it was met in. Jump returns to the next rule; Goto returns to the caller's caller.
 nat chains see only the first packet of a connection (the tracer traces first packets, so it visits them always).
+
+Over 400 lines: one vocabulary, in one place.
 """
 
 from dataclasses import dataclass

@@ -8,12 +8,13 @@ import pytest
 from netlab import plan
 from netlab.errors import InputError
 from netlab.expect import expect
+from netlab.judge import disagreement
 from netlab.lab import link_faults
 from netlab.lab.changes import changes
 from netlab.model import Cluster, Flow, Key, OutcomeKind, Protocol, Ref
 from netlab.ops import Neighbour
 from netlab.trace import trace
-from tests.test_controllers import started
+from tests.test_controllers import KUBIA, SERVICE, started
 from tests.test_load_balancer import cluster as balanced
 from tests.test_load_balancer import pod, service
 
@@ -115,3 +116,36 @@ def test_nor_do_they_by_way_of_a_load_balancers_address() -> None:
             assert bool(walked.backends) is (wanted is OutcomeKind.DELIVERED), "what is dropped on the LAN never meets a rule"
     asked_for = {str(op.address) for op in plan.build(by_other).ops.values() if isinstance(op, Neighbour)}
     assert not asked_for & {"192.168.0.240", "fd00:192:168::f0"}, "the address is not the other node's"
+
+
+USERSPACE = """
+cluster: {proxy: {mode: userspace}}
+networks: {lan: {cidr: 192.168.0.0/24}}
+nodes: {node-170: {addresses: 192.168.0.170}, node-171: {addresses: 192.168.0.171}}
+"""
+
+
+def answering(cluster: Cluster, patience_s: float) -> tuple[set[str], tuple[OutcomeKind, ...], OutcomeKind]:
+    """The nodes whose pods answer node-170 in mode userspace, what else may become of its flow, and the best."""
+    where = {pod.addresses[0]: pod.node for pod in cluster.pods.values()}
+    service = next(one for one in cluster.services.values() if one.meta.name == "kubia")
+    asked = Flow(Ref("node", "", "node-170"), A, service.cluster_ips[0], 80, Protocol.TCP)
+    said = expect(cluster, asked, patience_s)
+    difference = disagreement(said, trace(plan.build(cluster), asked, patience_s).outcome)
+    assert difference == "", difference
+    return {where[one.address] for one in said.backends}, said.also, said.kind
+
+
+def test_a_proxy_process_may_give_up_on_those_that_are_parted() -> None:
+    """Three dead endpoints in turn take longer than a client waits, and each is tried for at most 3.75 s in all."""
+    whole = started(KUBIA.replace("replicas: 3", "replicas: 6") + "---" + SERVICE, USERSPACE)
+    nodes = {pod.node for pod in whole.pods.values()}
+    assert {"node-170", "node-171"} == nodes
+    assert answering(whole, 1.0) == (nodes, (), OutcomeKind.DELIVERED)
+    cluster = parted(whole)
+    assert answering(cluster, 1.0) == ({"node-170"}, (OutcomeKind.DROPPED,), OutcomeKind.DELIVERED)
+    assert answering(cluster, 5.0) == ({"node-170"}, (OutcomeKind.REJECTED,), OutcomeKind.DELIVERED)
+    elsewhere = KUBIA.replace("{containers", "{nodeName: node-171, containers")
+    dead = parted(started(elsewhere + "---" + SERVICE, USERSPACE))
+    assert answering(dead, 1.0) == (set(), (), OutcomeKind.DROPPED)
+    assert answering(dead, 5.0) == (set(), (), OutcomeKind.REJECTED)

@@ -1,5 +1,6 @@
 """taint and drain: what is typed, which pods go, what is printed, and what follows in the cluster."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +8,8 @@ import pytest
 from netlab import controllers
 from netlab.cli import draining
 from netlab.errors import ApiError, InputError
-from netlab.manifest import Source, read_topology
-from netlab.model import Taint
+from netlab.manifest import Source, default_topology, object_from_json, read_topology, to_json
+from netlab.model import Cluster, Node, Taint
 from tests.test_cli import FakeLab, lab, run
 from tests.test_controllers import WEB, objects
 
@@ -138,3 +139,51 @@ def test_a_control_plane_takes_pods_without_its_taint() -> None:
 def test_a_taint_of_a_topology_is_checked() -> None:
     with pytest.raises(InputError, match=r"t.yaml:3:.*did you mean NoSchedule"):
         read_topology(Source("t.yaml", TWO.replace("NoSchedule", "NoSchedul").encode()))
+
+
+DEDICATED, BROKEN = Taint("dedicated", "NoSchedule", "db"), Taint("broken", "NoExecute")
+
+
+def node_applied(cluster: Cluster, body: str) -> Node:
+    return controllers.apply(cluster, objects(f"apiVersion: v1\nkind: Node\nmetadata: {{name: node-171}}\n{body}")).nodes[
+        "node-171"
+    ]
+
+
+def test_applying_a_node_leaves_alone_what_it_does_not_name() -> None:
+    cluster = controllers.taint(controllers.initial(default_topology(), ()), "node-171", [DEDICATED], [], False)
+    nodes = {**cluster.nodes, "node-171": replace(cluster.nodes["node-171"], unschedulable=True)}
+    cluster = controllers.settle(cluster.with_(nodes=nodes))
+    for body, kept in (
+        ("", (True, (DEDICATED,))),
+        ("spec: {providerID: x}", (True, (DEDICATED,))),
+        ("spec: {unschedulable: false}", (False, (DEDICATED,))),
+        ("spec: {taints: []}", (True, ())),
+        ("spec: {taints: [{key: broken, effect: NoExecute}]}", (True, (BROKEN,))),
+    ):
+        node = node_applied(cluster, body)
+        assert (node.unschedulable, node.taints) == kept, body
+    control_plane = next(name for name, node in cluster.nodes.items() if node.control_plane)
+    labelled = objects(f"apiVersion: v1\nkind: Node\nmetadata: {{name: {control_plane}}}\nspec: {{providerID: x}}")
+    assert controllers.apply(cluster, labelled).nodes[control_plane].control_plane
+
+
+def test_what_a_node_named_before_and_names_no_more_goes() -> None:
+    told = (
+        "metadata: {name: node-171, annotations: {a: b}}\nspec: {unschedulable: true, taints: [{key: broken, effect: NoExecute}]}"
+    )
+    first = controllers.apply(controllers.initial(default_topology(), ()), objects(f"apiVersion: v1\nkind: Node\n{told}"))
+    assert (first.nodes["node-171"].unschedulable, first.nodes["node-171"].taints) == (True, (BROKEN,))
+    again = node_applied(first, "")
+    assert (again.unschedulable, again.taints, again.meta.annotations) == (False, (), {})
+
+
+def test_the_api_servers_own_node_is_whole() -> None:
+    """A PATCH that takes a field away comes as the whole object without it."""
+    cluster = controllers.taint(controllers.initial(default_topology(), ()), "node-171", [DEDICATED], [], False)
+    shown = to_json(cluster.nodes["node-171"], cluster)
+    del shown["spec"]["taints"]
+    del shown["metadata"]["labels"]["kubernetes.io/os"]
+    (whole,) = object_from_json(shown).objects
+    after = controllers.apply(cluster, (whole,)).nodes["node-171"]
+    assert after.taints == () and "kubernetes.io/os" not in after.meta.labels

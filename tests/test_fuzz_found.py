@@ -11,12 +11,12 @@ from netlab.agents import answers, dialling
 from netlab.agents.dns_answers import Resolver
 from netlab.errors import ApiError, InputError, NetlabError
 from netlab.kernel import rule_listing
-from netlab.lab import http
+from netlab.lab import api, bodies, http
 from netlab.manifest import Source, read_objects, read_topology
 from netlab.observe import annotating
 from tests.fuzz import paper
 from tests.fuzz.__main__ import mutated
-from tests.fuzz.seeds import seeds
+from tests.fuzz.seeds import VERBS, seeds
 from tests.fuzz.targets import TARGETS
 
 
@@ -100,6 +100,14 @@ def test_a_chunk_size_that_is_no_number_is_malformed(size: bytes) -> None:
         ),
         ("exec", {"target": "pod/client", "command": "ls"}, "command must be a list of strings"),
         ("exec", {"target": "pod/client", "command": ["l\0s"]}, "command must be a list of strings"),
+        ("taint", {"add": []}, "taint: node is missing: a string without a zero byte"),
+        ("taint", {"node": "node-170", "add": "abc"}, "add must be a list of objects that have a key"),
+        ("taint", {"node": "node-170", "remove": [{"effect": "NoSchedule"}]}, "remove must be a list of objects that have a key"),
+        ("taint", {"node": "node-170", "add": [{"key": "a", "value": 1}]}, "add must be a list of objects that have a key"),
+        ("taint", {"node": "node-170", "add": [{"key": "a"}]}, "none: invalid taint effect, it is one of NoSchedule"),
+        ("taint", {"node": "node-170", "add": [{"key": "a", "effect": "Foo"}]}, "Foo: invalid taint effect, it is one of NoSch"),
+        ("taint", {"node": "node-170", "remove": [{"key": "a", "effect": "Foo"}]}, "Foo: invalid taint effect"),
+        ("taint", {"node": "node-170", "add": [{"key": "bad key", "effect": "NoExecute"}]}, '"bad key" is no valid key'),
         ("matrix", ["pod/client"], "the body must be one JSON object"),
         ("port-forward", {"target": "pod/client", "ports": ["²:80"]}, "error parsing local port"),
     ],
@@ -109,6 +117,12 @@ def test_a_body_of_the_api_that_is_wrong_is_refused_in_words(verb: str, body: ob
     request = http.Request("POST", ("netlab", "v1", verb), {}, {}, json.dumps(body).encode())
     with pytest.raises(NetlabError, match=re.escape(said)):
         paper.ask(request)
+
+
+def test_the_fields_of_every_verb_are_listed_and_every_verb_is_fuzzed() -> None:
+    verbs = {*api.NOW, *api.LATER}
+    assert bodies.FIELDS.keys() == verbs
+    assert verbs - {verb for verb, _ in VERBS} == {"processes", "ingresses", "daemons", "namespaces"}, "they take no body"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from netlab.model import Judgement, OutcomeKind
+from netlab.model import Judgement, Outcome, OutcomeKind
 from tests.test_judge import MASKED, A, B, C, observed, verdict_on
 
 GATEWAY = "10.244.1.1"
@@ -32,3 +32,20 @@ def test_turns(name: str) -> None:
 def test_flows_that_nobody_saw_arrive_are_no_proof_of_broken_turns() -> None:
     seen = observed({A: 5, B: 1}, source=GATEWAY, sent=12, delivered=12)
     assert verdict_on(TURNS, seen).judgement is Judgement.INCONCLUSIVE
+
+
+GIVEN_UP = replace(TURNS, spread="any", also=(OutcomeKind.DROPPED,))
+
+
+@pytest.mark.parametrize(
+    ("expected", "fates", "judgement"),
+    [
+        (GIVEN_UP, {"delivered": 9, "dropped": 3}, Judgement.PASS),
+        (GIVEN_UP, {"delivered": 9, "rejected": 3}, Judgement.FAIL),
+        (GIVEN_UP, {"delivered": 0, "dropped": 12}, Judgement.FAIL),
+        (replace(GIVEN_UP, also=()), {"delivered": 9, "dropped": 3}, Judgement.FAIL),
+    ],
+)
+def test_flows_that_a_proxy_process_gave_up(expected: Outcome, fates: dict[str, int], judgement: Judgement) -> None:
+    arrivals = {A: 3, B: 3, C: 3} if fates["delivered"] else {}
+    assert verdict_on(expected, observed(arrivals, source=GATEWAY, sent=12, **fates)).judgement is judgement

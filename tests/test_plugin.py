@@ -1,5 +1,7 @@
 """The pytest plugin, run by pytest itself over small suites with a fake lab: labs, modes, skips, scenarios, failure reports."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import yaml  # noqa: F401  # pytester forgets what its runs import, and a C extension must not be imported twice
 
+import netlab
 from netlab import client, pytest_plugin
 from netlab.errors import MachineError
 from netlab.scenario import evidence
@@ -35,6 +38,16 @@ class Labs:
         lab.name = options["name"]
         self.labs.append(lab)
         return lab
+
+
+@pytest.fixture(autouse=True, scope="module")
+def all_imported() -> None:
+    """pytester forgets what its runs were the first to import: a later import would make classes of the same name anew, and
+    other tests of this process would hold both.
+    """
+    for module in pkgutil.walk_packages(netlab.__path__, "netlab."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from netlab.cli.output import LabOption
 from netlab.errors import ApiError, InputError, Problem
 
 Json = dict[str, Any]
-EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 MIRROR = "kubernetes.io/config.mirror"
 
 
@@ -51,6 +50,8 @@ def taint(
 
 def split(words: Sequence[str]) -> tuple[list[str], list[Json], list[Json]]:
     """Names of nodes, taints to add, taints to remove. Raises InputError with all that is wrong."""
+    from netlab.model import TAINT_EFFECTS
+
     names: list[str] = []
     add: list[Json] = []
     remove: list[Json] = []
@@ -68,9 +69,9 @@ def split(words: Sequence[str]) -> tuple[list[str], list[Json], list[Json]]:
             names.append(word.removeprefix("nodes/").removeprefix("node/"))
     effects = [one["effect"] for one in (*add, *remove) if one["effect"]]
     wrong += [
-        Problem(f"{effect}: invalid taint effect, it is one of {', '.join(EFFECTS)}")
+        Problem(f"{effect}: invalid taint effect, it is one of {', '.join(TAINT_EFFECTS)}")
         for effect in effects
-        if effect not in EFFECTS
+        if effect not in TAINT_EFFECTS
     ]
     if not add and not remove and not wrong:
         wrong.append(Problem("at least one taint is wanted: KEY=VALUE:EFFECT"))

@@ -1,8 +1,10 @@
 """run: scenarios. The runner does the work; this chooses the files, starts the labs and writes the reports."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from netlab.cli import output
-from netlab.errors import InputError
+from netlab.errors import InputError, InputWarning
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -75,8 +77,9 @@ def run(
         for sentence in left_out:
             output.message(sentence)
     options = runner.Options(proxy, every, keep, out, paused if pause else None, kept)
-    output.warn(unused(files, options))
-    runs = runner.run_all(files, untethered if keep else client.up, options)
+    output.warn((*unused(files, options), *without_effect(files)))
+    with warnings.catch_warnings(action="ignore", category=InputWarning):  # of each lab; they have just been told, once
+        runs = runner.run_all(files, untethered if keep else client.up, options)
     compared = side_by_side.compared(runs)
     if junit:
         write(junit, reports.junit(runs))
@@ -124,6 +127,19 @@ def unused(files: Sequence[Path], options: "Options") -> tuple[str, ...]:
             config = manifest.read_topology(manifest.Source(str(path), path.read_bytes())).cluster.proxy
             found += inputs.unused(path, [config.as_variant(name) if name else config for name in names])
     return tuple(found)
+
+
+def without_effect(files: Sequence[Path]) -> tuple[str, ...]:
+    """A warning for each thing in the run's manifests that netlab does not act on. A file that is wrong is told of later."""
+    from netlab import manifest
+    from netlab.scenario import runner
+
+    paths = dict.fromkeys(str(path.parent / one) for path, scenario in runner.read_all(files) for one in scenario.manifests)
+    found: list[str] = []
+    for one in paths:
+        with contextlib.suppress(InputError):
+            found += manifest.read_objects(manifest.read_paths([one], lambda: b"")).warnings
+    return tuple(dict.fromkeys(found))
 
 
 def untethered(topology: str | None, manifests: Sequence[str], **options: Any) -> "Lab":

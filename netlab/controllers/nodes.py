@@ -7,7 +7,20 @@ from difflib import get_close_matches
 from netlab import ipam
 from netlab.controllers import names
 from netlab.errors import ApiError, InputError, Problem
-from netlab.model import CONTROL_PLANE_TAINTS, Cluster, ClusterConfig, Meta, Network, Node, NodeSpec, Taint, Topology
+from netlab.model import (
+    CONTROL_PLANE_TAINTS,
+    NOTHING,
+    Cluster,
+    ClusterConfig,
+    Labels,
+    Manifest,
+    Meta,
+    Network,
+    Node,
+    NodeSpec,
+    Taint,
+    Topology,
+)
 
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
@@ -37,24 +50,43 @@ def unknown(name: str, known: Iterable[str]) -> str:
 def overlaid(node: Node, given: Node, clock: float = 0.0) -> Node:
     """A node with what a Node object says of labels, readiness and taints; a taint that was there keeps its time. Addresses and
     podCIDRs stay: they are wired.
+
+    As `kubectl apply` does, what the object does not name stays, unless the one before named it. One with a uid is the API
+    server's own, whole: what it does not name is not there.
     """
-    labels = {**node.meta.labels, **given.meta.labels}
-    meta = replace(node.meta, labels=labels, annotations=given.meta.annotations, uid=given.meta.uid or node.meta.uid)
-    control_plane = given.control_plane if given.manifest.get("spec") else node.control_plane
+    spec, last = given.manifest.get("spec") or NOTHING, _last_applied(node)
+    whole = bool(given.meta.uid and spec)
+
+    def is_told(field: str) -> bool:
+        return whole or spec.get(field) is not None or (last.get("spec") or {}).get(field) is not None
+
     known = {(one.key, one.effect): one for one in node.taints}
+    taints = (same if (same := known.get((one.key, one.effect))) == one else replace(one, added=clock) for one in given.taints)
+    meta = replace(
+        node.meta,
+        labels=given.meta.labels if whole else {**node.meta.labels, **given.meta.labels},
+        annotations=given.meta.annotations if whole else _annotations(node, given, last),
+        uid=given.meta.uid or node.meta.uid,
+    )
     return replace(
         node,
         meta=meta,
         ready=given.ready if given.manifest.get("status") else node.ready,
-        control_plane=control_plane,
-        unschedulable=given.unschedulable,
-        taints=node.taints
-        if not given.manifest.get("spec")
-        else tuple(
-            same if (same := known.get((one.key, one.effect))) == one else replace(one, added=clock) for one in given.taints
-        ),
+        control_plane=given.control_plane if is_told("taints") else node.control_plane,
+        unschedulable=given.unschedulable if is_told("unschedulable") else node.unschedulable,
+        taints=tuple(taints) if is_told("taints") else node.taints,
         manifest=given.manifest,
     )
+
+
+def _last_applied(node: Node) -> Manifest:
+    """The manifest that was laid over the node last; nothing where that is the API server's own object."""
+    return NOTHING if (node.manifest.get("metadata") or {}).get("uid") else node.manifest
+
+
+def _annotations(node: Node, given: Node, last: Manifest) -> Labels:
+    named = (last.get("metadata") or {}).get("annotations") or {}
+    return {**{key: value for key, value in node.meta.annotations.items() if key not in named}, **given.meta.annotations}
 
 
 def _node(spec: NodeSpec, given: Node | None, config: ClusterConfig, free: Mapping[str, Iterator[Network]], serial: int) -> Node:
@@ -74,7 +106,9 @@ def _node(spec: NodeSpec, given: Node | None, config: ClusterConfig, free: Mappi
         control_plane=spec.control_plane,
         taints=spec.taints,
     )
-    return overlaid(node, given) if given is not None else node
+    if given is None:
+        return node
+    return overlaid(node, replace(given, meta=replace(given.meta, labels={**labels, **given.meta.labels})))
 
 
 def tainted(cluster: Cluster, name: str, add: Sequence[Taint], remove: Sequence[tuple[str, str]], overwrite: bool) -> Cluster:

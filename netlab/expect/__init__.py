@@ -37,14 +37,15 @@ def expect_at(cluster: Cluster, node_name: str, flow: Flow, origin: Origin) -> O
     return Outcome(decision.kind, decision.backends, decision.affinity, decision.why, spread)
 
 
-def expect(cluster: Cluster, flow: Flow) -> Outcome:
+def expect(cluster: Cluster, flow: Flow, patience_s: float = 1.0) -> Outcome:
     """What becomes of a flow in the lab: its sender's packet, every branch, and the answer. Never NOT_HANDLED.
 
+    `patience_s`: how long the sender waits; it counts where a proxy process tries endpoints that do not answer.
     Raises: KeyError when the sender does not exist or has no address yet.
     """
     lab = lab_of(cluster)
     packet = Packet(flow.source, flow.destination, flow.port, flow.protocol)
-    ends = tuple(send(lab, place_of(lab, flow.sender), packet))
+    ends = tuple(send(lab, place_of(lab, flow.sender), packet, patience_s))
     fates = {end.fate for end in ends}
     if fates & {OutcomeKind.DELIVERED, None}:
         kind = OutcomeKind.DELIVERED
@@ -54,7 +55,9 @@ def expect(cluster: Cluster, flow: Flow) -> Outcome:
     reasons = dict.fromkeys(end.why for end in ends if end.why)
     spreads = {end.spread for end in ends}
     spread: Literal["random", "turns", "any"] = "any" if "any" in spreads else "turns" if "turns" in spreads else "random"
-    return Outcome(kind, backends, any(end.affinity for end in ends), "; ".join(reasons), spread)
+    alone = {end.fate for end in ends if end.backend is None and end.fate is not None}
+    also = tuple(sorted(alone - (set() if backends else {kind})))
+    return Outcome(kind, backends, any(end.affinity for end in ends), "; ".join(reasons), spread, also)
 
 
 def _merged(backends: Iterable[Backend]) -> tuple[Backend, ...]:

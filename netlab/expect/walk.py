@@ -3,7 +3,7 @@
 It decides what the client sees of each backend. It refuses to know routes (places.py) and policies (policy.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -15,10 +15,12 @@ from netlab.expect.places import ROUTER, Arrived, Hop, Lab, Lost, is_bgp, next_p
 from netlab.expect.policy import Decision, Packet, local_addresses
 from netlab.images import probed_ports, runs_program
 from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT, flavour_of
-from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
+from netlab.model import Address, Backend, Key, OutcomeKind, Pod, Protocol, Ref
 
 DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
 MAX_HOPS = 32
+DIALS_S = (0.25, 0.5, 1.0, 2.0)
+"""How long the proxy process of mode userspace waits for each endpoint that it tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Trail(NamedTuple):
     sources: tuple[Address, ...] = ()
     affinity: bool = False
     spread: Literal["random", "turns", "any"] = "random"
+    patience_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,8 @@ class End:
     spread: Literal["random", "turns", "any"] = "random"
 
 
-def send(lab: Lab, sender: Ref, packet: Packet) -> Iterator[End]:
-    trail = Trail(sender, packet, sources=(packet.source,))
+def send(lab: Lab, sender: Ref, packet: Packet, patience_s: float) -> Iterator[End]:
+    trail = Trail(sender, packet, sources=(packet.source,), patience_s=patience_s)
     if sender.kind == "node":
         # A local packet is routed before it meets OUTPUT: without a route the send call itself fails.
         hop = next_place(lab, sender, packet.destination)
@@ -170,7 +173,8 @@ def _would_circle(lab: Lab, packet: Packet) -> bool:
 def _relayed(lab: Lab, place: Ref, packet: Packet, decision: Decision, trail: Trail) -> Iterator[End]:
     """The node's proxy process takes the flow, and calls endpoints in turn from the node's address.
 
-    Over TCP it tries four, waiting 0.25, 0.5, 1 and 2 s for one that does not answer; a client waits for one second.
+    Over TCP it tries four. The turns go on for all clients together, so that a client with others beside it may get any of them
+    at each try.
     """
     taken = replace(packet, destination=local_addresses(lab.cluster, lab.node(place))[0])
     problem = _way_back(lab, place, taken, trail._replace(rewrites=(*trail.rewrites, Rewrite(place, packet, taken))), DELIVERED)
@@ -189,14 +193,20 @@ def _relayed(lab: Lab, place: Ref, packet: Packet, decision: Decision, trail: Tr
         yield from (_datagram(call) for call in calls)
         return
     spread: Literal["random", "turns", "any"] = "turns" if all(call.fate in (DELIVERED, None) for call in calls) else "any"
-    for start, waits in ((number, [0.25, 0.5, 1.0, 2.0]) for number in range(len(calls))):
-        asked = (calls * 4)[start : start + 4]
-        late = [sum(w for w, c in zip(waits, asked[:n], strict=False) if c.fate is DROPPED) for n in range(5)]
-        good = next((call for call, wait in zip(asked, late, strict=False) if call.fate in (DELIVERED, None) and wait < 1), None)
-        if good is not None:
-            yield replace(good, spread=spread)
-        else:
-            yield End(REJECTED if late[4] < 1 else DROPPED, None, f"the proxy process reaches no endpoint ({asked[0].why})")
+    good = [call for call in calls if call.fate in (DELIVERED, None)]
+    yield from (replace(call, spread=spread) for call in good)
+    bad = [call for call in calls if call.fate not in (DELIVERED, None)]
+    for fate in _in_vain({call.fate for call in bad}, trail.patience_s) if bad else ():
+        yield End(fate, None, f"the proxy process reaches no endpoint ({bad[0].why})", spread=spread)
+
+
+def _in_vain(fates: Set[OutcomeKind | None], patience_s: float) -> Iterator[OutcomeKind]:
+    """How it may end for a client whose tries all fail: it is told once all four have, if it still waits by then."""
+    waits_for_all = DROPPED in fates and patience_s <= sum(DIALS_S)
+    if REJECTED in fates or not waits_for_all:
+        yield REJECTED
+    if waits_for_all:
+        yield DROPPED
 
 
 def _called(lab: Lab, place: Ref, protocol: Protocol, backend: Backend, affinity: bool) -> End:
@@ -269,6 +279,8 @@ def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[Outcome
 
 def _listens(lab: Lab, place: Ref, packet: Packet) -> tuple[OutcomeKind | None, str]:
     match place.kind:
+        case "pod" if Key(place.namespace, place.name) in lab.cluster.ending:
+            return REJECTED, f"{place} is gone, finishes what it was asked, and takes no new connection"
         case "pod":
             return _listening(_at_work(lab, (lab.pod(place),)), packet)
         case "node":

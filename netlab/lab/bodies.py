@@ -41,6 +41,13 @@ def _objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
+def _taints(value: Any) -> bool:
+    """Rows of key, value and effect; what is null counts as not given."""
+    return _objects(value) and all(
+        _text(one.get("key")) and all(one.get(name) is None or _text(one[name]) for name in ("value", "effect")) for one in value
+    )
+
+
 def _words(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -66,6 +73,7 @@ _SAID: Mapping[Check, str] = {
     _truth: "true or false",
     _texts: "a list of strings",
     _objects: "a list of objects",
+    _taints: "a list of objects that have a key, and may have value and effect, all strings",
     _words: "an object",
     _amount: "a string or a number",
     _undo: "what `fault` answered",
@@ -83,6 +91,7 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
     "rollout": {**_NAMED, "action!": _text, "revision": _whole},
     "rollout-status": {**_NAMED, "seen": _text},
     "cordon": {"node!": _text, "unschedulable!": _truth},
+    "taint": {"node!": _text, "add": _taints, "remove": _taints, "overwrite": _truth},
     "place": _IN,
     "port-forward": {"target!": _text, "namespace": _text, "ports!": _texts},
     "fault": {
@@ -108,6 +117,7 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
     "observe": {"target!": _text, "namespace": _text, "what!": _text},
     "verify": {"repair": _truth},
     "flush-conntrack": {"target": _text},
+    **{verb: {} for verb in ("info", "processes", "ingresses", "daemons", "namespaces", "down")},
 }  # fmt: skip
 """Verb -> field -> kind of value; `!` marks what must be there. What is null counts as not given."""
 

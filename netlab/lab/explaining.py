@@ -26,7 +26,7 @@ from netlab.probes import agreement, live, story, story_parts
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import Errand, Witnessed
 from netlab.targets import addresses_of, netns_of
-from netlab.trace import Tracer
+from netlab.trace import Trace, Tracer
 
 TIMEOUT_S = 0.3
 CONNECTION_S = 1.0
@@ -96,6 +96,31 @@ def of_live(cluster: Cluster, plan: Plan, question: Question, seen: Witnessed) -
     return replace(question, flow=flow, expected=expect(cluster, flow), traced=Tracer(plan).trace(flow).outcome)
 
 
+def _death(told: story.Story, agreed: agreement.Agreement) -> Death | None:
+    """Where and how the packet ended, when it did not arrive or its answer did not come back."""
+    if told.outcome == "delivered":
+        return None
+    end = told.hops[-1]
+    killer = next((one for one in (*told.hops, *told.reply) if one["event"] in ("dropped", "rejected")), end)
+    return Death(
+        killer["netns"], told.outcome, killer["chain"] is not None, killer.get("planned", True) is not False,
+        end["event"] == "delivered", ip_address(end["packet"]["dst"]), end["packet"]["dport"],
+        agreed.path is not None and agreed.path.why.endswith(" is down"), told.answer,
+    )  # fmt: skip
+
+
+def _choice(told: story.Story, traced: Trace, names: Mapping[Any, str]) -> dict[str, Any] | None:
+    """The balancing decision: its rule, whose it is, its odds, and the backend that was chosen. None where there was none."""
+    choice = told.choice
+    if choice is None:
+        return None
+    rule = (choice["chain"], choice["rule"])
+    owners = (one["owner"] for one in told.hops if one["event"] == "rule" and (one["chain"], one["rule"]) == rule)
+    owner = choice["owner"] if choice["owner"] is not None else next(owners, None)
+    end = told.hops[-1]
+    return choice | {"owner": owner, "odds": odds(traced.weights, end, choice["backends"]), "chosen": receiver(end, names)}
+
+
 def document(
     cluster: Any, plan: Any, question: Question, sender: str, seen: Witnessed
 ) -> tuple[dict[str, Any], RelayPort | None]:
@@ -103,7 +128,7 @@ def document(
     names = receivers(cluster)
     source = source_of(cluster, question)
     told, silent = by_arrival.told(story.tell(seen, plan, sender, source), question.flow.protocol)
-    traced = Tracer(plan).trace(question.flow, sender)
+    traced = Tracer(plan).trace(question.flow, sender, question.timeout_s)
     taken = explaining_relays.taken_by(plan, told)
     if taken is not None:
         traced = explaining_relays.first_half(traced, told, taken)
@@ -112,7 +137,10 @@ def document(
     observation = observed(told, seen, names)
     if silent:
         observation = replace(observation, evidence=(by_arrival.SILENT,))
-    exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in expect(cluster, question.flow).backends}
+    exact = {
+        (one.address, one.port): name_of(one.address, one.port, names)
+        for one in expect(cluster, question.flow, question.timeout_s).backends
+    }
     unseen = by_arrival.unseen_refusal(question.expected, observation)
     verdict = unseen or judge(question.expected, question.traced, observation, source=question.flow.source, names=exact)
     judgement = verdict.judgement
@@ -120,28 +148,15 @@ def document(
         judgement = Judgement.FAIL
     end = told.hops[-1]
     why = [told.where] if told.where else []
-    death = None
-    if told.outcome != "delivered":
-        killer = next((one for one in (*told.hops, *told.reply) if one["event"] in ("dropped", "rejected")), end)
-        death = Death(
-            killer["netns"], told.outcome, killer["chain"] is not None, killer.get("planned", True) is not False,
-            end["event"] == "delivered", ip_address(end["packet"]["dst"]), end["packet"]["dport"],
-            agreed.path is not None and agreed.path.why.endswith(" is down"), told.answer,
-        )  # fmt: skip
-        if told.culprit is None and end["event"] != "delivered" and agreed.path is not None and agreed.path.why:
-            why.append(f"the offline trace: {agreed.path.why}")
+    death = _death(told, agreed)
+    if death is not None and told.culprit is None and not death.arrived and agreed.path is not None and agreed.path.why:
+        why.append(f"the offline trace: {agreed.path.why}")
     advice = list(remedies(cluster, question.flow, death)) if death is not None else []
     if told.outcome != "delivered" and agreed.differences and not any("netlab verify" in line for line in advice):
         advice.append(UNPLANNED)
     asked = Namer(names_of(cluster))
     for event in (*told.hops, *told.reply):
         asked.name(event)
-    choice = told.choice
-    if choice is not None and choice["owner"] is None:
-        choice = choice | {"owner": next((e["owner"] for e in told.hops if e["event"] == "rule" and e["chain"] == choice["chain"]
-                                          and e["rule"] == choice["rule"]), None)}  # fmt: skip
-    if choice is not None:
-        choice = choice | {"odds": odds(traced.weights, end, choice["backends"]), "chosen": receiver(end, names)}
     found = {
         "from": str(question.sender),
         "to": question.destination.label,
@@ -153,7 +168,7 @@ def document(
         "hops": told.hops,
         "nat": told.nat,
         "conntrack": {netns: list(rows) for netns, rows in seen.conntrack.items() if rows},
-        "choice": choice,
+        "choice": _choice(told, traced, names),
         "reply": told.reply,
         "flooded": told.flooded,
         "carried": told.envelopes,

@@ -100,7 +100,7 @@ def end(lab: Lab, body: Body, later: Later) -> None:
 def result(lab: Lab, loading: Loading, record: LoadRecord) -> dict[str, Any]:
     """Named and judged: by the oracle's word at the beginning and at the end, or by what the user allows."""
     question, now = loading.question, lab.cluster
-    after = expect.expect(now, question.flow)
+    after = expect.expect(now, question.flow, question.timeout_s)
     seen = load.seen(record, loading.request.rate)
     names = _names(loading, now)
     backends = {names(name): number for name, number in sorted(record.backends.items())}

@@ -87,7 +87,7 @@ def ask(lab: Lab, body: Body) -> Question:
 
 def answered(lab: Lab, asked: Asked) -> Question:
     """With what the oracle and the offline walk of the rules say."""
-    expected, traced, known = _answers(lab.cluster, lab.plan)(asked.flow)
+    expected, traced, known = _answers(lab.cluster, lab.plan)(asked.flow, asked.timeout_s)
     return Question(asked.sender, asked.destination, asked.flow, asked.count, asked.timeout_s, expected, traced, known)
 
 
@@ -95,10 +95,14 @@ Answers = tuple[Outcome, Outcome, tuple[Difference, ...]]
 
 
 @last_kept
-def _answers(cluster: Cluster, plan: Plan) -> Callable[[Flow], Answers]:
+def _answers(cluster: Cluster, plan: Plan) -> Callable[[Flow, float], Answers]:
     """What oracle, offline walk and known differences say of a flow; while the lab does not change, of the last ones at once."""
     return lru_cache(maxsize=256)(
-        lambda flow: (expect(cluster, flow), trace(plan, flow).outcome, differences.known(cluster, flow))
+        lambda flow, patience_s: (
+            expect(cluster, flow, patience_s),
+            trace(plan, flow, patience_s).outcome,
+            differences.known(cluster, flow),
+        )
     )
 
 
@@ -164,7 +168,7 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
     """Every namespace of the lab: pods, nodes and hosts may receive, switches and routers only give evidence."""
     cluster = lab.cluster
     addresses: dict[str, tuple[Address, ...]] = {
-        str(pod.ref): pod.addresses for pod in cluster.pods.values() if not pod.spec.host_network
+        str(pod.ref): pod.addresses for pod in (*cluster.ending.values(), *cluster.pods.values()) if not pod.spec.host_network
     }
     addresses |= {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
     addresses |= {f"host/{host.name}": host.addresses for host in cluster.topology.hosts}
@@ -241,6 +245,8 @@ def expectation(expected: Outcome, names: Names) -> dict[str, Any]:
     }
     if expected.spread != "random":
         document["spread"] = expected.spread
+    if expected.also:
+        document["also"] = [str(kind) for kind in expected.also]
     if expected.why:
         document["why"] = expected.why
     return document

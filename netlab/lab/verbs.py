@@ -6,14 +6,15 @@ from typing import Any
 
 from netlab import controllers, manifest
 from netlab.endpoints import Family, endpoints_of
-from netlab.errors import ApiError, InputError
+from netlab.errors import ApiError, InputError, Problem
 from netlab.images import runs_program
 from netlab.lab import link_faults, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
-from netlab.model import Container, Key, Ref, Taint
+from netlab.manifest.formats import label_key, label_value
+from netlab.model import TAINT_EFFECTS, Container, Key, Ref, Taint
 from netlab.ops import Veth
 from netlab.targets import netns_of, resolve_sender
 
@@ -151,7 +152,7 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
         case "kill-pod":
             if ref.kind != "pod":
                 raise InputError(f"{ref} is no pod: kill-pod takes pod/NAME, or a workload's pod as deploy/NAME or rc/NAME@2")
-            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background", 0), abrupt=True)
+            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background", 0), grace_s=0)
         case "kill-node" | "partition" | "heal":
             if ref.kind != "node":
                 raise InputError(f"{ref} is no node: {kind} takes node/NAME")
@@ -192,12 +193,22 @@ def cordon(lab: Lab, body: Body) -> dict[str, Any]:
 
 
 def taint(lab: Lab, body: Body) -> dict[str, Any]:
-    """{"node", "add": [{key, value, effect}], "remove": [{key, effect or ""}], "overwrite": bool} -> {}. All or nothing."""
+    """{"node", "add": [{key, value, effect}], "remove": [{key, effect or ""}], "overwrite": bool} -> {}. All or nothing.
+
+    Raises: ApiError in kubectl's words; InputError for what no taint can be.
+    """
     name = str(body["node"]).removeprefix("node/")
     if name not in lab.cluster.nodes:
         raise ApiError(404, "NotFound", f'nodes "{name}" not found')
-    add = [Taint(one["key"], one["effect"], one.get("value") or "") for one in body.get("add") or ()]
-    remove = [(one["key"], one.get("effect") or "") for one in body.get("remove") or ()]
+    given, removed = body.get("add") or (), body.get("remove") or ()
+    wrong = [reason for one in given for reason in (label_key(one["key"]), label_value(one.get("value") or "")) if reason]
+    effects = [*(one.get("effect") or "" for one in given), *(one["effect"] for one in removed if one.get("effect"))]
+    valid = ", ".join(TAINT_EFFECTS)
+    wrong += [f"{one or 'none'}: invalid taint effect, it is one of {valid}" for one in effects if one not in TAINT_EFFECTS]
+    if wrong:
+        raise InputError(tuple(map(Problem, wrong)))
+    add = [Taint(one["key"], one["effect"], one.get("value") or "") for one in given]
+    remove = [(one["key"], one.get("effect") or "") for one in removed]
     lab.change(controllers.taint(lab.now, name, add, remove, bool(body.get("overwrite"))))
     return {}
 

@@ -14,6 +14,7 @@ from netlab.memory import last_kept
 from netlab.model import NOTHING, Backend, Flow, Outcome, OutcomeKind
 from netlab.trace.packets import Met, Packet
 from netlab.trace.paths import Hop, Path
+from netlab.trace.relayed import PATIENCE_S
 from netlab.trace.walk import walk
 from netlab.trace.world import HasOps, World
 
@@ -45,7 +46,7 @@ class Tracer:
     def __init__(self, plan: HasOps) -> None:
         self._world = World(plan)
 
-    def trace(self, flow: Flow, sender_netns: str = "") -> Trace:
+    def trace(self, flow: Flow, sender_netns: str = "", patience_s: float = PATIENCE_S) -> Trace:
         """What becomes of the flow. `sender_netns`: where it is sent from, if that is not named as the sender (hostNetwork).
 
         Raises: KeyError when the plan has no such namespace.
@@ -53,7 +54,7 @@ class Tracer:
         netns = sender_netns or str(flow.sender)
         if netns not in self._world.places:
             netns = self._home_of(flow)
-        paths = tuple(walk(self._world, netns, flow))
+        paths = tuple(walk(self._world, netns, flow, patience_s))
         return _single(paths[0]) if len(paths) == 1 else _summed(tuple(sorted(paths, key=lambda path: -path.probability)))
 
     def _home_of(self, flow: Flow) -> str:
@@ -64,9 +65,9 @@ class Tracer:
         raise KeyError(f"the plan has no namespace for {flow.sender}")
 
 
-def trace(plan: HasOps, flow: Flow) -> Trace:
-    """What becomes of the flow by this plan."""
-    return _tracer(plan).trace(flow)
+def trace(plan: HasOps, flow: Flow, patience_s: float = PATIENCE_S) -> Trace:
+    """What becomes of the flow by this plan, for a sender that waits so long."""
+    return _tracer(plan).trace(flow, patience_s=patience_s)
 
 
 @last_kept

@@ -17,7 +17,7 @@ PATIENCE_S = 1.0
 """How long a client waits for the first word."""
 
 
-def relayed(first: Path, relay: RelayPort, calls: Sequence[Path]) -> Iterator[Path]:
+def relayed(first: Path, relay: RelayPort, calls: Sequence[Path], patience_s: float) -> Iterator[Path]:
     """The paths through the process. `first`: the client's half. `calls`: one path for each endpoint, in the process' order."""
     tcp = relay.protocol is Protocol.TCP
     if not calls:
@@ -27,17 +27,17 @@ def relayed(first: Path, relay: RelayPort, calls: Sequence[Path]) -> Iterator[Pa
     share = first.probability * Fraction(1, len(calls))
     for start in range(len(calls)):
         turn = replace(first, probability=share)
-        yield _connected(turn, calls, start) if tcp else _sent(turn, calls[start])
+        yield _connected(turn, calls, start, patience_s) if tcp else _sent(turn, calls[start])
 
 
-def _connected(turn: Path, calls: Sequence[Path], start: int) -> Path:
+def _connected(turn: Path, calls: Sequence[Path], start: int, patience_s: float) -> Path:
     waited = 0.0
     for number, patience in enumerate(DIALS_S):
         call = calls[(start + number) % len(calls)]
-        if call.kind in (OutcomeKind.DELIVERED, None) and waited < PATIENCE_S:
+        if call.kind in (OutcomeKind.DELIVERED, None) and waited < patience_s:
             return replace(call, probability=turn.probability, hops=turn.hops + call.hops, back=turn.back)
         waited += patience if call.kind is OutcomeKind.DROPPED else 0.0
-    kind = OutcomeKind.REJECTED if waited < PATIENCE_S else OutcomeKind.DROPPED
+    kind = OutcomeKind.REJECTED if waited < patience_s else OutcomeKind.DROPPED
     return replace(turn, kind=kind, why=f"{turn.why}, which reaches no endpoint: {calls[start].why}")
 
 

@@ -51,10 +51,10 @@ class _Trail(NamedTuple):
         return self._replace(probability=self.probability * branch.probability, met=self.met + branch.met)
 
 
-def walk(world: World, sender: str, flow: Flow) -> Iterator[Path]:
+def walk(world: World, sender: str, flow: Flow, patience_s: float) -> Iterator[Path]:
     """Every path of the flow's first packet; their probabilities add up to one. Raises: KeyError for an unknown namespace."""
     packet = Packet(flow.source, flow.destination, flow.protocol, flow.port, flow.source_port)
-    yield from _Walk(world).output(world.places[sender], packet, _Trail(sender, packet, packet))
+    yield from _Walk(world, patience_s).output(world.places[sender], packet, _Trail(sender, packet, packet))
 
 
 _Stage = Callable[[Place, Packet, _Trail], Iterator[Path]]
@@ -63,6 +63,7 @@ _Stage = Callable[[Place, Packet, _Trail], Iterator[Path]]
 @dataclass(frozen=True, slots=True)
 class _Walk:
     world: World
+    patience_s: float
 
     # ------------------------------------------------------------ the stages of one namespace
 
@@ -288,7 +289,7 @@ class _Walk:
             yield replace(first, kind=OutcomeKind.DROPPED, why=f"{first.why}; {problem}", back=back)
             return
         calls = [call for address, port in relay.endpoints for call in self._calls(place, packet, address, port, relay)]
-        yield from relayed(replace(first, back=back), relay, calls)
+        yield from relayed(replace(first, back=back), relay, calls, self.patience_s)
 
     def _calls(self, place: Place, packet: Packet, address: Address, port: int, relay: RelayPort) -> Iterator[Path]:
         way = place.any_way(address)

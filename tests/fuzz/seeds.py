@@ -161,12 +161,13 @@ _POD = {"spec": {"containers": [{"name": "c", "image": "luksa/kubia", "ports": [
 _SERVICE = {"spec": {"selector": {"app": "kubia"}, "ports": [{"port": 80, "targetPort": 8080}]}}
 _FLOW = {"from": "pod/client", "to": "svc/kubia:80", "count": 3, "protocol": "tcp", "source_port": 4000, "timeout_s": 0.5}
 _NAMED = {"kind": "rc", "name": "kubia", "namespace": "default"}
-_VERBS: tuple[tuple[str, dict[str, object]], ...] = (
+VERBS: tuple[tuple[str, dict[str, object]], ...] = (
     ("apply", {"objects": [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, **_POD}]}),
     ("scale", {**_NAMED, "replicas": 2}),
     ("rollout", {**_NAMED, "action": "undo", "revision": 1}),
     ("rollout-status", {**_NAMED, "seen": "x"}),
     ("cordon", {"node": "node-170", "unschedulable": True}),
+    ("taint", {"node": "node-170", "add": [{"key": "a/b", "value": "c", "effect": "NoExecute"}], "remove": [{"key": "d"}]}),
     ("place", {"target": "pod/client", "container": "client"}),
     ("port-forward", {"target": "svc/kubia", "ports": ["8080:80", ":http"]}),
     ("fault", {"kind": "delay", "target": "node/node-170", "value": "10ms", "jitter": "1ms", "direction": "out"}),
@@ -187,6 +188,8 @@ _VERBS: tuple[tuple[str, dict[str, object]], ...] = (
     ("wait-gone", {"namespace": "default", "name": "client", "uid": "1"}),
     ("observe", {"target": "node/node-170", "what": "conntrack"}),
     ("end-load", {"load": 1, "stop": True}),
+    ("close-connection", {"connection": 1}),
+    ("verify", {"repair": False}),
     ("use-connection", {"connection": 1, "timeout_s": 1}),
     ("flush-conntrack", {"target": "node/node-170"}),
     ("info", {}),
@@ -194,7 +197,7 @@ _VERBS: tuple[tuple[str, dict[str, object]], ...] = (
 )
 _JSON, _MERGE, _APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
 REQUESTS: tuple[tuple[str, str, str, str], ...] = (
-    *(("POST", f"/netlab/v1/{verb}", _JSON, json.dumps(body)) for verb, body in _VERBS),
+    *(("POST", f"/netlab/v1/{verb}", _JSON, json.dumps(body)) for verb, body in VERBS),
     ("GET", "/api/v1/namespaces/default/pods?labelSelector=app%3Dkubia,x!=y", "", ""),
     ("GET", "/apis/apps/v1/deployments", "", ""),
     ("GET", "/api/v1/namespaces/default/services/kubia", "", ""),

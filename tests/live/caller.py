@@ -25,6 +25,18 @@ def state() -> dict[str, str]:
     return found
 
 
+def changed(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """The lines that came (+) or went (-) between two states."""
+    found = []
+    for name, text in before.items():
+        old, new = text.splitlines(), after[name].splitlines()
+        set_old, set_new = set(old), set(new)
+        found += [f"{name} -{line}" for line in old if line not in set_new]
+        found += [f"{name} +{line}" for line in new if line not in set_old]
+        found += [f"{name}: another order"] if not found and old != new else []
+    return found
+
+
 def marked_processes(mark: str) -> list[int]:
     """The pids of all processes that were started with this mark in their environment."""
     found = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 import netlab
 from netlab.client import Lab, labs
-from netlab.errors import InputError, LabGone
+from netlab.errors import InputError, InputWarning, LabGone
 from tests.live import caller
 
 KUBIA = "manifests/kubia.yaml"
@@ -21,14 +22,14 @@ MARK = "NETLAB_TEST_MARK"
 
 
 @pytest.fixture
-def unchanged() -> Iterator[None]:
+def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The caller's own network, mounts and processes are the same before and after, byte for byte."""
-    os.environ[MARK] = f"mark-{os.getpid()}-{time.monotonic_ns()}"
+    mark = f"mark-{os.getpid()}-{time.monotonic_ns()}"
+    monkeypatch.setenv(MARK, mark)
     before = caller.state()
     yield
-    after = caller.state()
-    assert {name for name in before if before[name] != after[name]} == set()
-    mark, deadline = os.environ.pop(MARK), time.monotonic() + 10
+    assert caller.changed(before, caller.state()) == []
+    deadline = time.monotonic() + 60
     while caller.marked_processes(mark) and time.monotonic() < deadline:
         time.sleep(0.02)  # a starter that was refused is on its way out
     assert caller.marked_processes(mark) == []
@@ -66,6 +67,19 @@ def test_http_through_a_cluster_ip_from_everywhere(mode: str) -> None:
         assert "You've hit kubia-" in lab.exec("host/client", ["curl", "-s", "-m", "5", f"http://{pod}:8080/"]).stdout
 
 
+def test_what_has_no_effect_is_told_to_programs_and_once_in_a_run(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings}}\n---\n" + Path(KUBIA).read_text()
+    )
+    with pytest.warns(InputWarning, match="ConfigMap: accepted"), netlab.up(manifests=[tmp_path / "settings.yaml"]) as lab:
+        assert lab.probe("pod/client", "node/node-170", protocol="icmp").verdict == "pass"  # the Pod of the same file is there
+    (tmp_path / "run.yaml").write_text(
+        "{apiVersion: netlab/v1, kind: Scenario, name: run, manifests: [settings.yaml], steps: [verify: {}]}"
+    )
+    done = run("run", str(tmp_path / "run.yaml"), "--proxy", "all")
+    assert done.returncode == 0 and done.stderr.count("ConfigMap: accepted") == 1, done.stderr
+
+
 def test_exit_codes_of_exec() -> None:
     with netlab.up(manifests=[KUBIA]) as lab:
         assert lab.exec("pod/client", ["sh", "-c", "exit 7"]).returncode == 7
@@ -79,12 +93,13 @@ def test_exit_codes_of_exec() -> None:
 
 @pytest.mark.usefixtures("unchanged")
 def test_two_labs_of_one_name() -> None:
-    with netlab.up(name="twice") as lab:
-        with pytest.raises(InputError, match="twice is running already"):
-            netlab.up(name="twice")
+    name = f"twice-{os.getpid()}"
+    with netlab.up(name=name) as lab:
+        with pytest.raises(InputError, match=f"{name} is running already"):
+            netlab.up(name=name)
         assert lab.info()["nodes"] == 3
     with pytest.raises(LabGone):
-        Lab.attach("twice")
+        Lab.attach(name)
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -161,3 +176,29 @@ def test_a_lab_of_another_version_is_refused_and_can_be_taken_down() -> None:
         down = run("down", lab.name)
         assert (down.returncode, down.stderr) == (0, f"{lab.name} is down\n")
         assert not lab.directory.exists()
+
+
+def test_an_update_in_place_is_named_and_a_bug_stays_a_bug(tmp_path: Path) -> None:
+    """Agents import late: a lab that began before its files changed says so; one that began with the same mistake does not."""
+    shutil.copytree("netlab", tmp_path / "netlab", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    name = f"edition-{os.getpid()}"
+
+    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        line = [sys.executable, "-m", "netlab", *arguments]
+        return subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path, check=False)
+
+    assert command("up", "--name", name).returncode == 0
+    try:
+        late = tmp_path / "netlab/kernel/verify.py"
+        late.write_text(late.read_text() + "\nraise AttributeError('of another edition')\n")
+        done = command("verify", "--lab", name)
+        assert (done.returncode, f"`netlab down {name}` and start it again" in done.stderr) == (2, True), done.stderr
+        assert "netlab's files have changed" in done.stderr and "of another edition" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert command("down", name).returncode == 0
+        assert command("up", "--name", name).returncode == 0
+        done = command("verify", "--lab", name)
+        assert done.returncode != 0 and "of another edition" in done.stderr and "have changed" not in done.stderr, done.stderr
+    finally:
+        assert command("down", name).returncode == 0
