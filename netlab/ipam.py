@@ -45,6 +45,8 @@ def gateway(node: Node, family: Family = "IPv4") -> Address | None:
 def free_pod_addresses(cluster: Cluster, node: Node, family: Family = "IPv4") -> Iterator[Address]:
     """The free addresses of the node's podCIDR, from behind the one given out last. Not those of network, gateway and broadcast.
 
+    Those of pods that are ending come last of all: whoever gets one takes it from them.
+
     Going round is what the CNI plugin host-local does: the address of a pod that is gone is not another's the moment after.
     """
     network = network_of(node.pod_cidrs, family)
@@ -52,13 +54,15 @@ def free_pod_addresses(cluster: Cluster, node: Node, family: Family = "IPv4") ->
         return
     used = {address for pod in cluster.pods.values() for address in pod.addresses}
     used.update(address for other in cluster.nodes.values() for address in other.addresses)
+    ending = dict.fromkeys(address for pod in cluster.ending.values() for address in pod.addresses)
     last = network.num_addresses - (2 if network.version == 4 else 1)
     before = cluster.last_addresses.get((node.meta.name, family))
     start = int(before) - int(network.network_address) + 1 if before is not None and before in network else 2
     for offset in chain(range(start, last + 1), range(2, min(start, last + 1))):
         address = network[offset]
-        if address not in used:
+        if address not in used and address not in ending:
             yield address
+    yield from (address for address in ending if address in network and address not in used)
 
 
 def pod_address(cluster: Cluster, node: Node, key: Key, family: Family = "IPv4") -> Address:

@@ -12,7 +12,7 @@ from netlab.cli.bench import wire_texts
 from netlab.cli.bench.plot import svg
 from netlab.cli.bench.rows import Row, document, table
 from netlab.cli.probing import junit, matrix_text, probe_text
-from netlab.model import Cluster, Key, Lan, Meta, Service, ServicePort, ServiceType
+from netlab.model import Cluster, Key, Lan, Meta, Protocol, Service, ServicePort, ServiceType
 from netlab.ops import Bridge, DeviceAddress, Netns, Op, Route, Veth
 from tests import clusters
 from tests.test_cli import RESULT
@@ -97,6 +97,11 @@ def small_cluster() -> Cluster:
         pods={pod.meta.key: pod for pod in pods},
         services={Key("default", "kubia"): service},
     )
+
+
+def test_a_port_names_its_protocol_where_it_is_not_tcp() -> None:
+    ports = (ServicePort(53, protocol=Protocol.UDP), ServicePort(53), ServicePort(80, node_port=30080))
+    assert [drawing.port_words(port) for port in ports] == ["53/udp", "53", "80 (node port 30080)"]
 
 
 def test_drawing() -> None:

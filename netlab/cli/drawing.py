@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from netlab.fabric import impairments
-from netlab.model import Address, Cluster, Lan
+from netlab.model import Address, Cluster, Lan, Protocol, ServicePort
 from netlab.observe import graph
 
 WIDTH = 110
@@ -124,11 +124,17 @@ def impaired(cluster: Cluster) -> str:
     return "".join(f"{line}\n" for line in impairments.told(cluster))
 
 
+def port_words(port: ServicePort) -> str:
+    """A port as it is written where TCP goes without saying."""
+    protocol = "" if port.protocol == Protocol.TCP else f"/{port.protocol.lower()}"
+    return f"{port.port}{protocol}{f' (node port {port.node_port})' if port.node_port else ''}"
+
+
 def service_lines(cluster: Cluster) -> str:
     """A line a Service: its addresses and ports."""
     lines = []
     for service in cluster.services.values():
-        ports = ", ".join(f"{port.port}{f' (node port {port.node_port})' if port.node_port else ''}" for port in service.ports)
+        ports = ", ".join(map(port_words, service.ports))
         address = ", ".join(map(str, service.cluster_ips)) or "-"
         lines.append(f"svc/{label(service.meta.namespace, service.meta.name)}  {address}  port {ports or '-'}\n")
     return "".join(lines)

@@ -47,7 +47,8 @@ class Lab:
         return self.cluster.nodes[place.name]
 
     def pod(self, place: Ref) -> Pod:
-        return self.cluster.pods[Key(place.namespace, place.name)]
+        key = Key(place.namespace, place.name)
+        return self.cluster.pods[key] if key in self.cluster.pods else self.cluster.ending[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def lab_of(cluster: Cluster) -> Lab:
         owners.update(dict.fromkeys(addresses, place))
     pods = {
         address: pod
-        for pod in cluster.pods.values()
+        for pod in (*cluster.ending.values(), *cluster.pods.values())
         if pod.node in cluster.nodes and not pod.spec.host_network and pod.phase not in ("Succeeded", "Failed")
         for address in pod.addresses
     }

@@ -15,7 +15,7 @@ from netlab.expect.places import ROUTER, Arrived, Hop, Lab, Lost, is_bgp, next_p
 from netlab.expect.policy import Decision, Packet, local_addresses
 from netlab.images import probed_ports, runs_program
 from netlab.ingresses import ADMIN_PORT, HTTP_PORT, HTTPS_PORT, flavour_of
-from netlab.model import Address, Backend, OutcomeKind, Pod, Protocol, Ref
+from netlab.model import Address, Backend, Key, OutcomeKind, Pod, Protocol, Ref
 
 DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
 MAX_HOPS = 32
@@ -279,6 +279,8 @@ def _answer(lab: Lab, place: Ref, packet: Packet, trail: Trail) -> tuple[Outcome
 
 def _listens(lab: Lab, place: Ref, packet: Packet) -> tuple[OutcomeKind | None, str]:
     match place.kind:
+        case "pod" if Key(place.namespace, place.name) in lab.cluster.ending:
+            return REJECTED, f"{place} is gone, finishes what it was asked, and takes no new connection"
         case "pod":
             return _listening(_at_work(lab, (lab.pod(place),)), packet)
         case "node":

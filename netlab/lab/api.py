@@ -102,7 +102,7 @@ class Api:
                 cascade: Literal["orphan", "background"] = "orphan" if policy == "Orphan" else "background"
                 grace = _grace(request)
                 self._lab.change(
-                    controllers.delete(self._lab.now, kind.kind, self._key(kind, namespace, name), cascade, grace), grace == 0
+                    controllers.delete(self._lab.now, kind.kind, self._key(kind, namespace, name), cascade, grace), grace
                 )
                 return found, 200
             case _:

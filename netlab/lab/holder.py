@@ -3,7 +3,7 @@
 A lab is a Cluster (a value) and the Plan made from it. `change` takes a new Cluster, builds its Plan, and gives the
 difference to the kernel: first what is new (namespaces, links, listeners), then the rules, then what is gone, so that no
 rule ever points at nothing. What is installed is remembered, never listed. When an agent dies, the new one is given what the
-plan says.
+plan says. Over 400 lines: the start, and the one order in which a difference reaches the kernel, are read together.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,9 +34,11 @@ from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
 from netlab.lab.balancing import Balancing
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.edition import edition
 from netlab.lab.ending import Ending, leaving
 from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
+from netlab.lab.letting_go import LettingGo
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
 from netlab.lab.recording import Recorder
@@ -44,15 +46,14 @@ from netlab.lab.relays import Relays
 from netlab.lab.sandboxes import Sandboxes
 from netlab.lab.speaking import Speaking
 from netlab.lab.spec import RELEASE, LabSpec
-from netlab.model import Cluster, Key, Ref
+from netlab.lab.telling import GivingAgain, Names
+from netlab.model import Cluster, Key, Pod, Ref
 from netlab.targets import netns_of
 
 if TYPE_CHECKING:
     from netlab.lab.loading import Loading
 
 RETRY_S = 1.0
-ENDING_S = 0.05
-"""How often it is asked whether connections of pods that are gone are over."""
 
 
 def hold(start: socket.socket, pid: int) -> NoReturn:
@@ -77,7 +78,7 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         lab.build()
         _collect_less()
         Api(lab, _listener(directory))
-        (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
+        (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid, "edition": edition()}))
         lab.when_settled(lambda problem: _ready(lab, start, problem))
     except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
         if not isinstance(error, NetlabError):
@@ -170,18 +171,17 @@ class Lab:
         self.proc_pid = int(Path("/proc/self").readlink().name)
         self.cluster = Cluster(spec.topology)
         self.plan = plan.build_nothing()
-        self._bare = self.plan  # without what only ending pods need
+        self.bare = self.plan  # without what only ending pods need
         self._serving_udp: Serving | None = None
         self.journal = Journal()
         self.recorder = Recorder()
-        self.ending = Ending()
-        self._looks_for_ends = False
-        self._draining: Sequence[str] = ()
+        self.letting_go = LettingGo(self)
         self.kernel = Kernel()
+        self._giving_again = GivingAgain(loop, self._tell_again, self.log)
         self.agents = Agents(loop, self._on_agent_restart)
-        self._names: dns.Zone | None = None  # what the DNS server was told; None while there is none
+        self.names = Names(self.agents, self.log)
         if spec.topology.cluster.dns:
-            self._start_dns()
+            self.names.start()
         self.daemons = programs.Daemons(loop, self.files, self.netns_path, self.log)
         self.speaking = Speaking(loop, self.netns_path, self.log)
         self.relays = Relays(loop, self.netns_path, self.log)
@@ -210,7 +210,7 @@ class Lab:
             "name": self.spec.name,
             "version": self.spec.version,
             "started": self.started,
-            "proxy": self.cluster.topology.cluster.proxy.mode,
+            **self.cluster.topology.cluster.proxy.told,
             "nodes": len(self.cluster.nodes),
             "pods": len(pods),
             "ready": sum(pod.ready for pod in pods),
@@ -231,14 +231,17 @@ class Lab:
             raise MachineError(f"mode {proxy.mode} cannot run here: {why}")
         self.change(self.spec.cluster or controllers.initial(self.spec.topology, self.spec.objects))
 
-    def change(self, cluster: Cluster, abrupt: bool = False) -> None:
-        """Make the kernel be what this cluster asks for. `abrupt`: connections of pods that go are cut, not finished."""
-        if back := self.ending.returning(cluster.pods.values()):
-            self._let_go(sorted(back))
+    def change(self, cluster: Cluster, grace_s: float | None = None) -> None:
+        """Make the kernel be what this cluster asks for.
+
+        `grace_s`: for how long at most connections of pods that go are finished (None: as the pods say; 0: they are cut).
+        """
+        self.letting_go.make_way(cluster)
         if again := self._replaced(cluster):
             # A StatefulSet's new pod has the name of the old one, and so its namespace's. It is another, empty namespace.
-            self._install(cluster.with_(pods={key: pod for key, pod in cluster.pods.items() if key not in again}), abrupt=True)
-        self._install(cluster, abrupt)
+            rest = {key: pod for key, pod in cluster.pods.items() if key not in again}
+            self._install(cluster.with_(pods=rest), grace_s, again)
+        self._install(cluster, grace_s)
         self.readiness.update()
         self._wait_for_due()
         self._tell_waiting()
@@ -249,64 +252,44 @@ class Lab:
         uids = ((key, pod.meta.uid) for key, pod in cluster.pods.items() if key in before)
         return frozenset(key for key, uid in uids if before[key].meta.uid != uid)
 
-    def _install(self, cluster: Cluster, abrupt: bool = False) -> None:
-        self._tell_names(cluster, early=True)
+    def _install(self, cluster: Cluster, grace_s: float | None, abrupt: frozenset[Key] = frozenset()) -> None:
+        """`abrupt`: pods that go and whose connections are cut."""
+        self.names.tell(cluster, early=True)
         try:
-            bare, new, difference = self._planned(cluster, abrupt)
+            going = leaving(self.cluster, cluster, grace_s, abrupt)
+            bare, ending, new, difference = self._planned(cluster, going)
         except NetlabError:
-            self._tell_names(self.cluster)
+            self.names.tell(self.cluster)
             raise
+        cluster = cluster.with_(ending=ending.pods)
         self.journal.changed(self.cluster, cluster)
         self.recorder.changed(self.cluster, cluster, time.time())
         self.cluster = cluster  # what is wanted; should the kernel refuse, the next change tries again from the old plan
+        self.letting_go.ending = ending
         self.apply(difference)
         self.learning.update(
             tuple(op for op in self.plan.ops.values() if isinstance(op, ops.Learned) and op.identity not in new.ops)
         )
-        self.plan, self._bare = new, bare
+        self.plan, self.bare = new, bare
         self.sandboxes.update(cluster.pods.values())
-        self._look_for_ends()
+        self.letting_go.look()
 
-    def _look_for_ends(self) -> None:
-        """Let go of ending pods whose last connection is over, now and again later. `_draining`: as it was told last."""
-        if self.ending:
-            self._let_go(self.ending.over(self._draining, self.loop.now()))
-        if self.ending and not self._looks_for_ends:
-            self._looks_for_ends = True
-            self.loop.after(ENDING_S, self._look_again)
-
-    def _look_again(self) -> None:
-        self._looks_for_ends = False
-        if self.ending:
-            self._draining = self.agents.call("responder", "draining")
-        self._look_for_ends()
-
-    def _let_go(self, over: Sequence[str]) -> None:
-        """Cut what is left of these ending pods, and remove their namespaces."""
-        if over:
-            self.ending.forget(over)
-            if busy := [netns for netns in over if netns in self._draining]:
-                self.agents.call("responder", "cut", busy)
-            new = self.ending.keep(self._bare)
-            difference = plan.diff(self.plan, new)
-            self.kernel.apply(difference.removed, difference.added)  # links and what is on them: nothing else was kept
-            self.plan = new
-
-    def _planned(self, cluster: Cluster, abrupt: bool) -> tuple[plan.Plan, plan.Plan, plan.Diff]:
-        """The plan of the cluster, the same with what ending pods need, and what is new in it. Raises where this machine cannot
-        do it.
+    def _planned(
+        self, cluster: Cluster, going: Mapping[Key, tuple[Pod, float]]
+    ) -> tuple[plan.Plan, Ending, plan.Plan, plan.Diff]:
+        """The plan of the cluster, who is ending then, the plan with what those need, and what is new in it. Raises where this
+        machine cannot do it.
         """
         bare = plan.build(cluster)
-        if not abrupt and (going := leaving(self.cluster, cluster)):
-            self.ending.begin(self.plan, bare, going, self.loop.now(), _is_link_level)
-        new = self.ending.keep(bare)
+        ending = self.letting_go.ending.joined_by(going, self.plan, bare, self.loop.now(), is_link_level)
+        new = ending.keep(bare)
         difference = plan.diff(self.plan, new)
         ingresses.check(difference.added)
         for op in difference.added:
             if isinstance(op, ops.Daemon):
                 programs.check(op)
         qdisc.check(op.value for op in difference.added if isinstance(op, ops.Qdisc))
-        return bare, new, difference
+        return bare, ending, new, difference
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
         """Call once nothing is on its way any more: pods answer, routes are learned. With an error if that is never so."""
@@ -346,12 +329,12 @@ class Lab:
         """Make, then switch the rules over, then remove."""
         added, removed = difference.added, difference.removed
         self._write_files(op for op in added if isinstance(op, ops.File))
-        self.kernel.apply((), [op for op in added if _is_link_level(op)])
+        self.kernel.apply((), [op for op in added if is_link_level(op)])
         for op in added:
             if isinstance(op, ops.Daemon):
                 self.daemons.run(op)
         self._listen([op for op in added if isinstance(op, ops.Listener)])
-        self._tell_names(self.cluster)
+        self.names.tell(self.cluster)
         relays = [op for op in added if isinstance(op, ops.Relay)]
         self.relays.open(relays)
         self.balancing.load(op for op in added if isinstance(op, ops.VirtualServer))
@@ -371,11 +354,11 @@ class Lab:
         self.relays.close(op for op in removed if isinstance(op, ops.Relay))
         self.balancing.unload(op for op in removed if isinstance(op, ops.VirtualServer))
         self._unlisten([op for op in removed if isinstance(op, ops.Listener)])
-        self.kernel.apply([op for op in removed if _is_link_level(op)], ())
+        self.kernel.apply([op for op in removed if is_link_level(op)], ())
         for op in removed:
             if isinstance(op, ops.File):
                 (self.files / op.path).unlink(missing_ok=True)
-        self._names_known()
+        self.names.wait()
 
     def _withdraw(self, gone: Sequence[ops.Announcement]) -> None:
         """Answer no more for these addresses, and let everyone forget who did: what is judged is what there is, not what the
@@ -425,47 +408,16 @@ class Lab:
         names = [one for one in wanted if one[1].persona == dns.PERSONA]
         others = [one for one in wanted if one[1].persona != dns.PERSONA]
         if names:
-            self._start_dns()
-            self.agents.tell_dns(self._on_names, "listen", names)
+            self.names.listen(names)
         if others:
             for problem in self.agents.call("responder", "listen", others):
                 self.log(problem)
 
     def _unlisten(self, listeners: Sequence[ops.Listener]) -> None:
         names = [op.identity for op in listeners if op.persona == dns.PERSONA]
-        others = [op for op in listeners if op.persona != dns.PERSONA]
         if names:
-            self.agents.tell_dns(self._on_names, "close", names)
-        for gently in (True, False):
-            if closed := [op.identity for op in others if (op.netns in self.ending) is gently]:
-                self._draining = self.agents.call("responder", "close", closed, gently)
-
-    def _start_dns(self) -> None:
-        if self._names is None:
-            self._names = dns.Zone()
-            _ = self.agents.dns
-
-    def _tell_names(self, cluster: Cluster, early: bool = False) -> None:
-        """Send what is new to the DNS server, which takes it in while the holder goes on: `_names_known` waits for it.
-
-        `early`: before anything is planned or made, and so without names for pods that are not there yet.
-        """
-        if self._names is not None:
-            zone = dns.zone(cluster, self._names)
-            if early:
-                zone = dns.without_new_endpoints(self._names, zone)
-            if changes := dns.changes(self._names, zone):
-                self.agents.tell_dns(self._on_names, "update", changes)
-            self._names = zone
-
-    def _names_known(self) -> None:
-        if self._names is not None:
-            self.agents.wait_for_dns()
-
-    def _on_names(self, ok: bool, answer: Any) -> None:
-        problems = [str(answer)] if not ok else answer if isinstance(answer, list) else []
-        for problem in problems:
-            self.log(problem)
+            self.names.close(names)
+        self.letting_go.close([(op.netns, op.identity) for op in listeners if op.persona != dns.PERSONA])
 
     def _start_processes(self, processes: Iterable[ops.Process]) -> None:
         for op in processes:
@@ -505,29 +457,21 @@ class Lab:
     # ------------------------------------------------------------ what happens by itself
 
     def _on_agent_restart(self, name: str) -> None:
-        self.log(
-            f"the {name} process died" + ("" if name in ("worker", "keeper", "load", "matrix") else " and was started again")
-        )
-        self._give_again(name)
-
-    def _give_again(self, name: str) -> None:
-        """Give a new agent what the one before it held. Nobody waits for the answer, and the lab goes on."""
-        try:
-            self._tell_again(name)
-        except NetlabError as error:
-            self.log(f"the new {name} process does not know all that it must, trying again in {RETRY_S:g} s: {error}")
-            self.loop.after(RETRY_S, lambda: self._give_again(name))
+        if name == "dns":
+            self.names.restart()
+        self._giving_again.restarted(name)
 
     def _tell_again(self, name: str) -> None:
+        """Give a new agent what the one before it held. Raises NetlabError where it does not take it."""
         if name == "loader":
             self.balancing.load(op for op in self.plan.ops.values() if isinstance(op, ops.VirtualServer))
         elif name == "responder":
             self._listen([op for op in self._listeners() if op.persona != dns.PERSONA])
         elif name == "dns":
-            self._names = dns.Zone()
+            self.names.restart()
             self._listen([op for op in self._listeners() if op.persona == dns.PERSONA])
-            self._tell_names(self.cluster)
-            self._names_known()
+            self.names.tell(self.cluster)
+            self.names.wait()
 
     def _listeners(self) -> list[ops.Listener]:
         return [op for op in self.plan.ops.values() if isinstance(op, ops.Listener)]
@@ -545,7 +489,7 @@ class Lab:
             print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
-def _is_link_level(op: ops.Op) -> bool:
+def is_link_level(op: ops.Op) -> bool:
     running = ops.Listener | ops.Process | ops.File | ops.Relay | ops.Daemon | ops.IngressProxy
     others = running | ops.Ruleset | ops.VirtualServer | ops.Learned | ops.Announcement
     return not isinstance(op, others)

@@ -46,7 +46,7 @@ def names_of(cluster: Cluster) -> Names:
             if port.node_port:
                 frontends[None, port.node_port, protocol] = f"{name} (node port)"
     owners = {address: f"host/{host.name}" for host in cluster.topology.hosts for address in host.addresses}
-    for pod in cluster.pods.values():
+    for pod in (*cluster.ending.values(), *cluster.pods.values()):
         if not pod.spec.host_network:
             owners.update({address: str(pod.ref) for address in pod.addresses})
     nodes: set[Address] = set()

@@ -168,7 +168,7 @@ def watch_list(lab: Lab) -> tuple[Watched, ...]:
     """Every namespace of the lab: pods, nodes and hosts may receive, switches and routers only give evidence."""
     cluster = lab.cluster
     addresses: dict[str, tuple[Address, ...]] = {
-        str(pod.ref): pod.addresses for pod in cluster.pods.values() if not pod.spec.host_network
+        str(pod.ref): pod.addresses for pod in (*cluster.ending.values(), *cluster.pods.values()) if not pod.spec.host_network
     }
     addresses |= {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
     addresses |= {f"host/{host.name}": host.addresses for host in cluster.topology.hosts}
@@ -207,10 +207,10 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
     exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
     unseen = by_arrival.unseen_refusal(question.expected, seen)
     verdict = unseen or judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
-    document = {
+    document: dict[str, Any] = {
         "from": str(question.sender),
         "to": question.destination.label,
-        "proxy": lab.cluster.topology.cluster.proxy.mode,
+        **lab.cluster.topology.cluster.proxy.told,
         "sent": seen.sent,
         "outcomes": {"delivered": seen.delivered, "rejected": seen.rejected, "dropped": seen.dropped},
         "backends": dict(seen.backends),

@@ -10,9 +10,9 @@ Names = Mapping[tuple[Address, int], str]
 
 
 def receivers(cluster: Cluster) -> Names:
-    """The pods of the lab by address; those on their node's network by address and each port that they declare."""
+    """The pods of the lab by address, those that are ending too; on their node's network by address and declared port."""
     names: dict[tuple[Address, int], str] = {}
-    for pod in cluster.pods.values():
+    for pod in (*cluster.ending.values(), *cluster.pods.values()):
         for address in pod.addresses:
             if not pod.spec.host_network:
                 names[address, 0] = str(pod.ref)

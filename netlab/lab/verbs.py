@@ -152,7 +152,7 @@ def fault(lab: Lab, body: Body) -> dict[str, Any]:
         case "kill-pod":
             if ref.kind != "pod":
                 raise InputError(f"{ref} is no pod: kill-pod takes pod/NAME, or a workload's pod as deploy/NAME or rc/NAME@2")
-            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background", 0), abrupt=True)
+            lab.change(controllers.delete(lab.now, "Pod", Key(ref.namespace, ref.name), "background", 0), grace_s=0)
         case "kill-node" | "partition" | "heal":
             if ref.kind != "node":
                 raise InputError(f"{ref} is no node: {kind} takes node/NAME")

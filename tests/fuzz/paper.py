@@ -67,7 +67,7 @@ class Lab:
     def now(self) -> Cluster:
         return self.cluster.with_(clock=1.0)
 
-    def change(self, cluster: Cluster, abrupt: bool = False) -> None:
+    def change(self, cluster: Cluster, grace_s: float | None = None) -> None:
         self.plan, self.cluster = plan.build(cluster), cluster
 
     def when_settled(self, call: Callable[[NetlabError | None], None]) -> None:
