@@ -58,6 +58,13 @@ class ProbeResult:
         values: dict[str, Any] = {name: document.get(name) for name in cls.__slots__ if name not in ("sender", "document")}
         return cls(sender=document["from"], document=document, **values)
 
+    @property
+    def variant(self) -> str:
+        """The proxy mode, with its layout where that is not kube-proxy's own: `nftables-maps`."""
+        from netlab.model import variant_of
+
+        return variant_of(self.document)
+
     def json(self) -> dict[str, Any]:
         return self.document
 
@@ -109,6 +116,7 @@ class LabInfo:
     age_s: float
     directory: str
     version: str
+    layout: str = "chains"
 
 
 @dataclass(frozen=True, slots=True)
@@ -582,13 +590,16 @@ class Lab:
     def twin(self, proxy: str, name: str | None = None) -> "Lab":
         """A new lab with the same nodes, pods and objects as this one has now, in another proxy mode. Ends with this process.
 
+        `nftables` is kube-proxy's own layout, whatever this lab has; `nftables-maps` is the other.
         Raises InputError, MachineError (a mode that this kernel cannot run).
         """
         from netlab.lab import start
         from netlab.lab.inputs import overridden
+        from netlab.model import exact
+        from netlab.proxy import variants
 
         cluster = self.cluster()
-        topology = overridden(cluster.topology, proxy, None)
+        topology = overridden(cluster.topology, exact(proxy, variants()), None)
         name = name or f"{self.name}-{proxy}-{os.getpid()}"
         return launch(start.spawn_holder(), name, topology, (), cluster=cluster.with_(topology=topology))
 
@@ -699,7 +710,17 @@ def labs() -> list[LabInfo]:
                 info |= Lab(path).info()
             age_s = max(0.0, time.time() - info["started"])
             found.append(
-                LabInfo(path.name, info["pid"], info["proxy"], info["nodes"], info["pods"], age_s, str(path), info["version"])
+                LabInfo(
+                    path.name,
+                    info["pid"],
+                    info["proxy"],
+                    info["nodes"],
+                    info["pods"],
+                    age_s,
+                    str(path),
+                    info["version"],
+                    info.get("layout", "chains"),
+                )
             )
     return found
 

@@ -210,7 +210,7 @@ class Lab:
             "name": self.spec.name,
             "version": self.spec.version,
             "started": self.started,
-            "proxy": self.cluster.topology.cluster.proxy.mode,
+            **self.cluster.topology.cluster.proxy.told,
             "nodes": len(self.cluster.nodes),
             "pods": len(pods),
             "ready": sum(pod.ready for pod in pods),
