@@ -37,7 +37,7 @@ def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
     """The command line in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "netlab", *arguments], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([sys.executable, "-m", "netlab", *arguments], capture_output=True, text=True, check=False, timeout=180)
 
 
 @pytest.mark.usefixtures("unchanged")
