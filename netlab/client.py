@@ -58,6 +58,13 @@ class ProbeResult:
         values: dict[str, Any] = {name: document.get(name) for name in cls.__slots__ if name not in ("sender", "document")}
         return cls(sender=document["from"], document=document, **values)
 
+    @property
+    def variant(self) -> str:
+        """The proxy mode, with its layout where that is not kube-proxy's own: `nftables-maps`."""
+        from netlab.model import variant_of
+
+        return variant_of(self.document)
+
     def json(self) -> dict[str, Any]:
         return self.document
 
@@ -109,6 +116,7 @@ class LabInfo:
     age_s: float
     directory: str
     version: str
+    layout: str = "chains"
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +295,7 @@ class Lab:
         """What the lab said of itself when it was ready; empty for a lab that was attached to."""
         info = directories.info(directory)
         self.pid = int(info["pid"])
+        self._edition = str(info.get("edition", ""))
         if info["version"] != __version__:
             raise LabGone(
                 f"lab {self.name} was started by netlab {info['version']}, this is {__version__}: "
@@ -316,8 +325,23 @@ class Lab:
         status, data = self._raw(method, path, body, headers, timeout_s)
         document = json.loads(data) if data else None
         if status >= 400:
-            raise _error(status, document)
+            error = _error(status, document)
+            raise (self._outdated(str(error)) if _is_bug(status, document) else None) or error
         return document
+
+    def _outdated(self, said: str) -> LabGone | None:
+        """What to say instead of a bug's own words where the lab began with other files of netlab than there are now, else None.
+
+        Its agents import what they need when they need it, so that an update in place mixes two editions.
+        """
+        from netlab.lab.edition import edition
+
+        if self._edition == edition():
+            return None
+        return LabGone(
+            f"lab {self.name} was started by another copy of netlab, or netlab's files have changed since: "
+            f"`netlab down {self.name}` and start it again (it failed with {said.strip().splitlines()[-1]})"
+        )
 
     def verb(self, name: str, /, **body: Any) -> Any:
         """One of netlab's own verbs."""
@@ -566,13 +590,16 @@ class Lab:
     def twin(self, proxy: str, name: str | None = None) -> "Lab":
         """A new lab with the same nodes, pods and objects as this one has now, in another proxy mode. Ends with this process.
 
+        `nftables` is kube-proxy's own layout, whatever this lab has; `nftables-maps` is the other.
         Raises InputError, MachineError (a mode that this kernel cannot run).
         """
         from netlab.lab import start
         from netlab.lab.inputs import overridden
+        from netlab.model import exact
+        from netlab.proxy import variants
 
         cluster = self.cluster()
-        topology = overridden(cluster.topology, proxy, None)
+        topology = overridden(cluster.topology, exact(proxy, variants()), None)
         name = name or f"{self.name}-{proxy}-{os.getpid()}"
         return launch(start.spawn_holder(), name, topology, (), cluster=cluster.with_(topology=topology))
 
@@ -584,7 +611,10 @@ class Lab:
         status, data = self._raw("GET", "/netlab/v1/state", None, None)
         if status != 200:
             raise _error(status, json.loads(data))
-        state: tuple[Cluster, Plan] = pickle.loads(data)  # from our own lab, over a socket that only this user can open
+        try:  # it is from our own lab, over a socket that only this user can open
+            state: tuple[Cluster, Plan] = pickle.loads(data)
+        except (AttributeError, ImportError, TypeError) as error:  # a class that went, moved, or has other fields
+            raise self._outdated(repr(error)) or error from error
         return state
 
     def release(self) -> None:
@@ -660,6 +690,12 @@ def _error(status: int, document: Any) -> NetlabError:
     return ApiError(status, str(document.get("reason", "")) if isinstance(document, dict) else "", message)
 
 
+def _is_bug(status: int, document: Any) -> bool:
+    """Whether the lab answered with an exception that nobody meant: the API's own, or an agent's with its traceback."""
+    details = document.get("details", {}) if isinstance(document, dict) else {}
+    return status == 500 and (details.get("exitCode") not in BY_EXIT_CODE or "Traceback (most recent call last)" in str(document))
+
+
 def _no_stdin() -> bytes:
     raise InputError("'-' (standard input) is for the command line")
 
@@ -674,7 +710,17 @@ def labs() -> list[LabInfo]:
                 info |= Lab(path).info()
             age_s = max(0.0, time.time() - info["started"])
             found.append(
-                LabInfo(path.name, info["pid"], info["proxy"], info["nodes"], info["pods"], age_s, str(path), info["version"])
+                LabInfo(
+                    path.name,
+                    info["pid"],
+                    info["proxy"],
+                    info["nodes"],
+                    info["pods"],
+                    age_s,
+                    str(path),
+                    info["version"],
+                    info.get("layout", "chains"),
+                )
             )
     return found
 

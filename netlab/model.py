@@ -6,7 +6,7 @@ Defaults of the Kubernetes API are already applied: there is no "not yet known" 
 (a Pod's node and addresses before it is placed). Over 400 lines: the vocabulary of the whole program, in one place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -94,6 +94,16 @@ def mode_of(variant: str) -> str:
     return variant.partition("-")[0]
 
 
+def exact(name: str, together: Iterable[str]) -> str:
+    """What a name means among those with which it is run: beside `nftables-maps`, `nftables` is `nftables-chains`."""
+    return f"{name}-chains" if f"{name}-maps" in together else name
+
+
+def variant_of(document: Mapping[str, Any]) -> str:
+    """The same of a result (`ProxyConfig.told`)."""
+    return variant(document["proxy"], document.get("layout", "chains"))
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """How the Service proxy of every node works (cluster.proxy). Names are kube-proxy's.
@@ -125,8 +135,14 @@ class ProxyConfig:
         return variant(self.mode, self.layout if self.mode == "nftables" else "chains")
 
     def as_variant(self, name: str) -> "ProxyConfig":
-        """The same settings with the mode and the layout that `variant` calls so."""
-        return replace(self, mode=mode_of(name), layout="maps" if name.endswith("-maps") else "chains")
+        """The same settings with the mode, and the layout where the name has one: `nftables` leaves what the topology says."""
+        layouts: dict[str, Layout] = {"chains": "chains", "maps": "maps"}
+        return replace(self, mode=mode_of(name), layout=layouts.get(name.partition("-")[2], self.layout))
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What results say of it: `proxy`, its mode, and `layout` where that is not kube-proxy's own."""
+        return {"proxy": self.mode, **({"layout": self.layout} if self.variant != self.mode else {})}
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     modes = marker.kwargs.get("proxy")
     if modes is not None:
-        metafunc.parametrize("netlab_proxy", _modes(modes), indirect=True)
+        from netlab.model import exact
+
+        wanted = _modes(modes)
+        metafunc.parametrize("netlab_proxy", [exact(one, wanted) for one in wanted], indirect=True, ids=wanted)
 
 
 def _modes(given: str | Iterable[str]) -> list[str]:
@@ -226,16 +229,21 @@ def _packets(item: pytest.Item, running: Running) -> list[Path]:
 
 
 def _directory(item: pytest.Item) -> Path:
-    """Where this run keeps what it saw; made when the first test fails."""
-    import tempfile
+    """Where this run keeps what it saw; made when the first test fails.
 
+    Among pytest's own temporary directories, so that they go as those do (the last three runs are kept). pytest makes the factory
+    known to plugins by this name; without its plugin `tmpdir` there is none.
+    """
     if EVIDENCE not in item.config.stash:
-        item.config.stash[EVIDENCE] = Path(tempfile.mkdtemp(prefix="netlab-evidence-"))
+        factory: pytest.TempPathFactory | None = getattr(item.config, "_tmp_path_factory", None)
+        if factory is None:
+            raise LookupError("nothing is kept without pytest's plugin tmpdir")
+        item.config.stash[EVIDENCE] = factory.mktemp("netlab-evidence")
     return item.config.stash[EVIDENCE]
 
 
 def _told(result: Any) -> str:
-    head = f"{result.verdict}: {result.sender} -> {result.to} [{result.proxy}]: {result.outcomes}, backends {result.backends}"
+    head = f"{result.verdict}: {result.sender} -> {result.to} [{result.variant}]: {result.outcomes}, backends {result.backends}"
     return "\n".join([head, *(f"    {reason}" for reason in result.why)])
 
 
@@ -300,6 +308,7 @@ class ScenarioItem(pytest.Item):
         self.evidence: list[tuple[str, str]] = []
 
     def runtest(self) -> None:
+        from netlab.proxy import variants
         from netlab.scenario.runner import Options, run
 
         def up(topology: Any, manifests: Sequence[str], *, proxy: str | None, fabric: str | None) -> "Lab":
@@ -308,7 +317,7 @@ class ScenarioItem(pytest.Item):
             self.stash[RUNNING] = running
             return running.lab
 
-        ran = run(self.path, self.scenario, self.mode, up, Options(out=sys.stdout, paused=self._not_passed))
+        ran = run(self.path, self.scenario, self.mode, up, Options(modes=variants(), out=sys.stdout, paused=self._not_passed))
         if ran.verdict != "pass":
             raise ScenarioFailed(ran)
 

@@ -368,8 +368,10 @@ def test_options_are_judged_in_the_mode_that_is_run(tmp_path: Path) -> None:
     path.write_text("cluster: {proxy: {mode: nftables, layout: maps, localhostNodePorts: false, scheduler: null}}")
     value, _, warnings = read_inputs(path, (), proxy="nftables-maps")
     assert (value.cluster.proxy.variant, warnings) == ("nftables-maps", ())
-    value, _, (warning,) = read_inputs(path, (), proxy="nftables")
-    assert value.cluster.proxy.layout == "chains" and "`--proxy nftables-maps` is layout maps" in warning
+    value, _, warnings = read_inputs(path, (), proxy="nftables")
+    assert (value.cluster.proxy.variant, warnings) == ("nftables-maps", ()), "the mode was named, and nothing else"
+    value, _, (warning,) = read_inputs(path, (), proxy="nftables-chains")
+    assert value.cluster.proxy.variant == "nftables" and "`--proxy nftables-maps` is layout maps" in warning
     assert read_inputs(None, ())[2] == ()
 
 

@@ -70,6 +70,17 @@ MARKED = """
 """
 
 
+def test_beside_maps_plain_nftables_is_chains(pytester: pytest.Pytester, labs: Labs) -> None:
+    pytester.makepyfile(MARKED.replace('"iptables", "nftables"', '"nftables", "nftables-maps"'))
+    result = pytester.runpytest("-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*test_it?nftables? PASSED*", "*test_it?nftables-maps? PASSED*"])
+    assert [options["proxy"] for _, _, options in labs.ups] == ["nftables-chains", "nftables-maps"]
+    pytester.makepyfile(MARKED.replace('"iptables", "nftables"', '"nftables"'))
+    pytester.runpytest().assert_outcomes(passed=1)
+    assert labs.ups[-1][2]["proxy"] == "nftables", "the topology says which layout"
+
+
 def test_a_marked_test_runs_once_a_mode_each_in_its_own_lab(pytester: pytest.Pytester, labs: Labs) -> None:
     pytester.makepyfile(MARKED)
     for name in ("t.yaml", "m.yaml"):
@@ -155,7 +166,8 @@ def test_a_failure_keeps_plan_and_packets_of_the_probe_that_failed(
 
     monkeypatch.setattr(evidence, "save_plan", lambda lab, path: path)
     monkeypatch.setattr(evidence, "capture", capture)
-    monkeypatch.setenv("TMPDIR", str(pytester.mkdir("kept")))
+    elsewhere = pytester.mkdir("elsewhere")
+    monkeypatch.setenv("TMPDIR", str(elsewhere))
     monkeypatch.setattr(tempfile, "tempdir", None)
     labs.answers = {"probe": Result(verdict="fail", why=["lost"]), "verify": Report()}
     if kind == "test":
@@ -164,7 +176,9 @@ def test_a_failure_keeps_plan_and_packets_of_the_probe_that_failed(
         scenario(pytester, SCENARIO)
     result = pytester.runpytest()
     result.assert_outcomes(failed=2)
-    result.stdout.fnmatch_lines(["*netlab plan*", "*/kept/*.plan", "*netlab packets*", "*/kept/*.pcapng"])
+    kept = f"{pytester.path.parent}/basetemp/netlab-evidence0"
+    result.stdout.fnmatch_lines(["*netlab plan*", f"{kept}/*.plan", "*netlab packets*", f"{kept}/*.pcapng"])
+    assert list(elsewhere.iterdir()) == [], "pytest deletes its own directories in time, nobody does others"
     assert alive == [True, True] and [len(lab.calls) for lab in labs.labs] == [3, 3], "probe, verify, probe again"
 
 

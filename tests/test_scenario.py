@@ -36,6 +36,7 @@ class Result:
     sources: dict[str, int] = field(default_factory=lambda: {"192.168.0.169": 6})
     verdict: str = "pass"
     why: Sequence[str] = ()
+    variant: str = "iptables"
 
     def json(self) -> dict[str, Any]:
         return {"from": self.sender, "to": self.to, "verdict": self.verdict}
@@ -370,6 +371,18 @@ def test_each_mode_has_a_lab_of_its_own_and_paths_start_at_the_file(tmp_path: Pa
 def test_modes(tmp_path: Path, proxy: str | None, modes: list[str]) -> None:
     runs, _, _ = run_file(tmp_path, FILE, FakeLab(probe=Result(), verify=Report()), Options(proxy=proxy, modes=("a", "b")))
     assert [run.proxy for run in runs] == modes
+
+
+def test_beside_maps_plain_nftables_is_chains(tmp_path: Path) -> None:
+    """Alone it is what the topology says."""
+    text, asked = FILE.replace("[iptables, nftables]", "[nftables, nftables-maps]"), {}
+    for proxy in (None, "nftables", "nftables-chains", "all"):
+        options = Options(proxy=proxy, modes=("nftables", "nftables-maps"))
+        runs, ups, _ = run_file(tmp_path, text, FakeLab(probe=Result(), verify=Report()), options)
+        asked[proxy] = [(run.proxy, up[2]["proxy"]) for run, up in zip(runs, ups, strict=True)]
+    both = [("nftables", "nftables-chains"), ("nftables-maps", "nftables-maps")]
+    assert asked[None] == asked["all"] == both
+    assert (asked["nftables"], asked["nftables-chains"]) == ([("nftables", "nftables")], [("nftables-chains", "nftables-chains")])
 
 
 def test_a_step_for_a_mode_is_taken_in_its_layouts_too(tmp_path: Path) -> None:

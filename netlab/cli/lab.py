@@ -12,7 +12,7 @@ from netlab.cli.output import FilesOption, LabOption, NamespaceOption
 from netlab.errors import InputError, LabGone
 
 if TYPE_CHECKING:
-    from netlab.client import Lab
+    from netlab.client import Lab, LabInfo
 
 
 TargetArgument = Annotated[
@@ -90,7 +90,14 @@ def tell_waiting(pods: Sequence[dict[str, Any]], most: int = 5) -> None:
 def described(info: object) -> dict[str, object]:
     """A LabInfo as a JSON object."""
     keys = ("name", "pid", "proxy", "nodes", "pods", "age_s", "directory", "version")
-    return {key: getattr(info, key) for key in keys}
+    layout = getattr(info, "layout", "chains")
+    return {key: getattr(info, key) for key in keys} | ({"layout": layout} if layout != "chains" else {})
+
+
+def _variant(info: "LabInfo") -> str:
+    from netlab.model import variant_of
+
+    return variant_of(described(info))
 
 
 def ls(form: Annotated[str | None, typer.Option("-o", "--output", metavar="json|name")] = None) -> None:
@@ -115,7 +122,7 @@ def ls(form: Annotated[str | None, typer.Option("-o", "--output", metavar="json|
             if not found:
                 output.message("no lab is running; `netlab up` starts one")
                 return
-            rows = [[one.name, str(one.nodes), str(one.pods), one.proxy, str(one.pid), age(one.age_s)] for one in found]
+            rows = [[one.name, str(one.nodes), str(one.pods), _variant(one), str(one.pid), age(one.age_s)] for one in found]
             print(align([["NAME", "NODES", "PODS", "PROXY", "PID", "AGE"], *rows]), end="")
 
 

@@ -52,11 +52,13 @@ def load(
 
 def load_text(result: Mapping[str, Any], colour: bool) -> str:
     """Verdict, what became of the requests, a bar a backend, how fast, when nobody answered, and why."""
+    from netlab.model import variant_of
+
     rate, latency = result["rate"], result["latency_ms"]
     verdict = paint(result["verdict"].upper(), COLOUR[result["verdict"]], colour)
     ends = [f"{result[word]} {word.replace('_', ' ')}" for word in ("answered", *LOST, "unsent") if result[word]]
     rows = [
-        f"{result['from']} -> {result['to']}  ({result['proxy']}, {result['protocol']}, "
+        f"{result['from']} -> {result['to']}  ({variant_of(result)}, {result['protocol']}, "
         f"{rate['kept']:g} of {rate['asked']:g}/s for {result['seconds']:g} s)",
         f"  {verdict}  {', '.join(ends) or 'nothing sent'} of {result['sent']}",
     ]

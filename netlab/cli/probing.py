@@ -74,10 +74,12 @@ def probe(
 
 def probe_text(result: Mapping[str, Any], colour: bool) -> str:
     """One probe result for people: verdict, outcomes, a bar a backend, sources, and why."""
+    from netlab.model import variant_of
+
     verdict = paint(result["verdict"].upper(), COLOUR[result["verdict"]], colour)
     ends = ", ".join(f"{number} {word}" for word, number in result["outcomes"].items() if number)
     rows = [
-        f"{result['from']} -> {result['to']}  ({result['proxy']})",
+        f"{result['from']} -> {result['to']}  ({variant_of(result)})",
         f"  {verdict}  {ends or 'nothing sent'} of {result['sent']}",
     ]
     route = result.get("route") or {}

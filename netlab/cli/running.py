@@ -59,12 +59,12 @@ def run(
     from netlab import client
     from netlab.cli import comparing
     from netlab.kernel import tools
-    from netlab.proxy import variants
+    from netlab.proxy import names, variants
     from netlab.scenario import reports, runner, side_by_side
     from netlab.scenario.exhibits import Exhibits
     from netlab.scenario.values import exit_code
 
-    output.choose(proxy, (*variants(), "all"), "--proxy")
+    output.choose(proxy, (*names(), "all"), "--proxy")
     out = sys.stderr if form == "json" else sys.stdout
     if pcap_all and not pcap:
         raise InputError("--pcap-all needs --pcap DIR")
@@ -112,13 +112,15 @@ def unused(files: Sequence[Path], options: "Options") -> tuple[str, ...]:
     """A warning for each option of a topology that no mode of the run looks at."""
     from netlab import manifest
     from netlab.lab import inputs
+    from netlab.model import exact
     from netlab.scenario import runner
 
     modes: dict[Path, tuple[str, ...]] = {}
     for path, scenario in runner.read_all(files):
         if scenario.topology:
             at = path.parent / scenario.topology
-            modes[at] = (*modes.get(at, ()), *runner.modes_of(scenario, options))
+            own = runner.modes_of(scenario, options)
+            modes[at] = (*modes.get(at, ()), *(exact(mode, own) for mode in own))
     found: list[str] = []
     for path, names in modes.items():
         if path.is_file():  # one that is not there is told of when its lab is built

@@ -101,7 +101,7 @@ class Watch:
     def facts(self) -> dict[str, Any]:
         return {
             "lab": self._lab.name,
-            "proxy": self._proxy,
+            **self._proxy,
             "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
         }
 
@@ -164,7 +164,7 @@ class Watch:
 
         self._stale = False
         cluster = self._lab.cluster()
-        self._proxy = cluster.topology.cluster.proxy.mode
+        self._proxy = cluster.topology.cluster.proxy.told
         self.pods = pods_in_words(cluster)
         self._names = names_of(cluster)
         self._node_of = {str(pod.ref): pod.node for pod in cluster.pods.values() if not pod.spec.host_network}

@@ -160,7 +160,7 @@ def document(
     found = {
         "from": str(question.sender),
         "to": question.destination.label,
-        "proxy": cluster.topology.cluster.proxy.mode,
+        **cluster.topology.cluster.proxy.told,
         "verdict": str(judgement),
         "outcome": told.outcome,
         "arrived_at": receiver(end, names) if end["event"] == "delivered" else None,

@@ -35,6 +35,7 @@ from netlab.lab import ingresses, routing_http
 from netlab.lab.agents import Agents
 from netlab.lab.balancing import Balancing
 from netlab.lab.connections import Serving, relayed_udp, serving_udp
+from netlab.lab.edition import edition
 from netlab.lab.ending import Ending, leaving
 from netlab.lab.ingresses import Ingresses
 from netlab.lab.journal import Journal
@@ -78,7 +79,7 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         lab.build()
         _collect_less()
         Api(lab, _listener(directory))
-        (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid}))
+        (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid, "edition": edition()}))
         lab.when_settled(lambda problem: _ready(lab, start, problem))
     except Exception as error:  # whatever it is, the starter must hear of it: the lab's log goes with the lab
         if not isinstance(error, NetlabError):
@@ -210,7 +211,7 @@ class Lab:
             "name": self.spec.name,
             "version": self.spec.version,
             "started": self.started,
-            "proxy": self.cluster.topology.cluster.proxy.mode,
+            **self.cluster.topology.cluster.proxy.told,
             "nodes": len(self.cluster.nodes),
             "pods": len(pods),
             "ready": sum(pod.ready for pod in pods),

@@ -63,9 +63,9 @@ def overridden(topology: Topology, proxy: str | None, fabric: str | None) -> Top
     cluster = topology.cluster
     choices: list[tuple[str, tuple[str, ...], str]] = []
     if proxy is not None:  # imported only where it is asked for: both bring all rule types along
-        from netlab.proxy import variants
+        from netlab.proxy import names
 
-        choices.append((proxy, variants(), "proxy mode"))
+        choices.append((proxy, names(), "proxy mode"))
     if fabric is not None:
         from netlab.fabric import fabrics
 

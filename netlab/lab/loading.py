@@ -118,7 +118,7 @@ def result(lab: Lab, loading: Loading, record: LoadRecord) -> dict[str, Any]:
     return {
         "from": str(question.sender),
         "to": question.destination.label,
-        "proxy": now.topology.cluster.proxy.mode,
+        **now.topology.cluster.proxy.told,
         "protocol": loading.request.protocol,
         **seen,
         "backends": backends,

@@ -207,10 +207,10 @@ def result(lab: Lab, question: Question, answer: Any, names: Names) -> dict[str,
     exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
     unseen = by_arrival.unseen_refusal(question.expected, seen)
     verdict = unseen or judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
-    document = {
+    document: dict[str, Any] = {
         "from": str(question.sender),
         "to": question.destination.label,
-        "proxy": lab.cluster.topology.cluster.proxy.mode,
+        **lab.cluster.topology.cluster.proxy.told,
         "sent": seen.sent,
         "outcomes": {"delivered": seen.delivered, "rejected": seen.rejected, "dropped": seen.dropped},
         "backends": dict(seen.backends),

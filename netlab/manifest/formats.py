@@ -12,7 +12,7 @@ from typing import Any
 
 Format = Callable[[Any], str]
 
-PROXY_VARIANTS = ("iptables", "ipvs", "nftables", "nftables-maps", "userspace", "all")
+PROXY_VARIANTS = ("iptables", "ipvs", "nftables", "nftables-chains", "nftables-maps", "userspace", "all")
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")

@@ -60,4 +60,4 @@ def _unused(proxy: Place, configs: Sequence[ProxyConfig]) -> Iterator[tuple[Plac
         elif wanted and all(config.detect_local != wanted for config in configs):
             yield (proxy, key), f"has no effect without detectLocal: {wanted}"
         elif key == "layout" and all(config.layout != value for config in configs):
-            yield (proxy, key), "`--proxy nftables` is layout chains, `--proxy nftables-maps` is layout maps"
+            yield (proxy, key), "`--proxy nftables-chains` is layout chains, `--proxy nftables-maps` is layout maps"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from netlab.model import Cluster
+from netlab.model import Cluster, variant_of
 from netlab.observe import graph as content
 from netlab.observe import graph_svg
 from netlab.observe.explain_text import carried, conntrack, shown
@@ -125,7 +125,7 @@ def _drawing(document: Mapping[str, Any], cluster: Cluster) -> tuple[Layout, str
 def _summary(document: Mapping[str, Any]) -> str:
     tone = {"delivered": "good"}.get(document["outcome"], "bad")
     verdict = {"pass": "good", "fail": "bad"}.get(document["verdict"], "warn")
-    words = f"proxy {document['proxy']}"
+    words = f"proxy {variant_of(document)}"
     if document["arrived_at"]:
         words += f" · at {document['arrived_at']}"
     if choice := document["choice"]:

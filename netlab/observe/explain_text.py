@@ -6,6 +6,8 @@ Decides what is left out: rules that held and did nothing are counted, not shown
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from netlab.model import variant_of
+
 Document = Mapping[str, Any]
 Event = Mapping[str, Any]
 COLOURS = {"green": "32", "red": "31", "yellow": "33", "blue": "36", "bold": "1", "dim": "2", "magenta": "35"}
@@ -45,7 +47,7 @@ def text(document: Document, colour: bool = False, everything: bool = False) -> 
 
 def _head(document: Document, paint: Paint) -> Iterator[str]:
     outcome = document["outcome"]
-    yield f"{paint(document['from'], 'bold')} -> {paint(document['to'], 'bold')}  ({document['proxy']})"
+    yield f"{paint(document['from'], 'bold')} -> {paint(document['to'], 'bold')}  ({variant_of(document)})"
     parts = [paint(outcome.upper(), OUTCOME[outcome], "bold")]
     if document["arrived_at"]:
         parts[0] += f" {'to' if outcome == 'delivered' else 'at'} {document['arrived_at']}"

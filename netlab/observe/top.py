@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Protocol
 
+from netlab.model import variant_of
+
 Row = Mapping[str, Any]
 COLUMNS = ("connections", "new_per_s", "rx_per_s", "tx_per_s", "dropped")
 HEADS = {"connections": "CONNS", "new_per_s": "NEW/S", "rx_per_s": "RX/S", "tx_per_s": "TX/S", "dropped": "DROPS"}
@@ -132,7 +134,7 @@ def text(document: Mapping[str, Any], width: int, height: int, pods: str = "") -
 
 
 def _head(document: Mapping[str, Any], width: int, pods: str) -> str:
-    left = f"{document['lab']}  {document['proxy']}  {len(document['nodes'])} nodes, {pods}"
+    left = f"{document['lab']}  {variant_of(document)}  {len(document['nodes'])} nodes, {pods}"
     right = f"{document['time'][11:19]}, over {document['seconds']:.1f} s"
     return left + " " * max(2, width - len(left) - len(right)) + right
 

@@ -27,6 +27,12 @@ def variants() -> tuple[str, ...]:
     return tuple(sorted(variant(mode, layout) for mode, module in _modules().items() for layout in layouts(module)))
 
 
+def names() -> tuple[str, ...]:
+    """What `--proxy` takes: `variants`, and `nftables-chains` for kube-proxy's own layout, whatever the topology says."""
+    own = (f"{mode}-chains" for mode, module in _modules().items() if len(layouts(module)) > 1)
+    return tuple(sorted({*variants(), *own}))
+
+
 def layouts(module: ModuleType) -> tuple[Layout, ...]:
     return getattr(module, "LAYOUTS", ("chains",))
 

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from netlab.errors import InputError, LabGone, NetlabError, Problem
 from netlab.manifest import Scenario, Source, Step, read_scenario
-from netlab.model import Judgement, mode_of
+from netlab.model import Judgement, exact, mode_of
 from netlab.scenario.exhibits import Exhibits
 from netlab.scenario.steps import StepKind, kinds
 from netlab.scenario.values import Context, Lab, ScenarioRun, StepResult, StepRun
@@ -80,7 +80,7 @@ def run(path: Path, scenario: Scenario, mode: str, up: Up, options: Options, kee
     begun = context.clock()
     topology = str(directory / scenario.topology) if scenario.topology else None
     manifests = [str(directory / one) for one in scenario.manifests]
-    lab = up(topology, manifests, proxy=mode or None, fabric=scenario.fabric or None)
+    lab = up(topology, manifests, proxy=exact(mode, modes_of(scenario, options)) or None, fabric=scenario.fabric or None)
     left = False
     try:
         _print(options.out, f"{heading(scenario.name, mode)}: lab {lab.name} is up ({context.clock() - begun:.2f} s)")

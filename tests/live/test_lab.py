@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,3 +176,29 @@ def test_a_lab_of_another_version_is_refused_and_can_be_taken_down() -> None:
         down = run("down", lab.name)
         assert (down.returncode, down.stderr) == (0, f"{lab.name} is down\n")
         assert not lab.directory.exists()
+
+
+def test_an_update_in_place_is_named_and_a_bug_stays_a_bug(tmp_path: Path) -> None:
+    """Agents import late: a lab that began before its files changed says so; one that began with the same mistake does not."""
+    shutil.copytree("netlab", tmp_path / "netlab", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    name = f"edition-{os.getpid()}"
+
+    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        line = [sys.executable, "-m", "netlab", *arguments]
+        return subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path, check=False)
+
+    assert command("up", "--name", name).returncode == 0
+    try:
+        late = tmp_path / "netlab/kernel/verify.py"
+        late.write_text(late.read_text() + "\nraise AttributeError('of another edition')\n")
+        done = command("verify", "--lab", name)
+        assert (done.returncode, f"`netlab down {name}` and start it again" in done.stderr) == (2, True), done.stderr
+        assert "netlab's files have changed" in done.stderr and "of another edition" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert command("down", name).returncode == 0
+        assert command("up", "--name", name).returncode == 0
+        done = command("verify", "--lab", name)
+        assert done.returncode != 0 and "of another edition" in done.stderr and "have changed" not in done.stderr, done.stderr
+    finally:
+        assert command("down", name).returncode == 0

@@ -6,6 +6,7 @@ machine's. `rows` of a group that is measured at several sizes takes them as `co
 
 import importlib
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,7 @@ def measured(
     """Run one row group and print it: what, median, best, worst, CPU, the ratio to its peers, and how it grows."""
     output.choose(form, ("json",), "-o")
     counts = {"counts": tuple(size for size in sizes if size <= most)} if sizes else {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` must not leave labs' input and captures behind
     rows = importlib.import_module(f"netlab.cli.bench.{name}").rows(runs, **counts)
     from netlab.cli.bench.rows import document, table
 
