@@ -179,10 +179,20 @@ def serves(cluster: Cluster, ingress: Ingress, flavour: ProxyName) -> bool:
 
 @last_kept
 def _classes(others: Mapping[tuple[str, Key], Other]) -> tuple[Mapping[str, str], str]:
-    """(name -> spec.controller of every IngressClass, the default one's name or '')"""
+    """(name -> spec.controller of every IngressClass, the default one's name or '')
+
+    Of several defaults the newest, of these the first by name.
+    Source: Kubernetes plugin/pkg/admission/network/defaultingressclass.
+    """
     found = [one for (kind, _), one in others.items() if kind == "IngressClass" and _is_ours(one)]
-    default = next((one.meta.name for one in found if one.meta.annotations.get(DEFAULT_ANNOTATION) == "true"), "")
+    marked = sorted((one.meta.name, _age(one)) for one in found if one.meta.annotations.get(DEFAULT_ANNOTATION) == "true")
+    default, _ = max(marked, key=lambda one: one[1], default=("", None))
     return {one.meta.name: str((one.manifest.get("spec") or {}).get("controller") or "") for one in found}, default
+
+
+def _age(one: Other) -> tuple[float, str]:
+    """When it was made, on the lab's clock; what came from a dump together, as the dump says. More is newer."""
+    return one.meta.created, str((one.manifest.get("metadata") or {}).get("creationTimestamp") or "")
 
 
 def default_class(others: Mapping[tuple[str, Key], Other]) -> str:

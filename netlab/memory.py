@@ -1,7 +1,7 @@
 """What a pure function answered last time, for the very same arguments: how a cluster is planned quickly when little changed.
 
 The parts of a Cluster are values that are never changed, only replaced: a mapping that is the same object holds the same. So
-an answer that is kept can never be wrong, and it is the answer to one question only, so that nothing grows.
+an answer that is kept can never be wrong, and it is the answer to one question, or to a few, so that nothing grows.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,18 +18,30 @@ AT_ONCE = 256
 
 def last_kept(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
     """The function, which gives its last answer again when it is asked with the very same objects (by identity, not equality)."""
-    kept: list[tuple[tuple[Any, ...], Answer]] = []
+    return last_ones_kept(1)(function)
 
-    @wraps(function)
-    def asked(*args: Asked.args, **named: Asked.kwargs) -> Answer:
-        assert not named, "only what is given by position is compared"
-        last = kept[0] if kept else None
-        if last is None or not same(last[0], args):
-            last = (args, function(*args, **named))
-            kept[:] = [last]
-        return last[1]
 
-    return asked
+def last_ones_kept(number: int) -> Callable[[Callable[Asked, Answer]], Callable[Asked, Answer]]:
+    """The same for so many questions that are asked by turns; what was not asked for longest is forgotten."""
+
+    def of(function: Callable[Asked, Answer]) -> Callable[Asked, Answer]:
+        kept: list[tuple[tuple[Any, ...], Answer]] = []
+
+        @wraps(function)
+        def asked(*args: Asked.args, **named: Asked.kwargs) -> Answer:
+            assert not named, "only what is given by position is compared"
+            for at, known in enumerate(kept):
+                if same(known[0], args):
+                    if at:
+                        kept.insert(0, kept.pop(at))
+                    return known[1]
+            kept.insert(0, (args, function(*args, **named)))
+            del kept[number:]
+            return kept[0][1]
+
+        return asked
+
+    return of
 
 
 def kept_for_each(function: Callable[[Part, Rest], Answer]) -> Callable[[Iterable[Part], Rest], list[Answer]]:

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from netlab import controllers, plan
 from netlab.controllers import settling
+from netlab.expect import claims
 from netlab.manifest import default_topology
-from netlab.memory import kept_for_each, last_kept, replaced
+from netlab.memory import kept_for_each, last_kept, last_ones_kept, replaced
 from netlab.model import Cluster, Key, KubernetesObject, Meta, Other
 from tests.clusters import without_dns
+from tests.test_controllers import WEB, started
 from tests.test_controllers_random import after, events, service, workload
 
 EVERY = [("iptables", "chains", "bridge", True), ("nftables", "maps", "routed", False), ("nftables", "chains", "bridge", True)]
@@ -91,6 +93,31 @@ def test_the_last_answer_is_given_to_the_same_question_only() -> None:
     one, two = [1], [1]
     assert [answer(one, two), answer(one, two), answer(two, two), answer(two, two)] == [2, 2, 2, 2]
     assert len(asked) == 2, "equal is not enough: it may be changed"
+
+
+def test_questions_that_are_asked_by_turns_are_answered_once() -> None:
+    asked: list[object] = []
+
+    @last_ones_kept(2)
+    def answer(one: list[int]) -> int:
+        asked.append(one)
+        return len(one)
+
+    a, b, c = [1], [2], [3]
+    for one in (a, b, a, b, c, b, a):
+        answer(one)
+    assert [id(one) for one in asked] == [id(a), id(b), id(c), id(a)], "a was not asked for longest when c came"
+
+
+def test_an_outage_does_not_make_the_oracle_work_everything_out_again() -> None:
+    """A walk asks of the cluster that is and of the one that a node out of reach knows, by turns."""
+    now = controllers.cut(started(WEB), "node-171", False)
+    known, node = now.as_known_to("node-171"), now.nodes["node-170"]
+    assert known is not now
+    first, then = claims.own_addresses(now, now.nodes["node-171"]), claims.own_addresses(known, known.nodes["node-171"])
+    assert claims.own_addresses(now, now.nodes["node-171"]) is first
+    assert claims.own_addresses(known, known.nodes["node-171"]) is then
+    assert claims.own_addresses(now, node) is claims.own_addresses(now, node)
 
 
 def test_each_is_answered_for_once_as_long_as_it_comes_again() -> None:

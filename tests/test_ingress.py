@@ -508,7 +508,27 @@ def test_the_default_class_is_written_into_an_ingress_that_names_none() -> None:
     assert class_of(late, "plain") is None, "admission acts on new objects only"
 
 
-DEFAULT_CLASS = {
+def test_of_several_default_classes_the_newest_counts_then_the_first_by_name() -> None:
+    def marked(name: str, age: str = "") -> dict[str, Any]:
+        stamp = {"creationTimestamp": age} if age else {}
+        return {**DEFAULT_CLASS, "metadata": {**DEFAULT_CLASS["metadata"], **stamp, "name": name}}
+
+    without = cluster_of([an_ingress("web", rule("one"))], proxy=None)
+
+    def after(clock: float, *given: dict[str, Any], before: Cluster = without) -> Cluster:
+        documents = {"apiVersion": "v1", "kind": "List", "items": list(given)}
+        return controllers.apply(before.with_(clock=clock), manifest.object_from_json(documents).objects)
+
+    both = after(5.0, marked("b"), marked("a"))
+    assert ingresses.default_class(both.others) == "a"
+    newer = after(9.0, marked("c"), before=both)
+    assert ingresses.default_class(newer.others) == "c"
+    assert ingresses.default_class(after(12.0, marked("a"), before=newer).others) == "c", "applied again it is as old as before"
+    dumped = after(5.0, marked("a", "2024-01-01T00:00:00Z"), marked("b", "2025-01-01T00:00:00Z"))
+    assert ingresses.default_class(dumped.others) == "b"
+
+
+DEFAULT_CLASS: dict[str, Any] = {
     "apiVersion": "networking.k8s.io/v1",
     "kind": "IngressClass",
     "metadata": {"name": "late", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},

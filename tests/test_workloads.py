@@ -510,6 +510,16 @@ def test_scaling_what_has_no_replicas() -> None:
     assert rolling.resolved("50%", 3, True) == 2
 
 
+@pytest.mark.parametrize("selector", ["  selector: {app: kubia}\n", ""], ids=["with a selector", "without"])
+def test_a_replication_controller_without_labels_gets_its_templates(selector: str) -> None:
+    bare = KUBIA.replace("  selector: {app: kubia}\n", selector)
+    cluster = started(bare)
+    assert dict(cluster.workloads["ReplicationController", key("kubia")].meta.labels) == {"app": "kubia"}
+    own = started(bare.replace("{name: kubia}", "{name: kubia, labels: {its: own}}"))
+    assert dict(own.workloads["ReplicationController", key("kubia")].meta.labels) == {"its": "own"}
+    assert dict(started(WEB).workloads["Deployment", key("web")].meta.labels) == {}, "apps/v1 leaves them alone"
+
+
 SUSPENDED = JOB.replace("spec:\n", "spec:\n  suspend: true\n", 1)
 INDEXED = JOB.replace("spec:\n", "spec:\n  completionMode: Indexed\n", 1)
 BARE = JOB.replace("  completions: 3\n  parallelism: 2\n", "")

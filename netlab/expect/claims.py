@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 from netlab import overlay
 from netlab.endpoints import is_proxied
-from netlab.memory import last_kept
+from netlab.memory import last_ones_kept
 from netlab.model import Address, Cluster, Key, Node, Service
+
+AT_ONCE = 3
+"""Clusters that a walk asks of by turns: the one that is, and during an outage the ones that nodes out of reach know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,13 @@ def is_nobodys(cluster: Cluster, address: Address) -> bool:
     return found
 
 
-@last_kept
+@last_ones_kept(AT_ONCE)
 def _nobodys(_cluster: Cluster) -> dict[Address, bool]:
     """What was asked so far of this cluster."""
     return {}
 
 
-@last_kept
+@last_ones_kept(AT_ONCE)
 def _claims(services: Mapping[Key, Service]) -> _Claims:
     by_address: dict[Address, list[Service]] = {}
     by_node_port: dict[int, list[Service]] = {}
@@ -76,7 +79,7 @@ def own_addresses(cluster: Cluster, node: Node) -> OwnAddresses:
     return known if known is not None and known.node is node else _own(cluster, node)
 
 
-@last_kept
+@last_ones_kept(AT_ONCE)
 def _of_nodes(cluster: Cluster) -> dict[str, OwnAddresses]:
     return {name: _own(cluster, node) for name, node in cluster.nodes.items()}
 

@@ -1,6 +1,6 @@
 """ReplicationController, ReplicaSet, Deployment, DaemonSet, StatefulSet and Job to the model.
 
-Decides what selector a workload without one has: a ReplicationController and the old extensions/v1beta1 and
+Decides what selector and labels a workload without them has: a ReplicationController and the old extensions/v1beta1 and
 apps/v1beta1 forms take the template's labels, as the API server defaulted them. Refuses to know how many pods exist.
 """
 
@@ -12,7 +12,7 @@ from netlab.manifest.pods import read_template, template_labels
 from netlab.manifest.problems import Place, Report
 from netlab.model import Batch, IntOrPercent, Labels, Rollout, Selector, Stateful, Workload, WorkloadKind
 
-_SELECTOR_DEFAULTED = ("v1", "extensions/v1beta1", "apps/v1beta1")
+_DEFAULTED = ("v1", "extensions/v1beta1", "apps/v1beta1")
 
 
 def read_workload(kind: WorkloadKind, data: Json, manifest: Json, place: Place, report: Report) -> Workload:
@@ -23,6 +23,8 @@ def read_workload(kind: WorkloadKind, data: Json, manifest: Json, place: Place, 
     template_manifest = raw(manifest, "spec", "template")
     replicas = spec.get("replicas")
     meta = read_meta(data, place, report, kind, True)
+    if not meta.labels and data.get("apiVersion") in _DEFAULTED:
+        meta = replace(meta, labels=template_labels(data))
     if kind == "Job":
         template_manifest = _of_job(meta.name, template_manifest)
     restart = (template.get("spec") or EMPTY).get("restartPolicy", "Always")
@@ -132,7 +134,7 @@ def _selector(kind: WorkloadKind, data: Json, manifest: Json, place: Place, repo
         selector = read_selector(given, at, report)
     untouched = _untouched(spec, manifest) and len(report.found) == before
     empty = not selector.labels and not selector.expressions
-    if empty and data.get("apiVersion") in _SELECTOR_DEFAULTED:
+    if empty and data.get("apiVersion") in _DEFAULTED:
         if not wanted and spec.get("template"):
             report.problem((((place, "template"), "metadata"), "labels"), "required when there is no selector")
         return Selector(wanted)
