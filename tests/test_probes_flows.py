@@ -8,6 +8,7 @@ from netlab.model import Flow, Observation, OutcomeKind, Protocol, Ref
 from netlab.probes.evidence import sentences
 from netlab.probes.flows import Batch, Sent, observation
 from netlab.probes.packets import Kind, Seen, Template
+from netlab.probes.rounds import TURNS, turns
 from netlab.probes.values import ProbeRequest
 
 CLIENT, SERVICE, POD = IPv4Address("10.0.0.2"), IPv4Address("10.96.0.80"), IPv4Address("10.244.1.5")
@@ -101,3 +102,21 @@ def test_one_flow_that_arrives_twice_is_told() -> None:
     flow.arrived("node", Seen(Kind.REQUEST, 0, CLIENT.packed, SERVICE.packed, 4000, 80))
     flow.answered(answer(Kind.REPLY))
     assert sentences((flow,))[0].startswith("arrived more than once: pod/default/a (10.244.1.5:8080), 10.96.0.80:80")
+
+
+@pytest.mark.parametrize(
+    ("share", "late_s", "number", "took_s"),
+    [
+        (1.0, 0.0, TURNS, 0.2),  # silence on an idle machine: the timeout and no more
+        (1.0, 1.0, TURNS, 0.2 + TURNS),  # each turn is overslept by a second: there are as many all the same
+        (0.5, 0.0, TURNS, 0.2),  # arrivals cut turns short: no time is lost
+    ],
+)
+def test_a_wait_counts_turns_of_this_process(share: float, late_s: float, number: int, took_s: float) -> None:
+    times = [0.0]
+    waits = []
+    for turn in turns(0.2, lambda: times[-1]):
+        waits.append(turn)
+        times.append(times[-1] + turn * (share if len(waits) < 5 else 1.0) + late_s)
+    assert len(waits) in (number, number + 2)  # four halves are two more
+    assert times[-1] == pytest.approx(took_s)

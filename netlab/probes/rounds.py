@@ -29,6 +29,8 @@ from netlab.probes.watching import Eye
 GROUP, TCP_GROUP = 64, 128
 """So many packets leave before answers are taken in: a SYN asks no program, and waits in no buffer but ours."""
 HELD_UDP_PORTS = 512
+TURNS = 10
+"""A wait for answers is so many waits of this process: one alone may be over without anybody else having run."""
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES)
 ReplyKey = tuple[str, bytes, int, bytes, int]
 Chunk = list[tuple[int, ProbeRequest, int]]
@@ -184,9 +186,10 @@ class Round:
                 self._let_through(start + group)
             if self.tapped:
                 self._read_taps()
-        deadline = self.clock() + max((flow.batch.request.timeout_s for flow in self.flows), default=0.0)
-        while self.pending > 0 and (left := deadline - self.clock()) > 0:
-            self._drain(min(left, 0.002) if foreign else left)
+        for turn_s in turns(max((flow.batch.request.timeout_s for flow in self.flows), default=0.0), self.clock):
+            if self.pending <= 0:
+                break
+            self._drain(min(turn_s, 0.002) if foreign else turn_s)
             if foreign:
                 self._read_taps()
 
@@ -351,6 +354,18 @@ class Round:
         elif self.tapped:
             proved = proved and all(flow.left or flow.arrivals or flow.outcome for flow in batch.flows)
         return observation(batch, said + notes, blind, proved)
+
+
+def turns(timeout_s: float, clock: Callable[[], float]) -> Iterator[float]:
+    """Spend the time in turns, each the seconds that it may take: what a turn takes beyond that counts not.
+
+    Where this process does not get to run, neither do the kernel's threads that carry packets on: silence then says nothing.
+    """
+    left = timeout_s
+    while left > 1e-6:
+        begun, turn = clock(), min(left, timeout_s / TURNS)
+        yield turn
+        left -= min(turn, clock() - begun)
 
 
 def _flows_of(request: ProbeRequest) -> tuple[Flow, ...]:
