@@ -394,5 +394,9 @@ endpoints:
 - {{addresses: [10.244.1.{number}], conditions: {{ready: true}}}}
 - {{addresses: [10.244.1.1{number}], conditions: {{ready: false, serving: true, terminating: true}}}}
 """
-    objects_ = "---".join([service("clusterIP: 10.96.0.80"), *(slices.format(number=number) for number in (9, 8))])
-    assert old_addresses(started(PLAIN, objects_), "web") == [["10.244.1.8", "10.244.1.9"]]
+    parts = [slices.format(number=number) for number in (9, 8)]
+    selecting = started(PLAIN, "---".join([service("clusterIP: 10.96.0.80, selector: {of: a-dump}"), *parts]))
+    assert old_addresses(selecting, "web") == [["10.244.1.8", "10.244.1.9"]]
+    by_hand = started(PLAIN, "---".join([service("clusterIP: 10.96.0.80"), *parts]))
+    assert objects.find(by_hand, "Endpoints", Key("default", "web")) is None, "nobody mirrors slices that were made by hand"
+    assert objects.find(by_hand, "Endpoints", Key("default", "kubernetes")) is not None

@@ -83,6 +83,8 @@ def _derived_endpoints(cluster: Cluster) -> list[Endpoints]:
         service = cluster.services.get(one.service) if one.service is not None else None
         if service is None or one.service in cluster.endpoints:
             continue
+        if not service.selector and one.service != services.KUBERNETES:
+            continue  # slices made by hand: nobody mirrors these
         found = subsets.setdefault(service.meta.key, {})
         if one.address_type == primary_family(service):
             found.setdefault(one.ports, []).extend(end for end in one.endpoints if end.addresses and not end.terminating)

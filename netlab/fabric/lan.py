@@ -75,6 +75,8 @@ def _leg(cluster: Cluster, netns: str, attachment: Attachment) -> Iterator[Op]:
         up=(netns, attachment.device) not in cluster.links_down,
         peer_up=(switch, port) not in cluster.links_down,
     )
+    if any(network.version == 6 for network in attachment.networks):
+        yield Sysctl(netns, f"net/ipv6/conf/{attachment.device}/disable_ipv6", "0")
     for network in attachment.networks:
         for address in attachment.addresses:
             if address in network:

@@ -25,6 +25,7 @@ from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.images import runs_program
 from netlab.kernel import agent, qdisc, rule_texts, tools
 from netlab.kernel import namespaces as ns
+from netlab.kernel.agent import AgentGone
 from netlab.kernel.apply import Kernel
 from netlab.kernel.context import Place
 from netlab.kernel.refusals import refusal
@@ -469,9 +470,13 @@ class Lab:
             self._listen([op for op in self._listeners() if op.persona != dns.PERSONA])
         elif name == "dns":
             self.names.restart()
+            told = self.agents.dns
             self._listen([op for op in self._listeners() if op.persona == dns.PERSONA])
             self.names.tell(self.cluster)
             self.names.wait()
+            self.agents.call("dns", "listening")
+            if self.agents.dns is not told:
+                raise AgentGone("the lab's dns process died of what it was told")
 
     def _listeners(self) -> list[ops.Listener]:
         return [op for op in self.plan.ops.values() if isinstance(op, ops.Listener)]

@@ -1,7 +1,7 @@
 """Tells the DNS server which names there are, and gives a new agent what the one before it held.
 
-A DNS server takes names in while the holder goes on. What a new agent cannot be told is told again later and later; one that
-dies of it again and again is left alone, so that a lab outlives what kills its agents.
+A DNS server takes names in while the holder goes on. An agent that dies soon again is told later and later; one that
+dies of what it is told is left alone in the end, so that a lab outlives what kills its agents.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from netlab.ops import Identity, Listener
 
 RETRY_S = 1.0
 MOST_DEATHS = 6
-"""How often in a row an agent may die soon after it was started: the last is told what it must know some three seconds later."""
+"""How often in a row an agent may die before it knows what it must. One that dies of something else is always told again."""
 
 TOLD_ANEW = ("loader", "responder", "dns")
 
@@ -87,7 +87,7 @@ class GivingAgain:
             return self._log(f"the {name} process died")
         delay_s = self._kept[name].ended()
         self._kept[name].started()
-        self._deaths[name] = self._deaths[name] + 1 if delay_s else 1
+        self._deaths[name] += 1
         self._log(f"the {name} process died and was started again")
         if name in self._waits:
             return None
@@ -108,6 +108,7 @@ class GivingAgain:
                 return self._give_up(name)
             self._log(f"the new {name} process does not know all that it must, trying again in {RETRY_S:g} s: {error}")
             return self._later(name, RETRY_S)
+        self._deaths[name] = 0  # what ends it now is something else
         return self._waits.discard(name)
 
     def _give_up(self, name: str) -> None:

@@ -1,10 +1,10 @@
 """`verify`: how the kernel differs from the plan, and mending it. Reads the kernel back; never trusts what was remembered.
 
 What was repaired is what a second reading no longer finds: an op that was made again is no proof. Some of it takes a moment (a
-daemon that starts, routes that are learned), so it reads again until nothing is left or SETTLING_S have passed.
+daemon that starts, routes that are learned), so it reads again until nothing is left or SETTLING_S have passed. Where nothing of
+that kind is left and nothing new can be tried, QUIET_S without a change are enough: the kernel tells of links within a second.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,13 +14,15 @@ from netlab.errors import NetlabError
 from netlab.kernel.features import has_sctp
 from netlab.lab.holder import Lab
 from netlab.model import Protocol
-from netlab.ops import Announcement, Daemon, Identity, IngressProxy, Listener, Process, Relay, Ruleset, VirtualServer
+from netlab.ops import Announcement, Daemon, Identity, IngressProxy, Learned, Listener, Process, Relay, Ruleset, VirtualServer
 
 Body = Mapping[str, Any]
 Later = Callable[[bool, Any], None]
 Drift = list[tuple[str, Identity | None]]
-SETTLING_S = 8.0
+SETTLING_S, QUIET_S = 8.0, 1.5
 PAUSE_S = 0.25
+SETTLING = Daemon | Learned | Process | Relay | IngressProxy | Announcement
+"""What programs do, in their own time."""
 
 
 def verify(lab: Lab, body: Body, later: Later) -> None:
@@ -38,7 +40,7 @@ def verify(lab: Lab, body: Body, later: Later) -> None:
 
 @dataclass(slots=True)
 class Repairing:
-    """A repair under way: reads until nothing is left, or for SETTLING_S.
+    """A repair under way: reads until nothing is left, or nothing changes any more, or for SETTLING_S.
 
     What comes to light only then (the routes of a link that was made again) is repaired, too.
     """
@@ -48,15 +50,24 @@ class Repairing:
     later: Later
     tried: set[Identity] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
-    deadline: float = field(default_factory=lambda: time.monotonic() + SETTLING_S)
+    last: frozenset[tuple[str, Identity | None]] = frozenset()
+    begun: float = field(init=False)
+    changed: float = field(init=False)
+    """When a reading was another than the one before, or something was tried."""
+
+    def __post_init__(self) -> None:
+        self.begun = self.changed = self.lab.loop.now()
 
     def mend(self, drift: Drift) -> None:
         new = [identity for identity in _identities(drift) if identity not in self.tried]
+        if not new:
+            return
         self.tried |= {*new}
         try:
             repair(self.lab, new)
         except NetlabError:
             self._one_by_one(new)
+        self.changed = self.lab.loop.now()
 
     def _one_by_one(self, identities: Sequence[Identity]) -> None:
         """What cannot be mended must not keep the rest from it: what is too much first, then what is missing in making order."""
@@ -71,10 +82,20 @@ class Repairing:
         _read(self.lab, self._found, self.later)
 
     def _found(self, drift: Drift) -> None:
-        if not drift or time.monotonic() >= self.deadline:
+        now = self.lab.loop.now()
+        if frozenset(drift) != self.last:
+            self.last, self.changed = frozenset(drift), now
+        still = now >= self.changed + QUIET_S and self.tried.issuperset(_identities(drift)) and not self._settles(drift)
+        if not drift or still or now >= self.begun + SETTLING_S:
             return self.later(True, document(self.first, drift, self.refused))
         self.mend(drift)
         return self.lab.loop.after(PAUSE_S, self.read)
+
+    def _settles(self, drift: Drift) -> bool:
+        """Whether some of it may go by itself. What was not learned has no identity."""
+        ops = self.lab.plan.ops
+        learning = any(isinstance(op, Learned) for op in ops.values())
+        return any(learning if identity is None else isinstance(ops.get(identity), SETTLING) for _, identity in drift)
 
 
 def document(first: Drift, last: Drift, refused: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """The benchmark's peers do what they are compared for: all of a lab's wires, none refused."""
 
 import json
+import os
+import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 import pytest
 
 from netlab import plan
+from netlab.cli import bench
 from netlab.cli.bench import peers
 from netlab.cli.bench.peers import Measured
 from netlab.cli.bench.services import CONNECTIONS, WAYS, rows
@@ -79,3 +84,21 @@ print("as it was")
     if "has no legacy iptables" in done.stderr:
         pytest.skip(done.stderr.strip())
     assert done.stdout.strip() == "as it was", done.stderr
+
+
+def test_a_bench_that_is_ended_leaves_no_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By SIGTERM, as `timeout` and CI do."""
+
+    def rows(runs: int) -> list[object]:
+        with tempfile.TemporaryDirectory(prefix="netlab-bench-", dir=tmp_path):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return []
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # what ended the bench before would end the tests
+    monkeypatch.setattr(peers, "rows", rows, raising=False)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bench.measured("peers", 1, None, None, None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(tmp_path.iterdir()) == []

@@ -75,6 +75,15 @@ def test_real_clients(lab: Lab) -> None:
         assert (seen.outcomes["delivered"], seen.verdict) == (4, "pass"), seen
 
 
+def test_ipv6_that_is_switched_off_on_a_link_is_named_and_mended(lab: Lab) -> None:
+    """The kernel forgets the link's IPv6 addresses and routes, and takes none before it is on again."""
+    node = next(iter(lab.get("nodes")))["metadata"]["name"]
+    lab.exec(f"node/{node}", ["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1"], check=True)
+    said = lab.verify(repair=True)
+    assert any("net/ipv6/conf/eth0/disable_ipv6" in one for one in said.drift), said.drift
+    assert said.left == [] and lab.verify().drift == []
+
+
 def test_drift_in_ipv6_is_seen_and_mended(lab: Lab) -> None:
     assert lab.verify().drift == []
     mode = lab.cluster().topology.cluster.proxy.mode
