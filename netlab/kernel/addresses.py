@@ -15,6 +15,8 @@ from netlab.model import Address
 
 _IN_FORCE_S = 30.0
 _TYPE_AT = 7
+_OWN = (nl.RTN_LOCAL, nl.RTN_ANYCAST)
+"""The first address of a prefix is the anycast address of its routers, too (RFC 4291, 2.6.1): either answer makes it ours."""
 _DESTINATION = 1
 
 
@@ -33,5 +35,5 @@ def wait_until_local(session: Session, wanted: Mapping[str, Iterable[Address]]) 
 def _not_local(sock: nl.Socket, addresses: Iterable[Address]) -> tuple[Address, ...]:
     asked = {address.packed: address for address in addresses}
     answers = sock.ask([nl.get_route(address) for address in asked.values()])
-    local = {nl.attributes(body, nl.RTMSG.size).get(_DESTINATION) for body in answers if body[_TYPE_AT] == nl.RTN_LOCAL}
+    local = {nl.attributes(body, nl.RTMSG.size).get(_DESTINATION) for body in answers if body[_TYPE_AT] in _OWN}
     return tuple(address for packed, address in asked.items() if packed not in local)
