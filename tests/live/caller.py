@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 COMMANDS = {
-    "links": ["ip", "-d", "-j", "link"],
-    "addresses": ["ip", "-j", "address"],
+    "links": ["ip", "-d", "-j", "-p", "link"],
+    "addresses": ["ip", "-j", "-p", "address"],
     "routes": ["ip", "-j", "route", "show", "table", "all"],
     "routes6": ["ip", "-6", "-j", "route", "show", "table", "all"],
     "policy": ["ip", "-j", "rule"],

@@ -115,8 +115,7 @@ class World:
         base = self.runtime / "netlab"
         if base.exists():
             found += [f"file {path.name}" for path in base.iterdir() if path.name != ".lock" and path.name not in allowed]
-        after = caller.state()
-        return found + [f"the caller's {name} differs" for name in self.before if self.before[name] != after[name]]
+        return found + [f"the caller's {line[:200]}" for line in caller.changed(self.before, caller.state())]
 
     def _family(self, allowed: Sequence[str]) -> set[int]:
         """The processes of labs that may live: their holders and all below."""
