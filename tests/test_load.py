@@ -101,6 +101,14 @@ def test_a_generator_that_fell_behind_never_passes() -> None:
     assert "fell behind its rate: 0% of the requests left on time" in why[0]
 
 
+@pytest.mark.parametrize(("outage_ms", "judgement"), [(1510.0, Judgement.INCONCLUSIVE), (1800.0, Judgement.FAIL)])
+def test_a_stall_accounts_for_so_much_of_an_outage(outage_ms: float, judgement: Judgement) -> None:
+    late = record("." * 50 + "x" + "." * 49)
+    late.late_s[51] = 1.5
+    seen = load.seen(late, RATE) | {"outage_ms": outage_ms}
+    assert load.judged(seen, DELIVERED, Allowed(outage_ms=200))[0] is judgement
+
+
 def test_a_stall_hides_outages_shorter_than_itself() -> None:
     late = record("." * 100)
     late.late_s[50] = 0.4

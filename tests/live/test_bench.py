@@ -33,11 +33,14 @@ def test_a_peer_makes_the_lab(peer: Callable[[Plan, int], Measured], fabric: str
     assert not measured.note and len(measured.seconds) == len(measured.cpu) == 1
 
 
-@pytest.mark.parametrize(
-    "way", [pytest.param(key, marks=[pytest.mark.needs_ip_vs] if way.mode == "ipvs" else []) for key, way in WAYS.items()]
-)
+@pytest.mark.parametrize("way", WAYS)
 def test_each_way_of_having_services_is_measured(way: str) -> None:
-    """Connections pass the first and the last of three Services, before which one endpoint was changed some times."""
+    """Connections pass the first and the last of three Services, before which one endpoint was changed some times.
+
+    Mode ipvs where this kernel has it; not in the VM, where its emulated processors kept it from ending once.
+    """
+    if why := tools.why_not(WAYS[way].mode):
+        pytest.skip(f"mode {WAYS[way].mode} cannot run here: {why}")
     done = peers.unshared([sys.executable, "-m", "netlab.cli.bench.services", way, "3", "1"])
     if way == "iptables-legacy" and "iptables-legacy-restore" in done.stderr:
         pytest.skip(done.stderr.strip().splitlines()[-1])

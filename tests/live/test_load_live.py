@@ -110,7 +110,8 @@ def test_a_stalled_generator_is_no_outage_and_no_pass(lab: Lab) -> None:
     lab.exec("node/node-169", ["kill", "-CONT", str(pid)], check=True)
     time.sleep(0.2)
     result = load.result()
-    assert result.lost == 0
+    # Some 300 were due meanwhile, and none of them counts; what was open when it was stopped the pod may have closed.
+    assert result.lost < 10, result.why
     assert result.verdict == "inconclusive"
     assert "fell behind its rate" in result.why[0]
 

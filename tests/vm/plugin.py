@@ -20,7 +20,7 @@ from tools.vm.image import Unable, image
 FEATURES = {"needs_ip_vs": "IPVS", "needs_netem": "qdisc netem"}
 """Marker -> the line of `netlab doctor` that says whether this kernel has it."""
 WORDS = {"IPVS": "ip_vs", "qdisc netem": "netem"}
-TIMEOUT_S = 2400.0
+TIMEOUT_S = 1500.0
 """On two cores without KVM, for everything that is run in the VM; NETLAB_VM_TIMEOUT says another."""
 RAN = pytest.StashKey[bool]()
 

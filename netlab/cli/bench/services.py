@@ -273,6 +273,7 @@ def _latency(kernel: "Kernel", first: "Service", last: "Service") -> tuple[list[
 
     with entered(kernel.fds["pods"]):
         listener = socket.create_server(("0.0.0.0", 8080), backlog=16)
+    listener.settimeout(5)
     found: tuple[list[float], list[float]] = ([], [])
     for number in range(2 * CONNECTIONS + 20):
         service = (first, last)[number % 2]
