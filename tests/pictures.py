@@ -8,28 +8,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
+from tests import manifests
 from tests.browser import Page, browser
 
 IMAGES = Path("docs/images")
 CLIENT = "{apiVersion: v1, kind: Pod, metadata: {name: client}, spec: {containers: [{name: c, image: curl}]}}"
 TEN_NODES = "{apiVersion: netlab/v1, kind: Topology, name: ten-nodes, nodes: 10, cluster: {fabric: routed}}"
-MANY = "\n---\n".join(
-    f"""apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: {name}}}
-spec:
-  replicas: {count}
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}}}
-    spec: {{containers: [{{name: c, image: nginx, ports: [{{containerPort: 80}}]}}]}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}}}
-spec: {{type: NodePort, externalTrafficPolicy: {policy}, selector: {{app: {name}}}, ports: [{{port: 80, nodePort: {port}}}]}}"""
-    for name, count, policy, port in (("web", 200, "Cluster", 30080), ("api", 99, "Local", 30081))
-)
 BROKEN = """
 apiVersion: netlab/v1
 kind: Scenario
@@ -70,7 +56,13 @@ def two_nodes(page: Page, work: Path) -> None:
 
 def many(page: Page, work: Path) -> None:
     (work / "ten.yaml").write_text(TEN_NODES)
-    (work / "many.yaml").write_text(f"{CLIENT}\n---\n{MANY}")
+    services = (("web", 200, "Cluster", 30080), ("api", 99, "Local", 30081))
+    many = [
+        one
+        for name, count, policy, port in services
+        for one in manifests.web(name, count, externalTrafficPolicy=policy, ports=[{"port": 80, "nodePort": port}])
+    ]
+    (work / "many.yaml").write_text(f"{CLIENT}\n---\n{yaml.safe_dump_all(many)}")
     lab = netlab("up", str(work / "ten.yaml"), "-f", str(work / "many.yaml"), "--name", f"many-{work.name}").split()[0]
     try:
         (work / "graph.html").write_text(netlab("graph", "-o", "html", "--lab", lab))

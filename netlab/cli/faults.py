@@ -9,7 +9,7 @@ import typer
 
 from netlab.cli import output
 from netlab.cli.output import LabOption, NamespaceOption
-from netlab.errors import InputError
+from netlab.errors import InputError, NetlabError
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -57,25 +57,26 @@ def link_down(
     running = output.attach(lab)
     target, device = link_of(running, link)
 
-    def turn(way: str) -> None:
+    def turn(way: str) -> str:
         running.fault(f"link-{way}", target=target, device=device, namespace=namespace)
+        return f"{link} is {way}"
 
     if seconds is None:
-        turn("down")
-        output.message(f"{link} is down; `netlab fault link-up {link}` sets it up again")
+        output.message(f"{turn('down')}; `netlab fault link-up {link}` sets it up again")
         return
-    for_a_while(seconds, lambda: turn("down"), lambda: turn("up"), f"{link} is down for {seconds:g} s")
+    for_a_while(seconds, lambda: turn("down"), lambda: turn("up"))
     output.message(f"{link} is up")
 
 
-def for_a_while(seconds: float, begin: Callable[[], None], end: Callable[[], None], told: str) -> None:
-    """Undone when the time is up, and at Ctrl-C or SIGTERM (as `timeout` sends) before it."""
+def for_a_while(seconds: float, begin: Callable[[], str], end: Callable[[], object]) -> None:
+    """Undone when the time is up, and at Ctrl-C or SIGTERM (as `timeout` sends) before it. `begin` says what is so meanwhile."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        begin()
-        output.message(told)
+        output.message(f"{begin()} for {seconds:g} s")
         time.sleep(seconds)
-    except KeyboardInterrupt:
+    except NetlabError:  # it did not begin: there is nothing to undo
+        raise
+    except BaseException:
         end()
         raise
     end()
@@ -124,18 +125,15 @@ NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="node/NAME, or
 def outage(kind: str, node: str, seconds: float | None, lab: str | None, word: str) -> None:
     """Put a node out of reach, for a while or until it is healed."""
     running = output.attach(lab)
-    done = running.fault(kind, target=node)["target"]
-    target = node if pair(node) else done
+
+    def begin() -> str:
+        return f"{running.fault(kind, target=node)['target']} {'are' if pair(node) else 'is'} {word}"
+
     if seconds is None:
-        output.message(f"{done} {'are' if pair(node) else 'is'} {word}; `netlab fault heal {target}` brings it back")
+        output.message(f"{begin()}; `netlab fault heal {node}` brings it back")
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` must not leave it away
-    try:
-        output.message(f"{done} {'are' if pair(node) else 'is'} {word} for {seconds:g} s")
-        time.sleep(seconds)
-    finally:
-        running.fault("heal", target=target)
-    output.message(f"{target} is back")
+    for_a_while(seconds, begin, lambda: running.fault("heal", target=node))
+    output.message(f"{node} is back")
 
 
 def pair(node: str) -> bool:
@@ -224,14 +222,14 @@ def impair(kind: str, link: str, value: str, seconds: float | None, lab: str | N
     running = output.attach(lab)
     undo: list[Any] = []
 
-    def begin() -> None:
+    def begin() -> str:
         undo[:] = running.fault(kind, target=link, value=value, **options)["undo"]
+        return f"{link}: {kind} {value}"
 
     if seconds is None:
-        begin()
-        output.message(f"{link}: {kind} {value}; `netlab fault clear {link}` ends it")
+        output.message(f"{begin()}; `netlab fault clear {link}` ends it")
         return
-    for_a_while(seconds, begin, lambda: end(running, undo), f"{link}: {kind} {value} for {seconds:g} s")
+    for_a_while(seconds, begin, lambda: end(running, undo))
     output.message(f"{link} is as it was")
 
 

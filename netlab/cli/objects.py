@@ -1,4 +1,7 @@
-"""apply, delete, get, describe, scale: kubectl's verbs with kubectl's words, over the lab's API."""
+"""apply, delete, get, describe, scale: kubectl's verbs with kubectl's words, over the lab's API.
+
+Over 400 lines: the verbs share how KIND/NAME, selectors and what was not found are read and told.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace

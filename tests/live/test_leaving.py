@@ -3,6 +3,8 @@
 import os
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -46,14 +48,20 @@ def one_connection(listener: socket.socket) -> tuple[socket.socket, socket.socke
     return client, server
 
 
-def _leaving() -> None:
+@contextmanager
+def a_server() -> Iterator[tuple[Clock, VirtualServers, socket.socket]]:
+    """A namespace of this process' own in which somebody listens at HOME."""
     namespaces.unshare(namespaces.CLONE_NEWNET)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["ip", "address", "add", f"{HOME}/32", "dev", "lo"], check=True)
     clock = Clock()
-    servers = VirtualServers(clock)
     with socket.create_server((str(HOME), 8080)) as listener:
         listener.settimeout(60)
+        yield clock, VirtualServers(clock), listener
+
+
+def _leaving() -> None:
+    with a_server() as (clock, servers, listener):
         assert servers.load([(HERE, [WEB], [])]) == 0
         client, server = one_connection(listener)
         with client, server:
@@ -69,13 +77,7 @@ def _leaving() -> None:
 
 
 def _wanted_again() -> None:
-    namespaces.unshare(namespaces.CLONE_NEWNET)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    subprocess.run(["ip", "address", "add", f"{HOME}/32", "dev", "lo"], check=True)
-    clock = Clock()
-    servers = VirtualServers(clock)
-    with socket.create_server((str(HOME), 8080)) as listener:
-        listener.settimeout(60)
+    with a_server() as (clock, servers, listener):
         servers.load([(HERE, [WEB], [])])
         client, server = one_connection(listener)
         with client, server:

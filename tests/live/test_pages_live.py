@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 import netlab
 from netlab import controllers
@@ -13,6 +14,7 @@ from netlab.client import Lab
 from netlab.errors import MachineError
 from netlab.lab.inputs import read_inputs
 from netlab.observe import graph, graph_html
+from tests import manifests
 from tests.browser import CHROMIUM, Page, browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -118,27 +120,6 @@ def test_a_drawing_is_searched(lab: Lab, tab: Page, tmp_path: Path) -> None:
     keeps_to_itself(tab, path)
 
 
-LONG = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: {name}, namespace: {namespace}}}
-spec:
-  replicas: {replicas}
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}}}
-    spec: {{containers: [{{name: c, image: nginx, ports: [{{containerPort: 80}}]}}]}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: {name}, namespace: {namespace}}}
-spec:
-  type: NodePort
-  ipFamilyPolicy: PreferDualStack
-  selector: {{app: {name}}}
-  ports: [{{name: a, port: 80}}, {{name: b, port: 9100}}]
----
-"""
 OVER = """
 (() => {
   const found = [], box = e => e.getBoundingClientRect(), words = [...document.querySelectorAll('svg text')];
@@ -167,10 +148,10 @@ OVER = """
 def test_no_words_of_a_drawing_lie_on_others(topology: str, pods: int, tab: Page, tmp_path: Path) -> None:
     long = "checkout-recommendation-service-canary"
     manifest, picture = tmp_path / "many.yaml", tmp_path / "graph.html"
-    manifest.write_text("".join(
-        LONG.format(name=name, namespace=namespace, replicas=pods // 3)
-        for name, namespace in (("web", "default"), (long, "payments-production"), ("mmm-wwwwwwwwwwww", "default"))
-    ))  # fmt: skip
+    both = {"ipFamilyPolicy": "PreferDualStack", "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 9100}]}
+    named = (("web", "default"), (long, "payments-production"), ("mmm-wwwwwwwwwwww", "default"))
+    objects_ = [one for name, namespace in named for one in manifests.web(name, pods // 3, namespace, **both)]
+    manifest.write_text(yaml.safe_dump_all(objects_))
     topology_, objects, _ = read_inputs(f"topologies/{topology}.yaml", [str(manifest)])
     cluster = controllers.initial(topology_, objects)
     for collapse in (16, 1000):

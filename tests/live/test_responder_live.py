@@ -189,14 +189,20 @@ def test_dial_runs_inside_the_pod_and_does_not_block_the_loop() -> None:
             waiting.recv(1)
 
 
-@sandboxed
-def test_closing_ends_listener_and_connections() -> None:
-    op = tcp()
+def one_pod(op: Listener) -> tuple[Net, Responder]:
+    """A client wired to a pod of one listener, which is served when the test says so."""
     net = Net()
     net.make("client", "pod")
     net.wire("client", "pod", "eth0", "eth0", "10.0.0.1/24", f"{POD}/24")
     responder = Responder()
     responder.listen(net.fds["pod"], op, PodFacts("web-1"))
+    return net, responder
+
+
+@sandboxed
+def test_closing_ends_listener_and_connections() -> None:
+    op = tcp()
+    net, responder = one_pod(op)
     sock = connected(net)
     responder.poll(1.0)
     before = len(tuple(Path("/proc/self/fd").iterdir()))
@@ -212,11 +218,7 @@ def test_closing_ends_listener_and_connections() -> None:
 @sandboxed
 def test_closing_gently_answers_what_was_asked_and_no_more() -> None:
     op = tcp()
-    net = Net()
-    net.make("client", "pod")
-    net.wire("client", "pod", "eth0", "eth0", "10.0.0.1/24", f"{POD}/24")
-    responder = Responder()
-    responder.listen(net.fds["pod"], op, PodFacts("web-1"))
+    net, responder = one_pod(op)
     idle, half, waiting, cut = (connected(net) for _ in range(4))
     for sock in (idle, half, cut):
         sock.sendall(b"GET /hostname HTTP/1.1\r\n")
