@@ -22,6 +22,7 @@ from functools import lru_cache
 
 from netlab.errors import InputError
 from netlab.model import Address, Cluster, Key, Node
+from netlab.numerals import natural
 from netlab.ops import DeviceAddress, Dummy, Op, RealServer, Ruleset, Sysctl, VirtualServer
 from netlab.proxy.ipvs_rules import tables
 from netlab.proxy.ipvs_sets import sets
@@ -134,9 +135,10 @@ def _weights(cluster: Cluster, port: PortEndpoints) -> Mapping[Address, int]:
         pod = cluster.pods.get(Key(target.namespace, target.name)) if target is not None and target.kind == "pod" else None
         said = pod.meta.annotations.get(WEIGHT) if pod is not None else None
         if said is not None:
-            if not said.isdecimal() or len(said) > 19 or int(said) > 65535:
+            weight = natural(said)
+            if weight is None or weight > 65535:
                 raise InputError(
                     f"{target}: annotation {WEIGHT}: {said!r} is no weight: a whole number from 0 to 65535, in quotes"
                 )
-            found[endpoint.address] = int(said)
+            found[endpoint.address] = weight
     return found
