@@ -5,7 +5,6 @@ far end up, its master, other names, changes of links that were there). `revived
 """
 
 import errno
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -15,10 +14,10 @@ from netlab.kernel import listing
 from netlab.kernel import netlink as nl
 from netlab.kernel.listing import Link
 from netlab.kernel.session import GONE, Session
+from netlab.kernel.waiting import wait_for
 from netlab.ops import Bridge, Dummy, Identity, Op, Veth, Vxlan
 
 _OPERSTATE_UP = 6
-_COMES_UP_S = 30.0
 
 
 class Links:
@@ -42,14 +41,7 @@ class Links:
         A work queue of the kernel deals with carriers that appear, at most some hundred a second (net/core/link_watch.c); until
         then a port does not forward. Asked about a single link, Linux 6.5 and later do it at once; others are waited for.
         """
-        deadline = time.monotonic() + _COMES_UP_S
-        waiting, pause_s = self._coming_up, 0.0005
-        while waiting := {netns: left for netns, names in waiting.items() if (left := self._not_up(netns, names))}:
-            if time.monotonic() > deadline:
-                netns, names = next(iter(waiting.items()))
-                raise KernelError(f"{netns}: {', '.join(sorted(names)[:8])}: the link does not come up")
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.05)
+        wait_for(self._coming_up, self._not_up, "the link does not come up")
 
     def _comes_up(self, netns: str, device: str, master: str) -> None:
         """A bridge has a carrier once one of its ports forwards: it is asked about after them."""
@@ -59,10 +51,10 @@ class Links:
             names.pop(master, None)
             names[master] = None
 
-    def _not_up(self, netns: str, names: Iterable[str]) -> dict[str, None]:
+    def _not_up(self, netns: str, names: Iterable[str]) -> tuple[str, ...]:
         indices = self._session.table(netns).indices
         found = listing.some_links(self._session.socket(netns), (indices[name] for name in names))
-        return {link.name: None for link in found if link.operstate != _OPERSTATE_UP}
+        return tuple(link.name for link in found if link.operstate != _OPERSTATE_UP)
 
     def bridge(self, op: Bridge) -> None:
         table = self._session.table(op.netns)

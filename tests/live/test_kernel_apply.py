@@ -14,7 +14,7 @@ import pytest
 
 from netlab import fabric, routing
 from netlab.errors import KernelError
-from netlab.kernel import addresses, observe, sysctls, verify
+from netlab.kernel import addresses, observe, sysctls, verify, waiting
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.session import Session
@@ -142,7 +142,7 @@ def dual_stack() -> None:
     with Session(kernel.fds, ns.current_netns()) as session:
         mine, nobodys = ip_address("fd00::2"), ip_address("fd00::3")
         addresses.wait_until_local(session, {b: [mine]})
-        addresses._IN_FORCE_S = 0.1  # in a process of this test's own
+        waiting.MOST_S = 0.1  # in a process of this test's own
         with pytest.raises(KernelError, match="node/b: fd00::3: the kernel does not take the address into use"):
             addresses.wait_until_local(session, {b: [mine, nobodys]})
 
