@@ -1,7 +1,19 @@
 """The `netlab` command. Decides only what must happen before anything heavy is imported; the verbs are in netlab.cli."""
 
+import os
 import sys
 from typing import Any
+
+
+def stand_in() -> None:
+    """/dev/null for each standard stream that the caller closed: what is opened next would take its number."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            if null != number:  # Python does without a stream that is open and of no use to it, such as a directory
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 def early_start(argv: list[str]) -> Any:
@@ -16,6 +28,7 @@ def early_start(argv: list[str]) -> Any:
 
 def main() -> None:
     try:
+        stand_in()
         starting = early_start(sys.argv)
         from netlab.cli.app import main as run
 
