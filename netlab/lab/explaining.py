@@ -25,7 +25,7 @@ from netlab.plan import Plan
 from netlab.probes import agreement, live, story, story_parts
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import Errand, Witnessed
-from netlab.targets import addresses_of, netns_of
+from netlab.targets import addresses_of, netns_of, shared_netns
 from netlab.trace import Trace, Tracer
 
 TIMEOUT_S = 0.3
@@ -93,7 +93,8 @@ def _live_s(body: Body, question: Question) -> float:
 def of_live(cluster: Cluster, plan: Plan, question: Question, seen: Witnessed) -> Question:
     """The question as the program that was watched asked it: its own source address and port."""
     flow = seen.flow
-    return replace(question, flow=flow, expected=expect(cluster, flow), traced=Tracer(plan).trace(flow).outcome)
+    traced = Tracer(plan).trace(flow, shared_netns(cluster, flow.sender))
+    return replace(question, flow=flow, expected=expect(cluster, flow), traced=traced.outcome)
 
 
 def _death(told: story.Story, agreed: agreement.Agreement) -> Death | None:
