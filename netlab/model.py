@@ -512,10 +512,6 @@ class PodSpec:
     init: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
 
-    @property
-    def tolerates_control_plane(self) -> bool:
-        return any(one.tolerates(taint) for one in self.tolerations for taint in CONTROL_PLANE_TAINTS)
-
 
 @dataclass(frozen=True, slots=True)
 class Ended:

@@ -222,11 +222,6 @@ class Responder:
         self._calls[fd] = lambda _: ready()
         self._epoll.register(fd, select.EPOLLIN)
 
-    def unwatch(self, fd: int) -> None:
-        self._calls.pop(fd, None)
-        with contextlib.suppress(OSError, ValueError):
-            self._epoll.unregister(fd)
-
     def deadline(self) -> float | None:
         """Seconds until `poll` must be called again even if nothing is readable; None: no timer runs."""
         times = [next(iter(queue.values())) for queue in (self._silent, self._lingering) if queue]
