@@ -6,6 +6,7 @@ an answer that is kept can never be wrong, and it is the answer to one question,
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
+from operator import is_
 from typing import Any, ParamSpec, TypeVar
 
 Asked = ParamSpec("Asked")
@@ -64,11 +65,7 @@ def kept_for_each(function: Callable[[Part, Rest], Answer]) -> Callable[[Iterabl
 
 def same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
     """Both consist of the very same objects."""
-    return len(some) == len(others) and all(map(_is, some, others))
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
+    return len(some) == len(others) and all(map(is_, some, others))
 
 
 def replaced(old: Mapping[Name, Any], new: Mapping[Name, Any]) -> set[Name]:
