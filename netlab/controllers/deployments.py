@@ -13,6 +13,7 @@ from netlab.controllers import names, rolling
 from netlab.controllers.availability import is_available
 from netlab.controllers.pods import PodIndex, index, is_active
 from netlab.model import Cluster, Key, Labels, Meta, Pod, PodTemplate, Progress, Ref, Selector, Workload
+from netlab.numerals import natural
 
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
@@ -110,7 +111,7 @@ def _replicas(sets: tuple[Workload, ...]) -> tuple[int, ...]:
 def _size(one: Workload, known: PodIndex, deployment: Workload, clock: float) -> rolling.Size:
     available = sum(is_active(pod) and is_available(pod, deployment, clock) for pod in known.owned(one.ref))
     maximum = one.meta.annotations.get(MAXIMUM, "")
-    return rolling.Size(one.replicas, min(available, one.replicas), int(maximum) if _is_number(maximum) else 0)
+    return rolling.Size(one.replicas, min(available, one.replicas), natural(maximum) or 0)
 
 
 def _resized(one: Workload, replicas: int, deployment: Workload, mark: bool | None) -> Workload:
@@ -133,15 +134,9 @@ def _annotated(one: Workload, annotations: Labels) -> Workload:
     return replace(one, meta=replace(one.meta, annotations={**one.meta.annotations, **annotations}))
 
 
-def _is_number(text: str) -> bool:
-    """Of an annotation, which anybody may have written."""
-    return text.isdecimal() and len(text) < 20
-
-
 def revision_of(one: Workload) -> int:
     """The revision that a ReplicaSet or Deployment carries, 0 for none."""
-    text = one.meta.annotations.get(REVISION, "0")
-    return int(text) if _is_number(text) else 0
+    return natural(one.meta.annotations.get(REVISION, "")) or 0
 
 
 def _renewed(deployment: Workload, current: Workload, old: tuple[Workload, ...]) -> Workload:
