@@ -117,6 +117,7 @@ class Links:
         if listed is not None and peer is not None and _joined(listed, peer) and not self._differs(op):
             self._set(op.netns, listed, _End(op.mac, op.mtu_bytes, op.master, op.up, op.altname), op)
             self._set(op.peer_netns, peer, _End(op.peer_mac, op.mtu_bytes, op.peer_master, op.peer_up), op)
+            self._forward(op)
             if op.up and op.peer_up:
                 self._comes_up(op.netns, op.device, op.master)
                 self._comes_up(op.peer_netns, op.peer_device, op.peer_master)
@@ -129,6 +130,15 @@ class Links:
             self.revived |= {op.netns, op.peer_netns}
             session.flush()  # a veth's other end goes with it: names must be free before they are used again
         self._make(op)
+        self._forward(op)
+
+    def _forward(self, op: Veth) -> None:
+        """What a port's bridge knows of its other end. It ends with the port, and when that leaves the bridge."""
+        ends = ((op.netns, op.device, op.master, op.peer_mac), (op.peer_netns, op.peer_device, op.peer_master, op.mac))
+        for netns, port, master, mac in ends:
+            if master and mac:
+                index = self._session.table(netns).indices[port]
+                self._finish.append((netns, nl.set_port_forwarding(index, mac), op))
 
     def _differs(self, op: Veth) -> bool:
         """The pair was installed as something else than this op, not counting up and down: it is made anew."""

@@ -29,7 +29,9 @@ RTM_NEWLINKPROP = 108
 IFF_UP = 1
 RTN_UNICAST, RTN_LOCAL, RTN_ANYCAST, RTN_BLACKHOLE = 1, 2, 4, 6
 NUD_PERMANENT = 0x80
-NTF_SELF = 0x02
+NUD_NOARP = 0x40
+"""Of a bridge's forwarding entry: static, it does not age."""
+NTF_SELF, NTF_MASTER = 0x02, 0x04
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 
 _HEADER = struct.Struct("=IHHII")
@@ -434,6 +436,12 @@ def set_forwarding(index: int, mac: str, remote: Address) -> Message:
     """A permanent entry in a VXLAN device's own forwarding database, new or in the place of what was there."""
     body = NDMSG.pack(socket.AF_BRIDGE, index, NUD_PERMANENT, NTF_SELF, 0) + attr(_NDA_LLADDR, mac_bytes(mac))
     return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attr(_NDA_DST, remote.packed))
+
+
+def set_port_forwarding(port: int, mac: str) -> Message:
+    """A static entry in the forwarding database of the port's bridge, new or in the place of what was there."""
+    body = NDMSG.pack(socket.AF_BRIDGE, port, NUD_NOARP, NTF_MASTER, 0) + attr(_NDA_LLADDR, mac_bytes(mac))
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def del_forwarding(index: int, mac: str) -> Message:
