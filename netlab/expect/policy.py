@@ -78,6 +78,8 @@ class Frontend:
 
 def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
     """`device` is the interface that the packet came in through; '' when the node itself sends it."""
+    if claims.is_nobodys(cluster, packet.destination) and packet.destination not in claims.own_addresses(cluster, node).all:
+        return UNCLAIMED
     decision = _decide(cluster, node, packet, device)
     # What the node itself sends meets the guard in OUTPUT, before a refusal for want of endpoints, which hangs on INPUT.
     unguarded = decision.kind is NOT_HANDLED or (decision.kind is REJECTED and device == "")
@@ -87,8 +89,6 @@ def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decisio
 
 
 def _decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
-    if claims.is_nobodys(cluster, packet.destination) and not is_local(cluster, node, packet.destination):
-        return UNCLAIMED
     frontend = _frontend(cluster, node, packet)
     if frontend is None:
         return _unclaimed(cluster, node, packet)
