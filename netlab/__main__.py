@@ -1,10 +1,13 @@
 """The `netlab` command. Decides only what must happen before anything heavy is imported; the verbs are in netlab.cli."""
 
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # not typing's: its import takes 10 ms, in which Ctrl-C would meet nothing that catches it
+if TYPE_CHECKING:
+    from netlab.lab.start import Starting
 
 
-def early_start(argv: list[str]) -> Any:
+def early_start(argv: list[str]) -> "Starting | None":
     """For `netlab up`: a holder, forked now, that makes its namespaces while this process reads options and manifests."""
     verb = next((word for word in argv[1:] if not word.startswith("-")), "")
     if verb != "up" or {"--help", "-h"} & {*argv}:

@@ -42,7 +42,12 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True)
 class Veth:
-    """A veth pair. `master` is the bridge that this end is a port of; `up` False is a fault in force (this end set down)."""
+    """A veth pair. `master` is the bridge that this end is a port of; `up` False is a fault in force (this end set down).
+
+    A port's bridge has a static forwarding entry for the other end's MAC, so that no frame for it is ever flooded: a copy to each
+    of a thousand ports fills the kernel's queue of 1,000 packets a processor (net.core.netdev_max_backlog), and what then arrives
+    is lost, in whatever namespace.
+    """
 
     netns: str
     device: str

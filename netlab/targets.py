@@ -18,6 +18,7 @@ from netlab import overlay
 from netlab.errors import InputError
 from netlab.ingresses import served_hosts
 from netlab.model import Address, Cluster, Key, Pod, Protocol, Ref, Service, ServicePort
+from netlab.numerals import natural
 
 Found = TypeVar("Found")
 
@@ -136,10 +137,11 @@ def _object(text: str, namespace: str) -> ObjectTarget:
         raise InputError(f"{text}: expected {kind_text}/NAME{f' or {kind_text}/NAMESPACE/NAME' if namespaced else ''}")
     name, _, port = parts[-1].partition(":")
     name, at, index_text = name.partition("@")
-    if at and (kind != "workload" or not index_text.isdecimal() or len(index_text) > 9 or int(index_text) < 1):
+    index = natural(index_text) if at else 1
+    if not index or (at and kind != "workload"):
         raise InputError(f"{text}: @N picks the N-th pod of a workload, counted from 1, as in rc/kubia@2")
     space = "" if not namespaced else parts[0] if len(parts) == 2 else namespace
-    return ObjectTarget(WORKLOADS.get(kind_text.lower(), kind), space, name, int(index_text) if at else 1, port)
+    return ObjectTarget(WORKLOADS.get(kind_text.lower(), kind), space, name, index, port)
 
 
 def _host_port(host: str, text: str) -> AddressTarget | NameTarget:
@@ -164,9 +166,10 @@ def _host_port(host: str, text: str) -> AddressTarget | NameTarget:
 
 
 def _port_number(port: str, text: str) -> int:
-    if not port.isdecimal() or len(port) > 19 or not 1 <= int(port) <= 65535:
+    number = natural(port)
+    if number is None or not 1 <= number <= 65535:
         raise InputError(f"{text}: {port!r} is no port number (1-65535)")
-    return int(port)
+    return number
 
 
 # ---------------------------------------------------------------- senders

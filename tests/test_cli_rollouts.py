@@ -129,7 +129,7 @@ def test_heal_says_of_nodes_and_of_pairs_what_became_of_each(lab: FakeLab, capsy
 
 def test_node_faults_and_cordon(lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fault", "kill-node", "node-170", capsys=capsys)[2].startswith(
-        "node/node-170 is dead; `netlab fault heal node/node-170`"
+        "node/node-170 is dead; `netlab fault heal node-170`"
     )
     assert run("fault", "partition", "node/node-170", "--for", "0.01", capsys=capsys)[2].endswith("node/node-170 is back\n")
     assert run("cordon", "node/node-170", "node-171", capsys=capsys)[1] == "node/node-170 cordoned\nnode/node-171 cordoned\n"

@@ -39,7 +39,7 @@ def _meaning(outcome: Outcome) -> object:
 
 
 def separating(cluster: Cluster, flow: Flow, one: str = "iptables", other: str = "nftables") -> list[int]:
-    return [difference.row for difference in known(cluster, flow) if difference.separates(one, other)]
+    return [found.row for found in known(cluster, flow) if (one in found.apart) != (other in found.apart)]
 
 
 def flows_of(case: spec.Case) -> list[Flow]:

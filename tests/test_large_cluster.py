@@ -12,7 +12,7 @@ import pytest
 
 from netlab.model import Cluster, Endpoint
 from netlab.proxy import iptables
-from netlab.proxy.service_ports import service_ports
+from netlab.proxy.port_blocks import every_port
 from netlab.rendering import iptables as rendering
 from netlab.ruleset import Chain, Family, Rule, Ruleset
 from tests.proxy_support import NODE, OUTSIDE, POD, cluster, dual_stack, everything, ruleset, service, slice_of
@@ -33,7 +33,7 @@ def some(count: int, **fields: Any) -> tuple[Endpoint, ...]:
 def filled(count: int, base: Cluster | None = None, headless: int = 0, **fields: Any) -> Cluster:
     """One Service of every kind, and one more with as many endpoints as make it `count` IPv4 endpoints in all."""
     base = everything() if base is None else base
-    known = sum(len(port.endpoints) for port in service_ports(base, "ip"))
+    known = sum(len(port.endpoints) for port in every_port(base)["ip"])
     many = service("many", "10.96.1.1")
     apart = replace(service("apart", "10.96.1.2"), cluster_ips=(), headless=True)
     slices = (slice_of("many", *some(count - known, **fields)), slice_of("apart", *some(headless)))
@@ -93,7 +93,7 @@ def test_endpoints_of_headless_services_do_not_count() -> None:
 
 def test_every_port_counts_its_endpoints() -> None:
     """The Service `dns` has two endpoints behind two ports: four."""
-    ports = [port for port in service_ports(everything(), "ip") if port.front.service.name == "dns"]
+    ports = [port for port in every_port(everything())["ip"] if port.front.service.name == "dns"]
     assert sorted(len(port.endpoints) for port in ports) == [0, 2, 2]
     assert commented(rules(filled(1001)))[0] == {False}, "which is one more than 1,000 only if they are four"
 

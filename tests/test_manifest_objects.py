@@ -10,6 +10,7 @@ import pytest
 from netlab.errors import InputError
 from netlab.manifest import Loaded, Source, documents, object_from_json, read_objects, read_paths
 from netlab.model import (
+    CONTROL_PLANE_TAINTS,
     ContainerPort,
     Endpoints,
     EndpointSlice,
@@ -429,7 +430,7 @@ def test_a_pod_with_a_command_a_port_and_a_probe() -> None:
     assert container.env == (("MODE", "test"), ("EMPTY", ""))
     assert container.readiness == Probe(http_path="/", port="http", period_s=2)
     assert (pod.node, pod.spec.node_name, pod.spec.hostname) == ("node-1", "node-1", "alpha")
-    assert pod.spec.tolerates_control_plane
+    assert any(one.tolerates(CONTROL_PLANE_TAINTS[0]) for one in pod.spec.tolerations)
     assert (pod.phase, pod.ready, pod.addresses) == ("Pending", False, ())
 
 

@@ -11,7 +11,8 @@ from netlab.proxy import iptables as iptables_mode
 from netlab.proxy import nftables as nftables_mode
 from netlab.proxy.iptables_service import ServiceRules, service_rules
 from netlab.proxy.nftables_service import ServiceParts, service_parts
-from netlab.proxy.service_ports import Chosen, Frontend, Target, service_ports
+from netlab.proxy.port_blocks import every_port
+from netlab.proxy.service_ports import Chosen, Frontend, Target
 from netlab.proxy.settings import Policy
 from netlab.rendering import iptables, nftables
 from netlab.ruleset import Ruleset, SetDef
@@ -24,7 +25,7 @@ def front(namespace: str, name: str, port: str, protocol: Protocol = Protocol.TC
     one = service(name, ports=(ServicePort(80, port, protocol),))
     meta = Meta(name, namespace)
     given = cluster((type(one)(meta, cluster_ips=one.cluster_ips, ports=one.ports),))
-    return service_ports(given, "ip")[0].front
+    return every_port(given)["ip"][0].front
 
 
 def ipt(given: Frontend, *targets: Target) -> ServiceRules:
@@ -119,5 +120,5 @@ def test_affinity_sets_have_the_timeout() -> None:
 
 def test_slices_of_another_port_name_do_not_count() -> None:
     given = cluster((service(),), (slice_of("web", local(), ports=(SlicePort("other", 1),)),))
-    assert service_ports(given, "ip")[0].endpoints == ()
+    assert every_port(given)["ip"][0].endpoints == ()
     assert Key("default", "web") in given.services

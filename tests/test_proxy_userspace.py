@@ -15,7 +15,7 @@ from netlab.expect import expect, expect_at
 from netlab.model import Backend, Cluster, OutcomeKind, Protocol
 from netlab.plan import build, plan_of, text
 from netlab.proxy import userspace
-from netlab.proxy.service_ports import service_ports_by_family
+from netlab.proxy.port_blocks import every_port
 from netlab.ruleset import Dnat, Redirect
 from netlab.trace import Tracer
 from tests import spec
@@ -155,7 +155,7 @@ def test_rules_lead_to_ports_that_the_process_serves(fabric: str, statement: typ
 
 
 def test_a_port_stays_when_other_services_come() -> None:
-    fronts = [port.front for port in service_ports_by_family(in_mode(a_case("np-01")))["ip"]]
+    fronts = [port.front for port in every_port(in_mode(a_case("np-01")))["ip"]]
     (before,) = (userspace.proxy_ports(fronts[:1]).items(),)
     others = [replace(fronts[0], port_name=f"other-{number}") for number in range(50)]
     after = userspace.proxy_ports([*fronts[:1], *others])
@@ -165,7 +165,7 @@ def test_a_port_stays_when_other_services_come() -> None:
 
 
 def test_more_service_ports_than_ports_are_refused() -> None:
-    front = service_ports_by_family(in_mode(a_case("np-01")))["ip"][0].front
+    front = every_port(in_mode(a_case("np-01")))["ip"][0].front
     with pytest.raises(InputError, match="4500"):
         userspace.proxy_ports([replace(front, port_name=str(number)) for number in range(4501)])
 

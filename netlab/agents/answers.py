@@ -11,6 +11,8 @@ from http import HTTPStatus
 from typing import Literal
 from urllib.parse import parse_qsl, unquote
 
+from netlab.numerals import natural
+
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 1024 * 1024
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
@@ -128,18 +130,12 @@ def _body_length(buffer: bytearray, start: int, headers: Mapping[str, str]) -> i
     """Bytes that the body takes in `buffer` from `start` on; None while it is not all there."""
     if "chunked" in headers.get("transfer-encoding", "").lower():
         return _chunked_length(buffer, start)
-    text = headers.get("content-length", "0")
-    length = _number(text)
+    length = natural(headers.get("content-length", "0"))
     if length is None:
         raise Malformed(400, "malformed Content-Length")
     if length > MAX_BODY_BYTES:
         raise Malformed(413, "body too large")
     return length if len(buffer) - start >= length else None
-
-
-def _number(text: str) -> int | None:
-    """The number; None where the text is none. (`isdigit` alone takes a superscript two for a digit, which `int` does not.)"""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def _chunked_length(buffer: bytearray, start: int) -> int | None:
@@ -194,15 +190,15 @@ def host_port(host: str, port: int) -> str:
 
 def _echo(query: Mapping[str, str]) -> Answer:
     code = query.get("code") or "200"
-    number = _number(code)
+    number = natural(code)
     if number is None or not 200 <= number <= 599:
         return Answer(f"argument 'code' must be an integer from 200 to 599, got {code!r}\n", 400)
     return Answer(query.get("msg", ""), number)
 
 
 def _dial(query: Mapping[str, str]) -> Dial | Answer:
-    host, port, request = query.get("host", ""), _number(query.get("port", "")), query.get("request", "")
-    protocol, tries = query.get("protocol", "").lower() or "http", _number(query.get("tries") or "1")
+    host, port, request = query.get("host", ""), natural(query.get("port", "")), query.get("request", "")
+    protocol, tries = query.get("protocol", "").lower() or "http", natural(query.get("tries") or "1")
     if tries is None or tries > 9999:
         return Answer("tries parameter is invalid: a number from 0 to 9999 is needed\n", 400)
     if not request:

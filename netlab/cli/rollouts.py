@@ -10,6 +10,7 @@ from netlab.cli import output
 from netlab.cli.objects import identity, named
 from netlab.cli.output import LabOption, NamespaceOption
 from netlab.errors import InputError
+from netlab.numerals import natural
 
 app = typer.Typer(help="Follow, repeat, undo or hold back a rollout.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -59,8 +60,8 @@ def duration(text: str) -> float:
     from netlab.manifest.formats import duration as check
     from netlab.manifest.formats import seconds
 
-    if text.isdigit():
-        return float(text)
+    if (whole := natural(text)) is not None:
+        return float(whole)
     if error := check(text):
         raise InputError(f"--timeout {text!r}: {error}")
     return seconds(text)

@@ -13,6 +13,7 @@ from netlab.controllers import names, rolling
 from netlab.controllers.availability import is_available
 from netlab.controllers.pods import PodIndex, index, is_active
 from netlab.model import Cluster, Key, Labels, Meta, Pod, PodTemplate, Progress, Ref, Selector, Workload
+from netlab.numerals import natural
 
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
@@ -55,7 +56,7 @@ def reconcile(cluster: Cluster) -> Cluster:
         elif family.current is not None:
             family = replace(family, current=_renewed(deployment, family.current, family.old))
         after = _stepped(deployment, family, known, cluster.clock)
-        kept = _without_history(deployment, after, known, cluster.clock)
+        kept = _without_history(deployment, after, known)
         for gone in {one.meta.key for one in after.all} - {one.meta.key for one in kept.all}:
             del workloads["ReplicaSet", gone]
         for one in kept.all:
@@ -110,7 +111,7 @@ def _replicas(sets: tuple[Workload, ...]) -> tuple[int, ...]:
 def _size(one: Workload, known: PodIndex, deployment: Workload, clock: float) -> rolling.Size:
     available = sum(is_active(pod) and is_available(pod, deployment, clock) for pod in known.owned(one.ref))
     maximum = one.meta.annotations.get(MAXIMUM, "")
-    return rolling.Size(one.replicas, min(available, one.replicas), int(maximum) if _is_number(maximum) else 0)
+    return rolling.Size(one.replicas, min(available, one.replicas), natural(maximum) or 0)
 
 
 def _resized(one: Workload, replicas: int, deployment: Workload, mark: bool | None) -> Workload:
@@ -133,15 +134,9 @@ def _annotated(one: Workload, annotations: Labels) -> Workload:
     return replace(one, meta=replace(one.meta, annotations={**one.meta.annotations, **annotations}))
 
 
-def _is_number(text: str) -> bool:
-    """Of an annotation, which anybody may have written."""
-    return text.isdecimal() and len(text) < 20
-
-
 def revision_of(one: Workload) -> int:
     """The revision that a ReplicaSet or Deployment carries, 0 for none."""
-    text = one.meta.annotations.get(REVISION, "0")
-    return int(text) if _is_number(text) else 0
+    return natural(one.meta.annotations.get(REVISION, "")) or 0
 
 
 def _renewed(deployment: Workload, current: Workload, old: tuple[Workload, ...]) -> Workload:
@@ -205,7 +200,7 @@ def due(cluster: Cluster) -> Iterator[float]:
             yield one.progress.at + one.rollout.deadline_s
 
 
-def _without_history(deployment: Workload, family: Family, known: PodIndex, clock: float) -> Family:
+def _without_history(deployment: Workload, family: Family, known: PodIndex) -> Family:
     """Once a rollout is complete, old sets beyond revisionHistoryLimit go, the oldest first."""
     too_many = len(family.old) - deployment.rollout.history
     if too_many <= 0 or family.current is None or not is_complete(deployment):

@@ -11,6 +11,7 @@ from netlab.controllers.lifecycle import end
 from netlab.controllers.pods import index, is_active
 from netlab.controllers.replicas import Special, made
 from netlab.model import Batch, Cluster, Key, Pod, Workload
+from netlab.numerals import natural
 
 NAME_LABELS = ("batch.kubernetes.io/job-name", "job-name")
 UID_LABELS = ("batch.kubernetes.io/controller-uid", "controller-uid")
@@ -63,8 +64,8 @@ def _counted(job: Workload, mine: list[Pod], clock: float) -> Batch:
 
 
 def _index(pod: Pod) -> int:
-    text = pod.meta.annotations.get(INDEX, "")
-    return int(text) if text.isdecimal() and len(text) < 20 else -1
+    index = natural(pod.meta.annotations.get(INDEX, ""))
+    return -1 if index is None else index
 
 
 def _judged(batch: Batch, job: Workload, mine: list[Pod], clock: float) -> Batch:

@@ -15,6 +15,7 @@ from netlab.controllers.pods import index
 from netlab.controllers.replicas import Special, made
 from netlab.controllers.revisions import LABEL, is_of, label_of, with_current
 from netlab.model import Cluster, Key, Pod, Revision, Stateful, Workload
+from netlab.numerals import natural
 
 POD_NAME = "statefulset.kubernetes.io/pod-name"
 POD_INDEX = "apps.kubernetes.io/pod-index"
@@ -46,7 +47,7 @@ def reconcile(cluster: Cluster) -> Cluster:
 def ordinal(workload: Workload, name: str) -> int | None:
     """The ordinal in a pod's name; None when it is not this set's name."""
     base, _, number = name.rpartition("-")
-    return int(number) if base == workload.meta.name and number.isdecimal() and len(number) < 20 else None
+    return natural(number) if base == workload.meta.name else None
 
 
 def _renewed(workload: Workload, mine: list[Pod]) -> Workload:

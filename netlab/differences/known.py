@@ -26,9 +26,6 @@ class Difference:
     anywhere: bool = False
     """Whether it may concern a flow whose destination is nothing of a Service's and no node's."""
 
-    def separates(self, one: str, other: str) -> bool:
-        return (one in self.apart) != (other in self.apart)
-
 
 def known(cluster: Cluster, flow: Flow) -> tuple[Difference, ...]:
     """The differences that concern the flow, in order of the table."""

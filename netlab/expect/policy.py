@@ -91,6 +91,8 @@ class _Asked(NamedTuple):
 
 def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
     """`device` is the interface that the packet came in through; '' when the node itself sends it."""
+    if claims.is_nobodys(cluster, packet.destination) and packet.destination not in claims.own_addresses(cluster, node).all:
+        return UNCLAIMED
     decision = _decide(cluster, node, packet, device)
     # What the node itself sends meets the guard in OUTPUT, before a refusal for want of endpoints, which hangs on INPUT.
     unguarded = decision.kind is NOT_HANDLED or (decision.kind is REJECTED and device == "")
@@ -105,8 +107,6 @@ def _decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decisi
     Several Services may have one external address and port. A packet is asked of all of them at each stage, so that one which
     has no endpoints leaves it to another that has some.
     """
-    if claims.is_nobodys(cluster, packet.destination) and not is_local(cluster, node, packet.destination):
-        return UNCLAIMED
     family = family_of(packet.destination)
     asked = [_Asked(one, endpoints_of(cluster, one.service, one.port, family)) for one in _frontends(cluster, node, packet)]
     if not asked:
@@ -166,9 +166,8 @@ def _refused(cluster: Cluster, node: Node, packet: Packet, device: str, asked: l
     """What was not rewritten is refused by the first that says so."""
     left = UNCLAIMED
     for one in asked:
-        decision = (
-            _by_policy(cluster, node, packet, device, one) if one.anywhere else _endless(cluster, node, packet, device, one)
-        )
+        of_one = _by_policy if one.anywhere else _endless
+        decision = of_one(cluster, node, packet, device, one)
         if decision.kind in (REJECTED, DROPPED):
             return decision
         if decision.kind is NOT_HANDLED:

@@ -5,15 +5,13 @@ The kernel answers at once, but makes the route by which an address is its own i
 busy. Until then a packet for the address is dropped or forwarded. An IPv4 address is in force with the answer.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 
-from netlab.errors import KernelError
 from netlab.kernel import netlink as nl
 from netlab.kernel.session import Session
+from netlab.kernel.waiting import wait_for
 from netlab.model import Address
 
-_IN_FORCE_S = 30.0
 _TYPE_AT = 7
 _OWN = (nl.RTN_LOCAL, nl.RTN_ANYCAST)
 """The first address of a prefix is the anycast address of its routers, too (RFC 4291, 2.6.1): either answer makes it ours."""
@@ -22,14 +20,11 @@ _DESTINATION = 1
 
 def wait_until_local(session: Session, wanted: Mapping[str, Iterable[Address]]) -> None:
     """Return when every namespace takes these addresses for its own. Raises KernelError."""
-    deadline, pause_s = time.monotonic() + _IN_FORCE_S, 0.0005
-    waiting = {netns: tuple(addresses) for netns, addresses in wanted.items()}
-    while waiting := {netns: left for netns, known in waiting.items() if (left := _not_local(session.socket(netns), known))}:
-        if time.monotonic() > deadline:
-            netns, left = next(iter(waiting.items()))
-            raise KernelError(f"{netns}: {', '.join(map(str, left[:8]))}: the kernel does not take the address into use")
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, 0.05)
+    wait_for(
+        wanted,
+        lambda netns, addresses: _not_local(session.socket(netns), addresses),
+        "the kernel does not take the address into use",
+    )
 
 
 def _not_local(sock: nl.Socket, addresses: Iterable[Address]) -> tuple[Address, ...]:

@@ -5,7 +5,6 @@ far end up, its master, other names, changes of links that were there). `revived
 """
 
 import errno
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -15,10 +14,10 @@ from netlab.kernel import listing
 from netlab.kernel import netlink as nl
 from netlab.kernel.listing import Link
 from netlab.kernel.session import GONE, Session
+from netlab.kernel.waiting import wait_for
 from netlab.ops import Bridge, Dummy, Identity, Op, Veth, Vxlan
 
 _OPERSTATE_UP = 6
-_COMES_UP_S = 30.0
 
 
 class Links:
@@ -42,14 +41,7 @@ class Links:
         A work queue of the kernel deals with carriers that appear, at most some hundred a second (net/core/link_watch.c); until
         then a port does not forward. Asked about a single link, Linux 6.5 and later do it at once; others are waited for.
         """
-        deadline = time.monotonic() + _COMES_UP_S
-        waiting, pause_s = self._coming_up, 0.0005
-        while waiting := {netns: left for netns, names in waiting.items() if (left := self._not_up(netns, names))}:
-            if time.monotonic() > deadline:
-                netns, names = next(iter(waiting.items()))
-                raise KernelError(f"{netns}: {', '.join(sorted(names)[:8])}: the link does not come up")
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, 0.05)
+        wait_for(self._coming_up, self._not_up, "the link does not come up")
 
     def _comes_up(self, netns: str, device: str, master: str) -> None:
         """A bridge has a carrier once one of its ports forwards: it is asked about after them."""
@@ -59,10 +51,10 @@ class Links:
             names.pop(master, None)
             names[master] = None
 
-    def _not_up(self, netns: str, names: Iterable[str]) -> dict[str, None]:
+    def _not_up(self, netns: str, names: Iterable[str]) -> tuple[str, ...]:
         indices = self._session.table(netns).indices
         found = listing.some_links(self._session.socket(netns), (indices[name] for name in names))
-        return {link.name: None for link in found if link.operstate != _OPERSTATE_UP}
+        return tuple(link.name for link in found if link.operstate != _OPERSTATE_UP)
 
     def bridge(self, op: Bridge) -> None:
         table = self._session.table(op.netns)
@@ -125,6 +117,7 @@ class Links:
         if listed is not None and peer is not None and _joined(listed, peer) and not self._differs(op):
             self._set(op.netns, listed, _End(op.mac, op.mtu_bytes, op.master, op.up, op.altname), op)
             self._set(op.peer_netns, peer, _End(op.peer_mac, op.mtu_bytes, op.peer_master, op.peer_up), op)
+            self._forward(op)
             if op.up and op.peer_up:
                 self._comes_up(op.netns, op.device, op.master)
                 self._comes_up(op.peer_netns, op.peer_device, op.peer_master)
@@ -137,6 +130,15 @@ class Links:
             self.revived |= {op.netns, op.peer_netns}
             session.flush()  # a veth's other end goes with it: names must be free before they are used again
         self._make(op)
+        self._forward(op)
+
+    def _forward(self, op: Veth) -> None:
+        """What a port's bridge knows of its other end. It ends with the port, and when that leaves the bridge."""
+        ends = ((op.netns, op.device, op.master, op.peer_mac), (op.peer_netns, op.peer_device, op.peer_master, op.mac))
+        for netns, port, master, mac in ends:
+            if master and mac:
+                index = self._session.table(netns).indices[port]
+                self._finish.append((netns, nl.set_port_forwarding(index, mac), op))
 
     def _differs(self, op: Veth) -> bool:
         """The pair was installed as something else than this op, not counting up and down: it is made anew."""

@@ -230,6 +230,18 @@ def forwarding(sock: Socket) -> list[Forwarding]:
     return found
 
 
+def static_stations(sock: Socket) -> set[tuple[int, str]]:
+    """(index of the port, MAC) of every static entry of bridges' forwarding databases."""
+    request = Message(nl.RTM_GETNEIGH, 0, nl.NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0))
+    found = set()
+    for kind, body in sock.dump(request):
+        _, index, state, _, _ = nl.NDMSG.unpack_from(body)
+        attributes = nl.attributes(body, nl.NDMSG.size)
+        if kind == nl.RTM_NEWNEIGH and state & nl.NUD_NOARP and 2 in attributes and 9 in attributes:  # NDA_LLADDR, NDA_MASTER
+            found.add((index, attributes[2].hex(":")))
+    return found
+
+
 def _u32(data: bytes | None) -> int:
     return int(struct.unpack("=I", data)[0]) if data else 0
 

@@ -19,9 +19,9 @@ from netlab.model import Address, Network
 NETLINK_ROUTE, NETLINK_NETFILTER, NETLINK_GENERIC = 0, 12, 16
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
-NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x10, 0x100, 0x200
+NLM_F_DUMP_INTR, NLM_F_ACK_TLVS = 0x10, 0x200
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
@@ -29,7 +29,9 @@ RTM_NEWLINKPROP = 108
 IFF_UP = 1
 RTN_UNICAST, RTN_LOCAL, RTN_ANYCAST, RTN_BLACKHOLE = 1, 2, 4, 6
 NUD_PERMANENT = 0x80
-NTF_SELF = 0x02
+NUD_NOARP = 0x40
+"""Of a bridge's forwarding entry: static, it does not age."""
+NTF_SELF, NTF_MASTER = 0x02, 0x04
 IFA_F_NODAD, IFA_F_NOPREFIXROUTE = 0x02, 0x200
 
 _HEADER = struct.Struct("=IHHII")
@@ -434,6 +436,12 @@ def set_forwarding(index: int, mac: str, remote: Address) -> Message:
     """A permanent entry in a VXLAN device's own forwarding database, new or in the place of what was there."""
     body = NDMSG.pack(socket.AF_BRIDGE, index, NUD_PERMANENT, NTF_SELF, 0) + attr(_NDA_LLADDR, mac_bytes(mac))
     return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body + attr(_NDA_DST, remote.packed))
+
+
+def set_port_forwarding(port: int, mac: str) -> Message:
+    """A static entry in the forwarding database of the port's bridge, new or in the place of what was there."""
+    body = NDMSG.pack(socket.AF_BRIDGE, port, NUD_NOARP, NTF_MASTER, 0) + attr(_NDA_LLADDR, mac_bytes(mac))
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def del_forwarding(index: int, mac: str) -> Message:

@@ -75,6 +75,8 @@ class _Wanted:
     routes: list[Route] = field(default_factory=list)
     neighbours: list[Neighbour] = field(default_factory=list)
     forwarding: list[Forwarding] = field(default_factory=list)
+    stations: list[tuple[str, str, Veth]] = field(default_factory=list)
+    """A bridge's port, and the MAC of its other end."""
     qdiscs: dict[str, Qdisc] = field(default_factory=dict)
     learned: list[Learned] = field(default_factory=list)
     sysctls: list[Sysctl] = field(default_factory=list)
@@ -98,6 +100,7 @@ class _Facts:
     routes: list[listing.Route]
     neighbours: list[listing.Neighbour]
     forwarding: list[listing.Forwarding]
+    stations: set[tuple[int, str]]
     shaped: dict[int, qdisc.Shaped]
     sysctls: dict[str, str | None]
 
@@ -153,6 +156,10 @@ def _by_namespace(ops: Sequence[Op]) -> dict[str, _Wanted]:
                 of(op.peer_netns).ends[op.peer_device] = _End(
                     op.peer_device, "veth", op.peer_mac, op.mtu_bytes, op.peer_master, op.peer_up, "", op
                 )
+                if op.master:
+                    of(op.netns).stations.append((op.device, op.peer_mac, op))
+                if op.peer_master:
+                    of(op.peer_netns).stations.append((op.peer_device, op.mac, op))
             case Vxlan():
                 of(op.netns).ends[op.device] = _End(op.device, "vxlan", op.mac, op.mtu_bytes, "", True, "", op)
             case Forwarding():
@@ -190,8 +197,9 @@ def _read(fd: int, wanted: _Wanted, proc: int | None) -> _Facts:
     with sock:
         links = {link.ifindex: link for link in listing.links(sock)}
         forwarding = listing.forwarding(sock) if wanted.forwarding else []
-        neighbours = listing.neighbours(sock)
-        return _Facts(links, listing.addresses(sock), listing.routes(sock), neighbours, forwarding, qdisc.shaped(sock), values)
+        stations = listing.static_stations(sock) if wanted.stations else set()
+        neighbours, shaped = listing.neighbours(sock), qdisc.shaped(sock)
+        return _Facts(links, listing.addresses(sock), listing.routes(sock), neighbours, forwarding, stations, shaped, values)
 
 
 # ---------------------------------------------------------------- links
@@ -391,6 +399,10 @@ def _forwarding(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:
     for (device, mac), one in there.items():
         if (device, mac) not in planned:
             yield f"forwarding entry for {mac} on {device} to {one.remote} is not planned", ("forwarding", netns, device, mac)
+    indices = {link.name: link.ifindex for link in facts.links.values() if link.master}
+    for port, mac, veth in wanted.stations:
+        if mac and port in indices and (indices[port], mac.lower()) not in facts.stations:
+            yield f"forwarding entry for {mac} at the port {port} is missing: its frames are flooded", veth.identity
 
 
 def _sysctls(netns: str, wanted: _Wanted, facts: _Facts) -> Iterator[Drift]:

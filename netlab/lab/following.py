@@ -6,14 +6,15 @@ from typing import Any
 from netlab.errors import ApiError
 from netlab.lab.holder import Lab
 from netlab.lab.http import Request, Respond, Stream
+from netlab.numerals import natural
 
 
 def follow(lab: Lab, request: Request, respond: Respond) -> None:
     """?last=N: begin with what the lab remembers. The stream ends when the client goes, or with the lab."""
     given = request.query.get("last") or "0"
-    if not given.isascii() or not given.isdigit() or len(given) > 9:
+    last = natural(given)
+    if last is None:
         raise ApiError(400, "BadRequest", f"last={given[:80]}: a number of events")
-    last = int(given)
 
     def start(push: "Any") -> Any:
         for event in lab.journal.recent(last):

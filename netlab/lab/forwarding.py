@@ -7,6 +7,7 @@ from netlab.endpoints import endpoints_of
 from netlab.errors import InputError
 from netlab.lab.holder import Lab
 from netlab.model import Cluster, Key, Pod, Ref, Service, ServicePort
+from netlab.numerals import natural
 from netlab.targets import ObjectTarget, netns_of, parse, resolve_sender
 
 
@@ -54,21 +55,17 @@ def _port(text: str, pod: Pod, service: Service | None) -> tuple[int, int]:
     number, target = _of_service(remote, pod, service) if service is not None else (_of_pod(remote, pod),) * 2
     if colon and not local:
         return 0, target
-    if colon and not (_digits(local) and int(local) < 65536):
+    here = natural(local) if colon else number
+    if here is None or here > 65535:
         raise InputError(f"{text}: error parsing local port {local!r}: invalid port")
-    return (int(local) if colon else number), target
-
-
-def _digits(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20
+    return here, target
 
 
 def _number(text: str) -> int | None:
-    if not _digits(text):
-        return None
-    if not 1 <= int(text) <= 65535:
+    number = natural(text)
+    if number is not None and not 1 <= number <= 65535:
         raise InputError(f"remote port must be between 1 and 65535, not {text}")
-    return int(text)
+    return number
 
 
 def _of_pod(text: str, pod: Pod) -> int:

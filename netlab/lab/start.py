@@ -18,22 +18,23 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from netlab.errors import KernelError, MachineError, NetlabError
-from netlab.kernel import agent, privileges
+from netlab.kernel import agent, cgroups, privileges
 from netlab.kernel import namespaces as ns
 from netlab.lab import directory
 
 
 @dataclass(slots=True)
 class Starting:
-    """A holder on its way: it waits on `sock` for what it shall hold."""
+    """A holder on its way: it waits on `sock` for what it shall hold. `kills`: for want of memory, before it began."""
 
     sock: socket.socket
     first_child: int
+    kills: int = field(default_factory=lambda: cgroups.own().kills())
 
     def go(self, lock: int, spec: Any) -> dict[str, Any]:
         """Hand over the lab's lock and specification and wait until the lab answers; what the holder says of itself."""
@@ -45,13 +46,19 @@ class Starting:
                 kind, value = agent.receive(self.sock)
                 if kind == "error":
                     directory.remove(Path(spec.directory))  # it did, too, if it came to know of it
-                    raise value
+                    raise self._for_want_of_memory(value)
                 if kind == "ready":
                     return dict(value)
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise KernelError(f"the lab's process died while it started; its log: {spec.directory}/log") from None
+            died = KernelError(f"the lab's process died while it started; its log: {spec.directory}/log")
+            raise self._for_want_of_memory(died) from None
         finally:
             self.reap()
+
+    def _for_want_of_memory(self, error: NetlabError) -> NetlabError:
+        """The same, with its cause where the kernel has killed the holder or one of its agents: whoever is killed cannot tell."""
+        cause = cgroups.killed(self.kills)
+        return MachineError(f"{error}; {cause}") if cause and type(error) is KernelError else error
 
     def cancel(self) -> None:
         """Let the waiting holder end, and wait until it has: its end of the socket closes with it."""

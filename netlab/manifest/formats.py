@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from netlab.numerals import natural
+
 Format = Callable[[Any], str]
 
 PROXY_VARIANTS = ("iptables", "ipvs", "nftables", "nftables-chains", "nftables-maps", "userspace", "all")
@@ -76,10 +78,10 @@ def positive(value: Any) -> str:
 def int_or_percent(value: Any) -> str:
     """What maxSurge and maxUnavailable take."""
     if type(value) is str:
-        whole = value.endswith("%") and value[:-1].isdecimal() and len(value) < 20
+        percent = natural(value.removesuffix("%")) if value.endswith("%") else None
         return (
             ""
-            if whole and int(value[:-1]) <= 100
+            if percent is not None and percent <= 100
             else f'must be a number of pods or a percentage such as 25%, not "{value[:40]}"'
         )
     return (
@@ -336,9 +338,10 @@ def forward(value: Any) -> str:
 
 def split_forward(value: str) -> tuple[str, int | None]:
     """Address and port (None: not given) of what `forward` accepts."""
-    bare, colon, number = value.rpartition(":")
-    if colon and number.isdecimal() and len(number) < 20 and (bare.count(":") == 0 or bare.endswith("]")):
-        return bare.strip("[]"), int(number)
+    bare, colon, text = value.rpartition(":")
+    number = natural(text)
+    if colon and number is not None and (bare.count(":") == 0 or bare.endswith("]")):
+        return bare.strip("[]"), number
     return value.strip("[]"), None
 
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from netlab.ingresses import API
 from netlab.manifest.check import BAD
 from netlab.manifest.meta import EMPTY, Json, note_annotations, read_meta
 from netlab.manifest.problems import Place, Report, shorten
 from netlab.model import Other
+from netlab.numerals import natural
 
-API = "networking.k8s.io/v1"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 _CONTROLLERS = (
@@ -119,9 +120,7 @@ def _backend(backend: Json, place: Place, old: bool, report: Report) -> Json:
         port = backend.get("servicePort")
         if not backend.get("serviceName") or port is None:
             report.problem(place, "serviceName and servicePort are wanted")
-        named = (
-            {"name": port} if isinstance(port, str) and not (port.isdecimal() and len(port) < 20) else {"number": int(port or 0)}
-        )
+        named = {"name": port} if isinstance(port, str) and natural(port) is None else {"number": int(port or 0)}
         return {"service": {"name": backend.get("serviceName") or "", "port": named}}
     service, resource = backend.get("service"), backend.get("resource")
     if bool(service) == bool(resource):

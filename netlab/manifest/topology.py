@@ -18,7 +18,7 @@ from netlab.manifest.formats import json_type, seconds, split_forward
 from netlab.manifest.meta import Json, items, labels
 from netlab.manifest.problems import Place, Report, did_you_mean, shorten
 from netlab.manifest.source import Source
-from netlab.manifest.topology_checks import check_topology
+from netlab.manifest.topology_checks import check_topology, forwarded
 from netlab.model import (
     Address,
     ClusterConfig,
@@ -31,7 +31,6 @@ from netlab.model import (
     NatForward,
     Network,
     NodeSpec,
-    Protocol,
     ProxyConfig,
     Taint,
     Topology,
@@ -237,11 +236,11 @@ def _lan(name: str, entry: Json) -> Lan:
 def _nat(data: Json) -> Nat:
     forwards = []
     for key, target in (data.get("forwards") or {}).items():
-        number, _, protocol = str(key).partition("/")
-        if not number.isdecimal() or len(number) > 19 or (protocol or "tcp").upper() not in ("TCP", "UDP"):
+        found = forwarded(str(key))
+        if found is None:
             continue  # check_topology names it
         address, port = split_forward(target)
-        forwards.append(NatForward(int(number), Protocol((protocol or "tcp").upper()), ip_address(address), port or int(number)))
+        forwards.append(NatForward(*found, ip_address(address), port or found[0]))
     return Nat(tuple(forwards), bool(data.get("routed")), bool(data.get("hideClients")))
 
 

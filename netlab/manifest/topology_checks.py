@@ -10,7 +10,8 @@ from itertools import pairwise
 
 from netlab.manifest.formats import ip, machine_name, strict_network
 from netlab.manifest.problems import Place, Report, did_you_mean, written
-from netlab.model import Address, HostSpec, Network, NodeSpec, Topology
+from netlab.model import Address, HostSpec, Network, NodeSpec, Protocol, Topology
+from netlab.numerals import natural
 
 _RESERVED = ("router", "localhost")
 
@@ -184,17 +185,20 @@ def _nats(topology: Topology, place: Place, report: Report) -> None:
             report.problem(at, f"{lan.name} has no router that could translate (`router: none`)")
         written_forwards = written((at, "forwards"))
         for key in written_forwards if isinstance(written_forwards, dict) else ():
-            number, _, protocol = str(key).partition("/")
-            if (
-                not number.isdecimal()
-                or len(number) > 19
-                or not 1 <= int(number) <= 65535
-                or (protocol or "tcp").upper() not in ("TCP", "UDP")
-            ):
+            if forwarded(str(key)) is None:
                 report.problem(((at, "forwards"), key), f"{key} is no port: 8080, 8080/tcp or 53/udp is wanted", key=True)
         for forward in lan.nat.forwards:
             if forward.address not in lan:
                 report.problem((at, "forwards"), f"{forward.address} does not lie in {lan.name}")
+
+
+def forwarded(key: str) -> tuple[int, Protocol] | None:
+    """The port that a key of `nat.forwards` names: `8080`, `8080/tcp`, `53/udp`; None for what names none."""
+    text, _, protocol = key.partition("/")
+    number, word = natural(text), (protocol or "tcp").upper()
+    if number is None or not 1 <= number <= 65535 or word not in ("TCP", "UDP"):
+        return None
+    return number, Protocol(word)
 
 
 def _links(topology: Topology, place: Place, report: Report) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from netlab.errors import InputError, MachineError
+from netlab.numerals import natural
 
 _WITH_VALUE = frozenset("BcCEFGijmMQrsTVwWyzZ")
 _LONG_WITH_VALUE = {
@@ -115,9 +116,10 @@ def _next(option: str, rest: list[str]) -> str:
 
 
 def _number(option: str, text: str, limit: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > limit:
+    number = natural(text)
+    if number is None or number > limit:
         raise InputError(f"tcpdump: option {option} needs a number, got {text!r}")
-    return int(text)
+    return number
 
 
 def _direction(text: str) -> Direction:

@@ -1,7 +1,7 @@
 """Service proxies: what each node's rules must be for the Services of a Cluster. One module a mode, named as kube-proxy names it.
 
-A mode is a module of this package with NAME and `plan(cluster, node, ports=None)`, LAYOUTS where it has several, and BLOCKS where
-it takes Services by blocks (port_blocks.py) and has no use for `ports`; the other modules are what modes share.
+A mode is a module of this package with NAME and `plan(cluster, node)`, and LAYOUTS where it has several; the other modules are
+what modes share.
 Nothing here knows how rules are written down (rendering/) or loaded (kernel/).
 """
 
@@ -14,7 +14,6 @@ from netlab.errors import InputError
 from netlab.model import Cluster, Layout, variant
 from netlab.ops import Op
 from netlab.proxy import health, host_ports
-from netlab.proxy.port_blocks import blocks_of
 
 
 def modes() -> tuple[str, ...]:
@@ -53,9 +52,8 @@ def plan(cluster: Cluster) -> tuple[Op, ...]:
 
 
 def _rules(module: ModuleType, cluster: Cluster, nodes: frozenset[str]) -> tuple[Op, ...]:
-    ports = None if getattr(module, "BLOCKS", False) else blocks_of(cluster).ports
     mine = (node for name, node in cluster.nodes.items() if name in nodes)
-    rules = (op for node in mine for op in host_ports.plan(cluster, node, module.plan(cluster, node, ports)))
+    rules = (op for node in mine for op in host_ports.plan(cluster, node, module.plan(cluster, node)))
     checks = (op for op in health.plan(cluster) if op.netns.removeprefix("node/") in nodes)
     return (*rules, *checks)
 

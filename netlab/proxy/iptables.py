@@ -22,7 +22,7 @@ from netlab.model import Cluster, Node
 from netlab.ops import Op, Ruleset, Sysctl
 from netlab.proxy.iptables_service import ServiceRules, host, service_rules
 from netlab.proxy.port_blocks import PortBlock, blocks_of
-from netlab.proxy.service_ports import PortsByFamily, choose_at, families
+from netlab.proxy.service_ports import choose_at, families
 from netlab.proxy.settings import MASQUERADE_MARK, Settings, View, localhost, settings, view
 from netlab.ruleset import (
     Accept,
@@ -48,7 +48,6 @@ from netlab.ruleset import (
 from netlab.ruleset import Ruleset as RulesetValue
 
 NAME = "iptables"
-BLOCKS = True
 
 LAST = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
 NEW = (CtState(("new",)),)
@@ -57,12 +56,8 @@ LARGE_CLUSTER_ENDPOINTS = 1000
 comments (upstream's `largeClusterEndpointsThreshold`)."""
 
 
-def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tuple[Op, ...]:
-    """The node's Ruleset (tables filter and nat of each family) and the sysctl that localhost NodePorts need.
-
-    `ports` is for modes that have no use for blocks of ports.
-    """
-    del ports
+def plan(cluster: Cluster, node: Node) -> tuple[Op, ...]:
+    """The node's Ruleset (tables filter and nat of each family) and the sysctl that localhost NodePorts need."""
     netns = f"node/{node.meta.name}"
     backend = cluster.topology.cluster.proxy.backend
     tables = tuple(table for family in families(cluster) for table in _tables(cluster, node, family))

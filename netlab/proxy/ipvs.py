@@ -22,18 +22,12 @@ from functools import lru_cache
 
 from netlab.errors import InputError
 from netlab.model import Address, Cluster, Key, Node
+from netlab.numerals import natural
 from netlab.ops import DeviceAddress, Dummy, Op, RealServer, Ruleset, Sysctl, VirtualServer
 from netlab.proxy.ipvs_rules import tables
 from netlab.proxy.ipvs_sets import sets
-from netlab.proxy.service_ports import (
-    Chosen,
-    Frontend,
-    PortEndpoints,
-    PortsByFamily,
-    Target,
-    choose,
-    service_ports_by_family,
-)
+from netlab.proxy.port_blocks import every_port
+from netlab.proxy.service_ports import Chosen, Frontend, PortEndpoints, Target, choose
 from netlab.proxy.settings import Settings, own_addresses, settings
 from netlab.ruleset import IpSet, Table
 from netlab.ruleset import Ruleset as RulesetValue
@@ -45,16 +39,15 @@ SYSCTLS = ("conntrack", "expire_nodest_conn", "expire_quiescent_template")
 """All are 1: masquerading needs conntrack; what leads to a real server that has gone is forgotten, as are clients' choices."""
 
 
-def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tuple[Op, ...]:
+def plan(cluster: Cluster, node: Node) -> tuple[Op, ...]:
     """The node's device and addresses, virtual servers, Ruleset with its sets, and sysctls."""
-    ports = service_ports_by_family(cluster) if ports is None else ports
     config = cluster.topology.cluster.proxy
     netns = f"node/{node.meta.name}"
     servers: dict[tuple[str, ...], VirtualServer] = {}
     bound: dict[Address, None] = {}
     all_tables: list[Table] = []
     all_sets: list[IpSet] = []
-    for family, known in ports.items():
+    for family, known in every_port(cluster).items():
         set_ = settings(cluster, node, family, primary_by_default=False)
         nodes_own = tuple(a for a in own_addresses(cluster, node, 4 if family == "ip" else 6) if not a.is_loopback)
         serving = node_port_addresses(set_, nodes_own)
@@ -142,9 +135,10 @@ def _weights(cluster: Cluster, port: PortEndpoints) -> Mapping[Address, int]:
         pod = cluster.pods.get(Key(target.namespace, target.name)) if target is not None and target.kind == "pod" else None
         said = pod.meta.annotations.get(WEIGHT) if pod is not None else None
         if said is not None:
-            if not said.isdecimal() or len(said) > 19 or int(said) > 65535:
+            weight = natural(said)
+            if weight is None or weight > 65535:
                 raise InputError(
                     f"{target}: annotation {WEIGHT}: {said!r} is no weight: a whole number from 0 to 65535, in quotes"
                 )
-            found[endpoint.address] = int(said)
+            found[endpoint.address] = weight
     return found

@@ -32,22 +32,17 @@ from netlab.proxy.nftables_chains import (
 )
 from netlab.proxy.nftables_service import Element, ServiceParts, service_parts
 from netlab.proxy.port_blocks import PortBlock, blocks_of
-from netlab.proxy.service_ports import PortsByFamily, choose_at, families
+from netlab.proxy.service_ports import choose_at, families
 from netlab.proxy.settings import View, settings, view
 from netlab.ruleset import Chain, Family, Field, Key, Lookup, MapDef, Rule, Table
 from netlab.ruleset import Ruleset as RulesetValue
 
 NAME = "nftables"
-BLOCKS = True
 LAYOUTS: tuple[Layout, ...] = ("chains", "maps")
 
 
-def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tuple[Op, ...]:
-    """The node's Ruleset: table kube-proxy in each family.
-
-    `ports` is for modes that have no use for blocks of ports.
-    """
-    del ports
+def plan(cluster: Cluster, node: Node) -> tuple[Op, ...]:
+    """The node's Ruleset: table kube-proxy in each family."""
     table = nftables_maps.table if cluster.topology.cluster.proxy.layout == "maps" else _table
     tables = tuple(table(cluster, node, family) for family in families(cluster))
     netns = f"node/{node.meta.name}"

@@ -15,6 +15,7 @@ from itertools import chain, islice
 from typing import TypeVar
 
 from netlab import endpoints
+from netlab.memory import last_kept
 from netlab.model import Cluster, EndpointSlice, Key
 from netlab.proxy.service_ports import PortEndpoints, PortsByFamily, families, ports_of
 from netlab.ruleset import Family
@@ -49,11 +50,6 @@ class Blocks:
     slices: dict[Key, tuple[EndpointSlice, ...]]
     by_family: Mapping[Family, tuple[PortBlock, ...]]
 
-    @property
-    def ports(self) -> PortsByFamily:
-        """The same without the blocks: what service_ports_by_family gives."""
-        return {family: tuple(chain.from_iterable(one.ports for one in blocks)) for family, blocks in self.by_family.items()}
-
 
 @dataclass(slots=True)
 class _Memory:
@@ -72,6 +68,13 @@ def blocks_of(cluster: Cluster) -> Blocks:
     if last is None or last.cluster is not cluster:
         memory.last = last = (_changed(last, cluster) if last is not None else None) or _all(cluster)
     return last
+
+
+@last_kept
+def every_port(cluster: Cluster) -> PortsByFamily:
+    """The ports of all blocks, for modes that keep nothing by block: by namespace and name of their Service, in its order."""
+    by_family = blocks_of(cluster).by_family
+    return {family: tuple(chain.from_iterable(block.ports for block in blocks)) for family, blocks in by_family.items()}
 
 
 def _all(cluster: Cluster) -> Blocks:

@@ -101,17 +101,6 @@ def families(cluster: Cluster) -> tuple[Family, ...]:
     return ("ip", "ip6") if any(cidr.version == 6 for cidr in cluster.topology.cluster.service_cidrs) else ("ip",)
 
 
-def service_ports_by_family(cluster: Cluster) -> PortsByFamily:
-    """service_ports of each family of the cluster."""
-    return {family: service_ports(cluster, family) for family in families(cluster)}
-
-
-def service_ports(cluster: Cluster, family: Family) -> tuple[PortEndpoints, ...]:
-    """Every port that is proxied in this family, by namespace and name of its Service, then in the Service's order."""
-    slices = endpoints.slices_by_service(cluster)
-    return tuple(port for service in endpoints.proxied_services(cluster) for port in ports_of(cluster, service, family, slices))
-
-
 def ports_of(
     cluster: Cluster, service: Service, family: Family, slices: Mapping[Key, tuple[EndpointSlice, ...]]
 ) -> tuple[PortEndpoints, ...]:

@@ -21,7 +21,8 @@ from zlib import crc32
 from netlab.errors import InputError
 from netlab.model import Address, Cluster, Network, Node, Protocol
 from netlab.ops import Op, Relay, RelayPort, Ruleset, Sysctl
-from netlab.proxy.service_ports import Frontend, PortEndpoints, PortsByFamily, service_ports_by_family
+from netlab.proxy.port_blocks import every_port
+from netlab.proxy.service_ports import Frontend, PortEndpoints
 from netlab.ruleset import (
     Accept,
     Base,
@@ -53,10 +54,9 @@ NODE_PORTS = "handle service NodePorts; NOTE: this must be the last rule in the 
 NON_LOCAL = "Ensure that non-local NodePort traffic can flow"
 
 
-def plan(cluster: Cluster, node: Node, ports: PortsByFamily | None = None) -> tuple[Op, ...]:
+def plan(cluster: Cluster, node: Node) -> tuple[Op, ...]:
     """The node's Ruleset (tables filter and nat, IPv4) and its proxy process. Raises: InputError beyond 4,500 Service ports."""
-    by_family = service_ports_by_family(cluster) if ports is None else ports
-    served = {family: [port for port in ports if _is_known(port.front)] for family, ports in by_family.items()}
+    served = {family: [port for port in ports if _is_known(port.front)] for family, ports in every_port(cluster).items()}
     numbers = proxy_ports([port.front for ports in served.values() for port in ports])
     netns = f"node/{node.meta.name}"
     tables: list[Table] = []

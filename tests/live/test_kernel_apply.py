@@ -14,7 +14,7 @@ import pytest
 
 from netlab import fabric, routing
 from netlab.errors import KernelError
-from netlab.kernel import addresses, observe, sysctls, verify
+from netlab.kernel import addresses, observe, sysctls, verify, waiting
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.kernel.session import Session
@@ -142,7 +142,7 @@ def dual_stack() -> None:
     with Session(kernel.fds, ns.current_netns()) as session:
         mine, nobodys = ip_address("fd00::2"), ip_address("fd00::3")
         addresses.wait_until_local(session, {b: [mine]})
-        addresses._IN_FORCE_S = 0.1  # in a process of this test's own
+        waiting.MOST_S = 0.1  # in a process of this test's own
         with pytest.raises(KernelError, match="node/b: fd00::3: the kernel does not take the address into use"):
             addresses.wait_until_local(session, {b: [mine, nobodys]})
 
@@ -236,6 +236,11 @@ BY_HAND = {
     "mtu": (NODE, "ip link set eth0 mtu 1400", "link eth0 has mtu 1400, not 1500"),
     "mac": (CLIENT, "ip link set eth0 address 02:00:00:00:00:77", "link eth0 has address 02:00:00:00:00:77, not"),
     "bridge left": (NODE, "ip link set PORT nomaster", "is a port of no bridge, not of cni0"),
+    "forwarding entry deleted": (
+        NODE,
+        "bridge fdb del MAC dev PORT master",
+        "at the port PORT is missing: its frames are flooded",
+    ),
     "bridge deleted": (NODE, "ip link del cni0", "link cni0 is missing"),
     "neighbour deleted": (NODE, "ip neigh del 192.168.0.171 dev eth0", "neighbour 192.168.0.171 on eth0 is missing"),
     "neighbour changed": (
@@ -292,8 +297,8 @@ def test_what_someone_did_by_hand_is_named_and_mended(way: str, name: str) -> No
 def by_hand(netns: str, command: str, sentence: str) -> None:
     kernel, ops = default_lab()
     if "PORT" in command:
-        port = next(op.peer_device for op in ops if isinstance(op, Veth) and op.netns == CLIENT)
-        command = command.replace("PORT", port)
+        port, mac = next((op.peer_device, op.mac) for op in ops if isinstance(op, Veth) and op.netns == CLIENT)
+        command, sentence = command.replace("PORT", port).replace("MAC", mac), sentence.replace("PORT", port)
     program(kernel, netns, *command.split())
     drift = verify.drift(paths(kernel), ops)
     assert any(found.startswith(f"{netns}: ") and sentence in found for found, _ in drift), drift

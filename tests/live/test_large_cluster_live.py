@@ -11,7 +11,7 @@ import netlab
 from netlab.client import Lab
 from netlab.errors import MachineError
 from netlab.proxy.iptables import LARGE_CLUSTER_ENDPOINTS
-from netlab.proxy.service_ports import service_ports
+from netlab.proxy.port_blocks import every_port
 
 NODE = "node/node-170"
 FIRST = ip_address("198.18.0.1")
@@ -31,14 +31,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def fill(lab: Lab, count: int) -> None:
     """As many endpoints outside the cluster, behind a Service of their own, as make it `count` in all."""
-    known = service_ports(lab.cluster(), "ip")
+    known = every_port(lab.cluster())["ip"]
     others = sum(len(port.endpoints) for port in known if port.front.service.name != "far")
     meta = {"name": "far", "labels": {"kubernetes.io/service-name": "far"}}
     endpoints = [{"addresses": [str(FIRST + number)]} for number in range(count - others)]
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "far"}, "spec": {"ports": [{"port": 80}]}}
     slices = {"addressType": "IPv4", "ports": [{"port": 80}], "endpoints": endpoints}
     lab.apply([service, {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, **slices}])
-    assert sum(len(port.endpoints) for port in service_ports(lab.cluster(), "ip")) == count
+    assert sum(len(port.endpoints) for port in every_port(lab.cluster())["ip"]) == count
 
 
 def of_endpoints(lab: Lab) -> list[str]:

@@ -5,7 +5,7 @@ import sys
 import time
 
 from tests.torture.tortures import ROWS, Row
-from tests.torture.world import world
+from tests.torture.world import NotPlayed, world
 
 
 def run(row: Row, times: int) -> tuple[str, list[str]]:
@@ -38,6 +38,8 @@ def main() -> int:
         try:
             said, left = run(row, times)
             words = "; ".join(left) or "nothing"
+        except NotPlayed as reason:
+            said, left, words = "", [], f"not played: {reason}"
         except AssertionError as error:
             said, left, words = "", ["failed"], f"FAILED: {error}"
         failed += bool(left)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.live import caller
-from tests.torture import machines
+from tests.torture import groups, machines
 from tests.torture.world import KUBIA, LISTENING, ROOT, World, has_traceback
 
 Torture = Callable[[World, int], str]
@@ -224,36 +224,6 @@ def disk_full(world: World, times: int) -> str:
     return ""
 
 
-def no_memory(world: World, times: int) -> str:
-    """a cgroup with 20, 30, ... MiB"""
-    parent = Path("/sys/fs/cgroup")
-    if not (parent / "cgroup.controllers").exists() or "memory" not in (parent / "cgroup.subtree_control").read_text():
-        return "not played: this machine has no memory controller to give (cgroup v2)"
-    for number in range(times):
-        group = parent / f"netlab-torture-{os.getpid()}"
-        group.mkdir()
-        try:
-            (group / "memory.max").write_text(str((20 + 10 * number) << 20))
-            (group / "memory.swap.max").write_text("0") if (group / "memory.swap.max").exists() else None
-            script = f"echo $$ > {group}/cgroup.procs; $N up -f {KUBIA} --name mem; code=$?; $N down mem; exit $code"
-            done = subprocess.run(
-                ["sh", "-c", f"N='{sys.executable} -m netlab'\n{script}"],
-                env=world.environment,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-            assert "Traceback" not in done.stderr or "MemoryError" in done.stderr, done.stderr
-        finally:
-            deadline = time.monotonic() + 10
-            while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
-                time.sleep(0.05)  # the kernel is killing them
-            group.rmdir()
-    return ""
-
-
 def no_address_space(world: World, times: int) -> str:
     """a limit of address space (ulimit -v) from 20 MiB on: refused in words, or it works"""
     worked = 0
@@ -385,7 +355,8 @@ ROWS = (
     Row(fork_refused, 2, 20),
     Row(runtime_read_only, 1, 5),
     Row(disk_full, 2, 10),
-    Row(no_memory, 2, 10, root=True),
+    Row(groups.no_memory, 3, 30, root=True),
+    Row(groups.memory_that_runs_out, 1, 10, root=True),
     Row(no_address_space, 3, 61),
     Row(stopped, 2, 60),
     Row(strange_hosts, 1, 3),

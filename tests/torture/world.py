@@ -26,6 +26,10 @@ LISTENING = ("env", "--default-signal=INT,QUIT")
 """What a shell starts in the background ignores Ctrl-C, and so would all that is started here."""
 
 
+class NotPlayed(Exception):
+    """This machine cannot play it, and why."""
+
+
 @dataclass(slots=True)
 class World:
     """`mark` is in the environment of all that is started here."""
