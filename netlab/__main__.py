@@ -2,7 +2,10 @@
 
 import os
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # not typing's: its import takes 10 ms, in which Ctrl-C would meet nothing that catches it
+if TYPE_CHECKING:
+    from netlab.lab.start import Starting
 
 
 def stand_in() -> None:
@@ -16,7 +19,7 @@ def stand_in() -> None:
             setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
-def early_start(argv: list[str]) -> Any:
+def early_start(argv: list[str]) -> "Starting | None":
     """For `netlab up`: a holder, forked now, that makes its namespaces while this process reads options and manifests."""
     verb = next((word for word in argv[1:] if not word.startswith("-")), "")
     if verb != "up" or {"--help", "-h"} & {*argv}:

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Literal
 
 from netlab.errors import InputError
-from netlab.model import Address, Cluster, ClusterConfig, Key, Lan, Network, Node, Topology
+from netlab.model import Address, Cluster, ClusterConfig, Lan, Network, Node, Topology
 
 Family = Literal["IPv4", "IPv6"]
 
@@ -63,25 +63,6 @@ def free_pod_addresses(cluster: Cluster, node: Node, family: Family = "IPv4") ->
         if address not in used and address not in ending:
             yield address
     yield from (address for address in ending if address in network and address not in used)
-
-
-def pod_address(cluster: Cluster, node: Node, key: Key, family: Family = "IPv4") -> Address:
-    """The address of the pod `key` on `node`: the one it has, else the lowest free one.
-
-    Raises: InputError when the podCIDR is exhausted or missing.
-    """
-    pod = cluster.pods.get(key)
-    version = 4 if family == "IPv4" else 6
-    if pod is not None and pod.node == node.meta.name:
-        for address in pod.addresses:
-            if address.version == version:
-                return address
-    for address in free_pod_addresses(cluster, node, family):
-        return address
-    cidrs = ", ".join(map(str, node.pod_cidrs)) or "none"
-    raise InputError(
-        f"no free pod address on node {node.meta.name} (podCIDR {cidrs}); give it a larger podCIDR or use more nodes"
-    )
 
 
 def service_address(config: ClusterConfig, index: int, family: Family | None = None) -> Address:

@@ -4,8 +4,10 @@ The parts of a Cluster are values that are never changed, only replaced: a mappi
 an answer that is kept can never be wrong, and it is the answer to one question, or to a few, so that nothing grows.
 """
 
+import gc
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
+from operator import is_
 from typing import Any, ParamSpec, TypeVar
 
 Asked = ParamSpec("Asked")
@@ -62,13 +64,18 @@ def kept_for_each(function: Callable[[Part, Rest], Answer]) -> Callable[[Iterabl
     return for_each
 
 
+def collect_less() -> None:
+    """What is there now stays: a cluster and its plan are values without cycles, and looking for cycles among 100,000 of them
+    doubles the time of a change.
+    """
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+    gc.enable()
+
+
 def same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
     """Both consist of the very same objects."""
-    return len(some) == len(others) and all(map(_is, some, others))
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
+    return len(some) == len(others) and all(map(is_, some, others))
 
 
 def replaced(old: Mapping[Name, Any], new: Mapping[Name, Any]) -> set[Name]:

@@ -90,8 +90,9 @@ def variant(mode: str, layout: Layout) -> str:
     return mode if layout == "chains" else f"{mode}-{layout}"
 
 
-def mode_of(variant: str) -> str:
-    return variant.partition("-")[0]
+def mode_of(name: str) -> str:
+    """The mode alone, of the name of a mode with its layout."""
+    return name.partition("-")[0]
 
 
 def exact(name: str, together: Iterable[str]) -> str:
@@ -100,7 +101,7 @@ def exact(name: str, together: Iterable[str]) -> str:
 
 
 def variant_of(document: Mapping[str, Any]) -> str:
-    """The same of a result (`ProxyConfig.told`)."""
+    """The name of the mode and layout that a result tells (`ProxyConfig.told`)."""
     return variant(document["proxy"], document.get("layout", "chains"))
 
 
@@ -511,10 +512,6 @@ class PodSpec:
     """enableServiceLinks: its containers are told the Services of their namespace in variables."""
     init: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
-
-    @property
-    def tolerates_control_plane(self) -> bool:
-        return any(one.tolerates(taint) for one in self.tolerations for taint in CONTROL_PLANE_TAINTS)
 
 
 @dataclass(frozen=True, slots=True)

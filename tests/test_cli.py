@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,6 +172,17 @@ def test_a_verb_imports_nothing_heavy(verb: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, verb], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_ctrl_c_is_caught_from_the_beginning() -> None:
+    """What is imported before `main` runs is the interpreter's alone: Ctrl-C meets its traceback there, as in `import typing`."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); before = {*sys.modules}; import netlab.__main__; "
+        "print(*sorted({*sys.modules} - before))"
+    )
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["netlab", "netlab.__main__"]
 
 
 @pytest.mark.parametrize("verb", ["exec", "probe", "get", "ls", "top", "--help"])

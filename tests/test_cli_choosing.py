@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from netlab.cli import choosing, keeping_on, objects, tables
+from netlab.cli import choosing, keeping_on, objects, showing, tables
 from netlab.errors import ApiError, InputError
 from tests.test_cli import FakeLab, lab, run
 from tests.test_cli_tables import NOW, made
@@ -194,6 +194,6 @@ def test_watching_follows_one_kind_of_kubernetes(lab: FakeLab, capsys: pytest.Ca
     for kind, says in (("po,svc", "only specify a single resource type"), ("all", "only specify a single resource type")):
         code, _, err = run("get", kind, "-w", capsys=capsys)
         assert (code, says in err) == (2, True)
-    how = objects.Shown(False, "default", False, False, ())
+    how = showing.Shown(False, "default", False, False, ())
     with pytest.raises(InputError, match="netlab events"):
         keeping_on.follow(lab, [("links", None)], lambda *_: [], [], how, None)  # type: ignore[arg-type]  # a stand-in

@@ -22,20 +22,13 @@ def test_pod_addresses_start_after_the_gateway_and_fill_gaps() -> None:
     assert str(ipam.gateway(node)) == "10.244.1.1"
     assert [str(a) for a in islice(ipam.free_pod_addresses(cluster, node), 2)] == ["10.244.1.4", "10.244.1.5"]
     without_client = cluster.with_(pods={k: p for k, p in cluster.pods.items() if k.name != "client"})
-    assert str(ipam.pod_address(without_client, node, clusters.key("new"))) == "10.244.1.2"
+    assert str(next(ipam.free_pod_addresses(without_client, node))) == "10.244.1.2"
 
 
-def test_a_pod_keeps_the_address_that_it_has() -> None:
-    cluster = clusters.default()
-    assert str(ipam.pod_address(cluster, cluster.nodes["node-171"], clusters.key("kubia-c"))) == "10.244.2.3"
-
-
-def test_a_full_pod_cidr_is_an_error_that_names_the_node() -> None:
+def test_a_full_pod_cidr_has_no_free_address() -> None:
     cluster = clusters.default()
     small = replace(cluster.nodes["node-170"], pod_cidrs=(ip_network("10.244.1.0/30"),))
     assert [str(a) for a in ipam.free_pod_addresses(cluster, small)] == []
-    with pytest.raises(InputError, match="node-170"):
-        ipam.pod_address(cluster, small, clusters.key("new"))
 
 
 def test_cluster_ips_come_from_the_upper_band_and_then_from_the_lower() -> None:

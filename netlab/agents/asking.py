@@ -9,6 +9,7 @@ import socket
 import ssl
 from ipaddress import ip_address
 
+from netlab.agents.commands import run
 from netlab.kernel import context
 from netlab.kernel.namespaces import entered
 from netlab.model import Probe
@@ -39,8 +40,6 @@ def ask(node: str, place: context.Place | None, address: str, port: int, probe: 
 
 
 def _exec(place: context.Place, probe: Probe, timeout_s: float) -> tuple[bool, str]:
-    from netlab.agents.worker import run
-
     done = run(place, probe.command, "", timeout_s)
     if done["timed_out"]:
         return False, f"command timed out: {list(probe.command)!r} timed out after {timeout_s:g}s"

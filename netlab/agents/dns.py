@@ -10,26 +10,23 @@ import errno
 import os
 import select
 import socket
-import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NoReturn
 
 from netlab.agents.dns_answers import Resolver
-from netlab.dns import Records
-from netlab.errors import KernelError, MachineError
+from netlab.agents.listening import listen_each, listening_sockets, reply_from
 from netlab.kernel import agent
 from netlab.kernel.namespaces import current_netns, entered, raise_descriptor_limit
 from netlab.kernel.scheduling import answer_soon
-from netlab.model import Key, Protocol
+from netlab.model import Protocol
 from netlab.ops import Identity, Listener
 
 IDLE_S = 10.0
 MOST_CLIENTS = 512
 MOST_OUT_BYTES = 256 * 1024
-_IP_PKTINFO = 8
 _IN = select.EPOLLIN | select.EPOLLRDHUP
 
 
@@ -61,15 +58,8 @@ class Server:
     def listen(self, netns_fd: int, op: Listener) -> None:
         """Open `op` in the namespace. Listening twice replaces. Raises: KernelError (port taken, address absent)."""
         self.close(op.identity)
-        sockets: list[socket.socket] = []
         with entered(netns_fd, self._home):
-            try:
-                for address in [str(address) for address in op.addresses] or ["0.0.0.0"]:
-                    sockets.append(_socket(op, address))
-            except BaseException:
-                for sock in sockets:
-                    sock.close()
-                raise
+            sockets = listening_sockets(op)
         self._doors[op.identity] = sockets
         serve = self._datagrams if op.protocol is Protocol.UDP else self._accept
         for sock in sockets:
@@ -133,7 +123,7 @@ class Server:
             answer = self.resolver.answer(data)
             if answer is not None:
                 with contextlib.suppress(OSError):  # no buffer space, the client has gone: datagrams may be lost
-                    sock.sendmsg([answer], _reply_from(ancillary), 0, peer)
+                    sock.sendmsg([answer], reply_from(ancillary), 0, peer)
 
     # ---------------------------------------------------------------- TCP
 
@@ -200,40 +190,6 @@ class Server:
             self._remove(client.sock)
 
 
-def _socket(op: Listener, address: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    datagram = op.protocol is Protocol.UDP
-    sock = socket.socket(family, socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if not datagram:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        elif family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        sock.bind((address, op.port))
-        if not datagram:
-            sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        where = f"{address}:{op.port}/{op.protocol.lower()}"
-        raise KernelError(f"{op.netns}: {op.pod} cannot listen on {where}: {error.strerror}") from error
-    return sock
-
-
-def _reply_from(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-            _, local, _ = struct.unpack("=I4s4s", data[:12])
-            return [(level, kind, struct.pack("=I4s4s", 0, local, b"\0" * 4))]
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return [(level, kind, data)]
-    return []
-
-
 def serve(sock: socket.socket) -> NoReturn:
     """Be the lab's DNS agent: take the holder's orders from `sock` until the holder has gone.
 
@@ -244,32 +200,15 @@ def serve(sock: socket.socket) -> NoReturn:
     answer_soon()
     server = Server()
 
-    def update(changes: Mapping[Key, Records]) -> None:
-        server.resolver.update(changes)
-
-    def listen(wanted: Sequence[tuple[str, Listener]]) -> list[str]:
-        problems = []
-        for path, op in wanted:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                server.listen(fd, op)
-            except (KernelError, MachineError) as error:
-                problems.append(str(error))
-            finally:
-                os.close(fd)
-        return problems
-
     def close(identities: Sequence[Identity]) -> int:
         return sum(server.close(identity) for identity in identities)
 
-    methods: dict[str, agent.Method] = {"update": update, "listen": listen, "close": close, "listening": server.listeners}
-
-    def order() -> None:
-        try:
-            agent.answer_one(sock, methods)
-        except (EOFError, ConnectionError):
-            raise SystemExit(0) from None
-
-    server.watch(sock.fileno(), order)
+    methods: dict[str, agent.Method] = {
+        "update": server.resolver.update,
+        "listen": lambda wanted: listen_each(wanted, server.listen),
+        "close": close,
+        "listening": server.listeners,
+    }
+    server.watch(sock.fileno(), lambda: agent.answer_or_end(sock, methods))
     while True:
         server.poll()

@@ -273,10 +273,7 @@ class Server:
             self._watch()
             for key, _ in self._selector.select(None if self._due is None else max(0.0, self._due - time.monotonic())):
                 if key.fileobj is self._wire:
-                    try:
-                        agent.answer_one(self._wire, methods)
-                    except (EOFError, ConnectionError):
-                        raise SystemExit(0) from None
+                    agent.answer_or_end(self._wire, methods)
                 else:
                     self._ended(key.fd)
             if self._due is not None and time.monotonic() >= self._due:

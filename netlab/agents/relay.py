@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from netlab.agents.listening import IP_PKTINFO, listen
 from netlab.errors import KernelError
 from netlab.kernel import agent, namespaces
 from netlab.model import Protocol
@@ -35,8 +36,6 @@ from netlab.ops import Relay, RelayPort
 
 DIALS_S = (0.25, 0.5, 1.0, 2.0)
 BUFFER_BYTES = 65536
-BACKLOG = 4096
-_IP_PKTINFO = 8
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 Endpoint = tuple[str, int]
 Port = tuple[Protocol, int, int]
@@ -363,7 +362,7 @@ def _family(port: RelayPort) -> socket.AddressFamily:
 def _asked(ancillary: list[tuple[int, int, bytes]]) -> bytes:
     """The address that a datagram was sent to."""
     for level, kind, data in ancillary:
-        if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
             return data[4:8]
         if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
             return data[:16]
@@ -373,28 +372,15 @@ def _asked(ancillary: list[tuple[int, int, bytes]]) -> bytes:
 def _from(address: bytes) -> tuple[int, int, bytes]:
     """The ancillary datum that makes a datagram leave from this address."""
     if len(address) == 4:
-        return (socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4s", 0, address, b"\0" * 4))
+        return (socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, address, b"\0" * 4))
     return (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, struct.pack("=16sI", address, 0))
 
 
 def _listening(port: RelayPort) -> socket.socket:
-    tcp = port.protocol is Protocol.TCP
-    sock = socket.socket(_family(port), socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+    sock = socket.socket(_family(port), socket.SOCK_STREAM if port.protocol is Protocol.TCP else socket.SOCK_DGRAM)
     try:
-        sock.setblocking(False)
-        if tcp:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if port.version == 6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if not tcp and port.version == 4:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        elif not tcp:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        sock.bind(("0.0.0.0" if port.version == 4 else "::", port.port))
-        if tcp:
-            sock.listen(BACKLOG)
+        listen(sock, "0.0.0.0" if port.version == 4 else "::", port.port)
     except OSError as error:
-        sock.close()
         raise KernelError(
             f"the proxy process cannot listen on {port.port}/{port.protocol.lower()} for {port.name}: {error.strerror}"
         ) from error
@@ -415,12 +401,6 @@ def serve(sock: socket.socket, netns: str) -> NoReturn:
     proxy = Proxy()
     methods: dict[str, agent.Method] = {"configure": proxy.configure, "ports": proxy.ports}
 
-    def order() -> None:
-        try:
-            agent.answer_one(sock, methods)
-        except (EOFError, ConnectionError):
-            raise SystemExit(0) from None
-
-    proxy.watch(sock.fileno(), order)
+    proxy.watch(sock.fileno(), lambda: agent.answer_or_end(sock, methods))
     while True:
         proxy.poll()

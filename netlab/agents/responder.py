@@ -18,7 +18,6 @@ import os
 import resource
 import select
 import socket
-import struct
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ from typing import NoReturn
 from netlab.agents import answers, health
 from netlab.agents.answers import PodFacts
 from netlab.agents.dialling import Dialling
-from netlab.errors import KernelError, MachineError
+from netlab.agents.listening import listen_each, listening_sockets, reply_from
 from netlab.kernel import agent
 from netlab.kernel.namespaces import current_netns, entered, raise_descriptor_limit
 from netlab.model import Protocol
@@ -39,12 +38,10 @@ SILENCE_S = 0.5
 """Long enough for an HTTP client on a busy machine, whose request must never be taken for silence."""
 IDLE_S = 900.0
 LINGER_S = 1.0
-BACKLOG = 4096
 MAX_CLIENTS = 8192
 MAX_OUT_BYTES = 256 * 1024
 MAX_IN_BYTES = answers.MAX_BODY_BYTES + answers.MAX_HEAD_BYTES + 65536
 MAX_DIALS = 256
-_IP_PKTINFO = 8
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _IN = select.EPOLLIN | select.EPOLLRDHUP
@@ -128,15 +125,8 @@ class Responder:
         if self._renewed(op):
             return
         self.close(op.identity)
-        sockets: list[socket.socket] = []
         with entered(netns_fd, self._home):
-            try:
-                for address in [str(address) for address in op.addresses] or ["0.0.0.0"]:
-                    sockets.append(_listening_socket(op, address))
-            except BaseException:
-                for sock in sockets:
-                    sock.close()
-                raise
+            sockets = listening_sockets(op)
         if op.netns not in self._homes:
             self._homes[op.netns] = _Home(os.dup(netns_fd))
         self._homes[op.netns].users += 1
@@ -231,11 +221,6 @@ class Responder:
         """Call `ready` from `poll` whenever `fd` is readable or closed by its peer."""
         self._calls[fd] = lambda _: ready()
         self._epoll.register(fd, select.EPOLLIN)
-
-    def unwatch(self, fd: int) -> None:
-        self._calls.pop(fd, None)
-        with contextlib.suppress(OSError, ValueError):
-            self._epoll.unregister(fd)
 
     def deadline(self) -> float | None:
         """Seconds until `poll` must be called again even if nothing is readable; None: no timer runs."""
@@ -514,51 +499,6 @@ def _looks_like_http(inbox: bytearray) -> bool:
     return b" HTTP/1." in inbox[: answers.MAX_HEAD_BYTES].split(b"\n", 1)[0]
 
 
-def _listening_socket(op: Listener, address: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    datagram = op.protocol is Protocol.UDP
-    try:
-        sock = _protocol_socket(family, op.protocol)
-    except OSError as error:
-        if error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT):
-            raise MachineError(
-                f"{op.netns}: this kernel has no {op.protocol} sockets ({error.strerror}); "
-                f"{op.protocol} needs a kernel built with it (for SCTP: modprobe sctp, package linux-modules-extra)"
-            ) from None
-        raise KernelError(f"{op.netns}: {op.pod} cannot open a {op.protocol} socket: {error.strerror}") from error
-    try:
-        sock.setblocking(False)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if not datagram:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        elif family == socket.AF_INET:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        sock.bind((address, op.port))
-        if not datagram:
-            sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise KernelError(
-            f"{op.netns}: {op.pod} cannot listen on {answers.host_port(address, op.port)}/{op.protocol.lower()}: {error.strerror}"
-        ) from error
-    return sock
-
-
-def _protocol_socket(family: int, protocol: Protocol) -> socket.socket:
-    match protocol:
-        case Protocol.UDP:
-            return socket.socket(family, socket.SOCK_DGRAM)
-        case Protocol.SCTP:
-            return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
-        case Protocol.TCP:
-            return socket.socket(family, socket.SOCK_STREAM)
-        case Protocol.ICMP:
-            raise MachineError("nothing can listen for ICMP: the kernel answers it")
-
-
 def _serve_udp(door: _Door, _events: int = 0) -> None:
     """Answer the datagrams that are there, each from the address that it was sent to."""
     for _ in range(64):
@@ -570,17 +510,7 @@ def _serve_udp(door: _Door, _events: int = 0) -> None:
             continue  # a pending ICMP error of an earlier reply
         reply = answers.datagram_answer(data, door.pod, (peer[0], peer[1]))
         with contextlib.suppress(OSError):  # no buffer space, the client has gone: datagrams may be lost
-            door.sock.sendmsg([reply[:65507]], _reply_from(ancillary), 0, peer)
-
-
-def _reply_from(ancillary: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-            _, local, _ = struct.unpack("=I4s4s", data[:12])
-            return [(level, kind, struct.pack("=I4s4s", 0, local, b"\0" * 4))]
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-            return [(level, kind, data)]
-    return []
+            door.sock.sendmsg([reply[:65507]], reply_from(ancillary), 0, peer)
 
 
 def serve(sock: socket.socket) -> NoReturn:
@@ -593,18 +523,9 @@ def serve(sock: socket.socket) -> NoReturn:
     raise_descriptor_limit()
     responder = Responder()
 
-    def listen(wanted: Sequence[tuple[str, Listener]]) -> list[str]:
-        problems = []
-        for path, op in wanted:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                *_, namespace, name = op.pod.split("/")
-                responder.listen(fd, op, PodFacts(name, namespace))
-            except (KernelError, MachineError) as error:
-                problems.append(str(error))
-            finally:
-                os.close(fd)
-        return problems
+    def listen(fd: int, op: Listener) -> None:
+        *_, namespace, name = op.pod.split("/")
+        responder.listen(fd, op, PodFacts(name, namespace))
 
     def close(identities: Sequence[Identity], gently: bool = False) -> list[str]:
         for identity in identities:
@@ -616,19 +537,13 @@ def serve(sock: socket.socket) -> NoReturn:
             responder.cut(one)
 
     methods: dict[str, agent.Method] = {
-        "listen": listen,
+        "listen": lambda wanted: listen_each(wanted, listen),
         "close": close,
         "draining": responder.draining,
         "cut": cut,
         "listening": responder.listeners,
     }
 
-    def order() -> None:
-        try:
-            agent.answer_one(sock, methods)
-        except (EOFError, ConnectionError):
-            raise SystemExit(0) from None
-
-    responder.watch(sock.fileno(), order)
+    responder.watch(sock.fileno(), lambda: agent.answer_or_end(sock, methods))
     while True:
         responder.poll()

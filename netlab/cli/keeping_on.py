@@ -1,15 +1,15 @@
 """get -w: a line for every object that changes, as kubectl prints it, until Ctrl-C or the lab's end.
 
 The lab's journal says that something has changed; what it was is found by asking again, so that a line always shows a state
-that there was. Objects that are gone are shown once more as they were last seen, pods as
-Terminating.
+that there was. Objects that are gone are shown once more as they were last seen, pods as Terminating.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from netlab.cli import objects
+from netlab.cli.kernel_objects import FROM_THE_KERNEL
+from netlab.cli.showing import Shown, print_objects, table_of
 from netlab.errors import ApiError, InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Requests = Sequence[tuple[str, str | None]]
-FROM_THE_KERNEL = ("links", "routes", "rules", "conntrack", "daemons")
 
 
 def follow(
@@ -26,7 +25,7 @@ def follow(
     requests: Requests,
     fetched: Callable[[str, str | None], list[Json]],
     found: Sequence[tuple[str, list[Json]]],
-    how: objects.Shown,
+    how: Shown,
     form: str | None,
 ) -> None:
     """Print what changes after `found`. Raises LabGone when the lab ends."""
@@ -41,12 +40,12 @@ def follow(
     headed = bool(known) or form not in (None, "wide")
     for changed in changes(stream, requests, fetched, known):
         if form in (None, "wide"):
-            text = objects.table_of(changed, how, prefix=False)
+            text = table_of(changed, how, prefix=False)
             print(text if not headed else text.partition("\n")[2], end="", flush=True)
             headed = True
         else:
             for item in changed:
-                objects.print_objects([("", [item])], str(form), single=True)
+                print_objects([("", [item])], str(form), single=True)
 
 
 def keyed(found: Sequence[tuple[str, list[Json]]]) -> dict[str, Json]:

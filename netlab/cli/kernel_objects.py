@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 KIND = {"hosts": "Host", "links": "Link", "routes": "Route", "rules": "Rule", "conntrack": "Conntrack", "daemons": "Daemon"}
+"""They take a machine or pod in the place of a name: `get routes node/node-170`."""
+FROM_THE_KERNEL = {kind: word for kind, word in KIND.items() if kind != "hosts"}
 
 
 def fetch(lab: "Lab", kind: str, name: str | None) -> list[Json]:

@@ -1,17 +1,17 @@
-"""apply, delete, get, describe, scale: kubectl's verbs with kubectl's words, over the lab's API.
-
-Over 400 lines: the verbs share how KIND/NAME, selectors and what was not found are read and told.
+"""apply, delete, get, describe, scale: kubectl's verbs with kubectl's words, over the lab's API. All of them read KIND/NAME and
+selectors, and tell what was not found, in one way. How objects are laid out stands in showing.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from netlab.cli import output
+from netlab.cli import kernel_objects, output
 from netlab.cli.output import FilesOption, LabOption, NamespaceOption
+from netlab.cli.showing import Shown, print_objects, show
 from netlab.errors import ApiError, InputError, Problem
 
 if TYPE_CHECKING:
@@ -221,60 +221,6 @@ def each(
     return found, missing
 
 
-def print_objects(found: Sequence[tuple[str, list[Json]]], form: str, single: bool) -> None:
-    """As json, yaml or names; `single`: the object itself, not a List of one."""
-    items = [item for _, group in found for item in group]
-    if form == "name":
-        from netlab.cli.tables import name_of, qualified
-
-        print("".join(f"{qualified(item)}/{name_of(item)}\n" for item in items), end="")
-        return
-    whole = {"apiVersion": "v1", "kind": "List", "items": items, "metadata": {"resourceVersion": ""}}
-    document = items[0] if single and items else whole
-    output.print_json(document) if form == "json" else output.print_yaml(document)
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """How `get` lays tables out."""
-
-    everywhere: bool
-    namespace: str
-    wide: bool
-    labels: bool
-    columns: tuple[str, ...]
-
-
-def show(found: Sequence[tuple[str, list[Json]]], how: Shown, quiet: bool = False) -> None:
-    """The tables, a blank line between kinds, or (unless `quiet`) kubectl's sentence when there is nothing."""
-    groups = merged(found)
-    if not groups and not quiet:
-        output.message("No resources found" if how.everywhere else f"No resources found in {how.namespace} namespace.")
-    for at, items in enumerate(groups):
-        print(("\n" if at else "") + table_of(items, how, prefix=len(groups) > 1), end="", flush=True)
-
-
-def table_of(items: Sequence[Json], how: Shown, prefix: bool) -> str:
-    """The table of objects of one kind, netlab's own kinds among them."""
-    from netlab.cli import tables
-
-    if items[0]["kind"] in ("Link", "Route", "Rule", "Conntrack", "Daemon"):
-        from netlab.cli import kernel_objects
-
-        return kernel_objects.text(items)
-    namespaced = how.everywhere and bool(tables.meta(items[0]).get("namespace"))
-    return tables.text(items, datetime.now(UTC), how.wide, namespaced, prefix, how.labels, how.columns)
-
-
-def merged(found: Sequence[tuple[str, list[Json]]]) -> list[list[Json]]:
-    """Objects grouped by kind, in the order asked for; kinds without objects are left out."""
-    groups: dict[str, list[Json]] = {}
-    for kind, items in found:
-        if items:
-            groups.setdefault(kind, []).extend(items)
-    return list(groups.values())
-
-
 def describe(
     kind: Annotated[str, typer.Argument(metavar="KIND|KIND/NAME")],
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME")] = None,
@@ -446,15 +392,11 @@ def asked(kind: str, names: Sequence[str]) -> Iterable[tuple[str, str | None]]:
     wanted: list[str | None] = [*names] or [None]
     kinds = [one for word in kind.split(",") for one in (ALL if word == "all" else (plural(word),))]
     slashed = next((name for name in names if "/" in name), "")
-    if slashed and not set(kinds) <= OF_MACHINES:
+    if slashed and not set(kinds) <= kernel_objects.KIND.keys():
         raise InputError(
             f"{slashed}: there is no need to name a kind before KIND/NAME: `get {slashed}`, not `get {kind} {slashed}`"
         )
     return [(one, name) for one in kinds for name in wanted]
-
-
-OF_MACHINES = frozenset({"hosts", "links", "routes", "rules", "conntrack", "daemons"})
-"""netlab's own kinds, which take a machine or pod in the place of a name: `get routes node/node-170`."""
 
 
 def plural(word: str) -> str:
@@ -477,10 +419,6 @@ def identity(kind: str, api_version: str = "") -> str:
 
 def fetch(running: "Lab", kind: str, name: str | None, namespace: str | None, selector: str) -> list[Json]:
     """Objects of a kind: Kubernetes' from the API, netlab's own from the topology (hosts) and the kernel (the others)."""
-    match kind:
-        case "hosts" | "links" | "routes" | "rules" | "conntrack" | "daemons":
-            from netlab.cli import kernel_objects
-
-            return kernel_objects.fetch(running, kind, name)
-        case _:
-            return running.get(kind, name, namespace, selector)
+    if kind in kernel_objects.KIND:
+        return kernel_objects.fetch(running, kind, name)
+    return running.get(kind, name, namespace, selector)

@@ -76,7 +76,7 @@ def ended(pod: Pod, container: Container, status: ContainerStatus, code: int, cl
     )
 
 
-def stopped(pod: Pod, container: Container, status: ContainerStatus, clock: float, grace_s: float) -> ContainerStatus:
+def stopped(container: Container, status: ContainerStatus, clock: float, grace_s: float) -> ContainerStatus:
     """A running container that is told to end: its preStop hook runs first."""
     return replace(status, stopping=clock, hooked=container.pre_stop is None, deadline=clock + grace_s)
 
@@ -121,7 +121,7 @@ def _step(pod: Pod, clock: float, backoff: Backoff, blocked: Blocked) -> tuple[C
     found = []
     for container, status in both:
         if status.name in stopping:
-            status = stopped(pod, container, status, clock, _left(pod, clock))
+            status = stopped(container, status, clock, _left(pod, clock))
         elif status.name in starting:
             reason = blocked(container)
             status = (

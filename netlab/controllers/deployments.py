@@ -56,7 +56,7 @@ def reconcile(cluster: Cluster) -> Cluster:
         elif family.current is not None:
             family = replace(family, current=_renewed(deployment, family.current, family.old))
         after = _stepped(deployment, family, known, cluster.clock)
-        kept = _without_history(deployment, after, known, cluster.clock)
+        kept = _without_history(deployment, after, known)
         for gone in {one.meta.key for one in after.all} - {one.meta.key for one in kept.all}:
             del workloads["ReplicaSet", gone]
         for one in kept.all:
@@ -200,7 +200,7 @@ def due(cluster: Cluster) -> Iterator[float]:
             yield one.progress.at + one.rollout.deadline_s
 
 
-def _without_history(deployment: Workload, family: Family, known: PodIndex, clock: float) -> Family:
+def _without_history(deployment: Workload, family: Family, known: PodIndex) -> Family:
     """Once a rollout is complete, old sets beyond revisionHistoryLimit go, the oldest first."""
     too_many = len(family.old) - deployment.rollout.history
     if too_many <= 0 or family.current is None or not is_complete(deployment):

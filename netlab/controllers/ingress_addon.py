@@ -43,7 +43,7 @@ def _class(proxy: ProxyName) -> Other:
     meta = Meta(proxy, annotations={ingresses.DEFAULT_ANNOTATION: "true"})
     metadata = {"name": proxy, "annotations": dict(meta.annotations)}
     manifest = {"metadata": metadata, "spec": {"controller": CONTROLLERS[proxy][0]}}
-    return Other("IngressClass", "networking.k8s.io/v1", meta, manifest)
+    return Other("IngressClass", ingresses.API, meta, manifest)
 
 
 def _daemon_set(proxy: ProxyName) -> Workload:

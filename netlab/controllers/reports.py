@@ -58,7 +58,7 @@ def unhealthy(
         if was.stopping is not None:
             return was
         grace = pod.spec.termination_grace_s if grace_s is None else grace_s
-        return replace(containers.stopped(pod, one, was, cluster.clock, grace), message=message)
+        return replace(containers.stopped(one, was, cluster.clock, grace), message=message)
 
     return _changed(cluster, key, uid, container, restarts, killed)
 

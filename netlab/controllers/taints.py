@@ -38,13 +38,13 @@ def of_node(node: Node) -> Iterator[Taint]:
 def untolerated(spec: PodSpec, node: Node) -> Taint | None:
     """The first taint that keeps a pod of this kind off the node, None when there is none."""
     hard = (taint for taint in of_node(node) if taint.effect != "PreferNoSchedule")
-    return next((taint for taint in hard if not _tolerated(spec.tolerations, taint, node)), None)
+    return next((taint for taint in hard if not _tolerated(spec.tolerations, taint)), None)
 
 
 def may_stay(spec: PodSpec, node: Node) -> bool:
     """Whether a pod of this kind that is there may stay: NoSchedule keeps only new ones away."""
     hard = (taint for taint in of_node(node) if taint.effect == "NoExecute")
-    return all(_tolerated(spec.tolerations, taint, node) for taint in hard)
+    return all(_tolerated(spec.tolerations, taint) for taint in hard)
 
 
 def dislikes(spec: PodSpec, node: Node) -> int:
@@ -53,7 +53,7 @@ def dislikes(spec: PodSpec, node: Node) -> int:
     return sum(not any(one.tolerates(taint) for one in spec.tolerations) for taint in soft)
 
 
-def _tolerated(tolerations: Iterable[Toleration], taint: Taint, node: Node) -> bool:
+def _tolerated(tolerations: Iterable[Toleration], taint: Taint) -> bool:
     # A control plane is tainted under its new name here, and old manifests tolerate the old one.
     same = CONTROL_PLANE_TAINTS if taint in CONTROL_PLANE_TAINTS else (taint,)
     return any(one.tolerates(each) for one in tolerations for each in same)

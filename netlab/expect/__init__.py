@@ -62,8 +62,11 @@ def expect(cluster: Cluster, flow: Flow, patience_s: float = 1.0) -> Outcome:
 
 def _merged(backends: Iterable[Backend]) -> tuple[Backend, ...]:
     """Each backend once, with all the sources that it may see: it may be reached through several nodes."""
+    given = tuple(backends)
+    if len(given) < 2:
+        return given
     found: dict[Backend, Backend] = {}
-    for one in backends:
+    for one in given:
         known = found.get(one)
         sources = one.sources if known is None else tuple(dict.fromkeys((*known.sources, *one.sources)))
         found[one] = replace(known or one, sources=sources)

@@ -33,12 +33,12 @@ def of_node_port(cluster: Cluster, number: int) -> tuple[Service, ...]:
 
 
 def is_nobodys(cluster: Cluster, address: Address) -> bool:
-    """Whether no Service has the address, nor could get it out of the service CIDRs."""
+    """Whether no Service has the address, nor could get it out of the service CIDRs, nor is it in 127.0.0.0/8."""
     known = _nobodys(cluster)
     found = known.get(address)
     if found is None:
         reserved = any(address in cidr for cidr in cluster.topology.cluster.service_cidrs)
-        found = known[address] = not reserved and not of_address(cluster, address)
+        found = known[address] = not (reserved or address.is_loopback or of_address(cluster, address))
     return found
 
 

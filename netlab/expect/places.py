@@ -30,7 +30,7 @@ MOST_CARRIERS = 64
 class Lab:
     """The cluster with what the walk looks up. `owners`: who has an address on a LAN or, outside of all LANs, at all.
 
-    virtual: by node, the addresses that it has for the sake of mode ipvs. hops, listening: what was worked out so far.
+    virtual: by node, the addresses that it has for the sake of mode ipvs. hops, listening, named: what was looked up so far.
     """
 
     cluster: Cluster
@@ -42,13 +42,17 @@ class Lab:
     virtual: dict[str, frozenset[Address]]
     hops: "dict[tuple[Ref, Address | None], Hop | Lost | Arrived]" = field(default_factory=dict)
     listening: dict[tuple[Ref, int, Protocol], tuple[OutcomeKind | None, str]] = field(default_factory=dict)
+    named: dict[Ref, Pod] = field(default_factory=dict)
 
     def node(self, place: Ref) -> Node:
         return self.cluster.nodes[place.name]
 
     def pod(self, place: Ref) -> Pod:
-        key = Key(place.namespace, place.name)
-        return self.cluster.pods[key] if key in self.cluster.pods else self.cluster.ending[key]
+        found = self.named.get(place)
+        if found is None:
+            key = Key(place.namespace, place.name)
+            found = self.named[place] = self.cluster.pods[key] if key in self.cluster.pods else self.cluster.ending[key]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

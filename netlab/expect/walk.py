@@ -359,7 +359,7 @@ def _way_back(lab: Lab, place: Ref, packet: Packet, trail: Trail, fate: OutcomeK
 
 def _is_own(lab: Lab, trail: Trail) -> bool:
     """Whether the flow's source address is its sender's own."""
-    return trail.first.source.is_loopback or trail.first.source in _addresses(lab, trail.sender)
+    return trail.first.source in _addresses(lab, trail.sender) or trail.first.source.is_loopback
 
 
 def _answers(sent: Packet, source: Address, destination: Address) -> bool:

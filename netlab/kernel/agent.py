@@ -192,14 +192,19 @@ def answer_one(sock: socket.socket, methods: Mapping[str, Method]) -> None:
     send(sock, (number, ok, answer))
 
 
+def answer_or_end(sock: socket.socket, methods: Mapping[str, Method]) -> None:
+    """Answer one request; where the holder has gone, end this process."""
+    try:
+        answer_one(sock, methods)
+    except (EOFError, ConnectionError):
+        raise SystemExit(0) from None
+
+
 def serve_forever(sock: socket.socket, methods: Mapping[str, Method], rest: Rest | None = None) -> NoReturn:
     """Answer requests until the holder has gone, then end. `rest`: what to do when there was no request for so many seconds."""
     poller = select.poll()  # a descriptor's number may be beyond what select() takes
     poller.register(sock, select.POLLIN)
     while True:
-        try:
-            if rest is not None and not poller.poll(rest[0] * 1000):
-                rest[1]()
-            answer_one(sock, methods)
-        except (EOFError, ConnectionError):
-            raise SystemExit(0) from None
+        if rest is not None and not poller.poll(rest[0] * 1000):
+            rest[1]()
+        answer_or_end(sock, methods)

@@ -18,7 +18,6 @@ from netlab.errors import KernelError, MachineError
 from netlab.kernel import host
 
 CLONE_NEWNS = 0x00020000
-CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
@@ -34,7 +33,6 @@ MS_BIND = 0x1000
 MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
-MS_SLAVE = 0x80000
 MNT_DETACH = 0x2
 
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
@@ -225,17 +223,6 @@ def raise_descriptor_limit() -> int:
     with suppress(ValueError, OSError):  # an unlimited hard limit may be above fs.nr_open: then the soft one stays
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-class Spare:
-    """Descriptors kept in reserve: given back when the process runs out, so that it can still report and clean up."""
-
-    def __init__(self, count: int = 16) -> None:
-        self._fds = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(count)]
-
-    def release(self) -> None:
-        while self._fds:
-            os.close(self._fds.pop())
 
 
 def _opened(path: str) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from netlab.errors import KernelError
-from netlab.kernel.packet_sockets import Frame, Instruction, attach_filter, bind_everywhere, packet_socket
+from netlab.kernel.packet_sockets import SO_TIMESTAMPNS, Frame, Instruction, attach_filter, bind_everywhere, packet_socket
 
 RETIRE_MS = 8
 BLOCK_BYTES = 1 << 17
@@ -26,7 +26,7 @@ BLOCK_BYTES = 1 << 17
 MOST_BYTES, ALL_BYTES = 4 << 20, 200 << 20
 """Of one ring, and of all rings of a capture together."""
 _SOL_PACKET, _PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION, _TPACKET_V3 = 263, 5, 6, 10, 2
-_SO_TIMESTAMPNS, _SIOCGIFNAME = 35, 0x8910
+_SIOCGIFNAME = 0x8910
 _KERNEL, _USER = 0, 1
 _STATUS = struct.Struct("=I")
 _BLOCK = struct.Struct("=III")  # status, packets, offset of the first one: from byte 8 of a block
@@ -95,7 +95,7 @@ def ring(program: Sequence[Instruction], size_bytes: int, keep_bytes: int) -> Ri
     sock = packet_socket()
     try:
         sock.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         attach_filter(sock, cut(program, keep_bytes))
         size = _make_ring(sock, size_bytes)
         memory = mmap.mmap(sock.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)

@@ -31,7 +31,7 @@ OUTGOING = 4
 """sll_pkttype of a packet that leaves through the interface; every other value is one that came in."""
 
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _SO_MEMINFO = 26, 33, 35, 55
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, SO_TIMESTAMPNS, _SO_MEMINFO = 26, 33, 35, 55
 _CLOSERS = 32
 _HEADER_V6 = struct.Struct("!IHBB16s16s")
 
@@ -110,7 +110,7 @@ def tap(instructions: Sequence[Instruction], keep_bytes: int = 192, link_layer: 
     sock = _socket(socket.AF_PACKET, socket.SOCK_RAW if link_layer else socket.SOCK_DGRAM, 0)
     try:
         _enlarge(sock)
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         attach_filter(sock, instructions)
         bind_everywhere(sock)
     except OSError as error:
@@ -129,7 +129,7 @@ def stamped_time() -> socket.socket:
     time at which it was read (net_enable_timestamp works through a work queue), and hops cannot be put in order.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     return sock
 
 

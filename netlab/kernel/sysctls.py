@@ -33,7 +33,7 @@ class Entrance:
     """
 
     def __init__(self) -> None:
-        self._proc = -1
+        self._proc: int | None = None
         self._used = 0
 
     def __enter__(self) -> "Entrance":
@@ -49,12 +49,12 @@ class Entrance:
             with contextlib.suppress(OSError):
                 self._proc = namespaces.detached_proc()
         self._used += 1
-        return self._proc if self._proc >= 0 else None
+        return self._proc
 
     def _close(self) -> None:
-        if self._proc >= 0:
+        if self._proc is not None:
             os.close(self._proc)
-        self._proc = -1
+        self._proc = None
 
 
 def write(ops: Iterable[Sysctl], proc: int | None = None) -> Iterator[str]:
@@ -70,9 +70,8 @@ def write(ops: Iterable[Sysctl], proc: int | None = None) -> Iterator[str]:
 
 
 def _write(op: Sysctl, proc: int | None) -> OSError | None:
-    path = _ROOT + op.key if proc is None else f"sys/{op.key}"
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+        fd = _opened(op.key, os.O_WRONLY, proc)
     except OSError as error:
         return error
     try:
@@ -84,13 +83,16 @@ def _write(op: Sysctl, proc: int | None) -> OSError | None:
     return None
 
 
+def _opened(key: str, flags: int, proc: int | None) -> int:
+    return os.open(_ROOT + key if proc is None else f"sys/{key}", flags | os.O_CLOEXEC, dir_fd=proc)
+
+
 def read(key: str, proc: int | None = None) -> str | None:
     """The value in the namespace that the process is in, blanks made single; None where the kernel has no such key. `proc`: of
     an Entrance.
     """
-    path = _ROOT + key if proc is None else f"sys/{key}"
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        fd = _opened(key, os.O_RDONLY, proc)
     except OSError:
         return None
     try:

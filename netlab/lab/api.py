@@ -62,8 +62,8 @@ class Api:
     def answer(self, request: http.Request, respond: http.Respond) -> None:
         """Answer now or later. Raises NetlabError; anything else is a bug."""
         match request.path:
-            case ("netlab", "v1", verb, *rest):
-                self._verb(verb, rest, request, respond)
+            case ("netlab", "v1", verb, *_):
+                self._verb(verb, request, respond)
             case ("api", "v1", *rest) | ("apis", _, _, *rest):
                 self._answer(request, respond, http.json_response(*self._objects(request, list(rest))))
             case ("healthz",) | ("livez",) | ("readyz",):
@@ -180,7 +180,7 @@ class Api:
 
     # ------------------------------------------------------------ netlab's verbs
 
-    def _verb(self, verb: str, rest: list[str], request: http.Request, respond: http.Respond) -> None:
+    def _verb(self, verb: str, request: http.Request, respond: http.Respond) -> None:
         if verb == "events":
             following.follow(self._lab, request, respond)
             return

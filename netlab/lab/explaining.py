@@ -17,15 +17,16 @@ from netlab.lab import by_arrival, explaining_relays, probing, routing_http
 from netlab.lab.holder import Lab
 from netlab.lab.naming import Names, names_of
 from netlab.lab.probing import Body, Later, Question
+from netlab.lab.receiving import Names as Receivers
 from netlab.lab.receiving import name_of, receivers
-from netlab.model import Cluster, Judgement, Observation, OutcomeKind
+from netlab.model import Backend, Cluster, Judgement, Observation, OutcomeKind, Verdict
 from netlab.observe.remedies import Death, remedies
 from netlab.ops import RelayPort
 from netlab.plan import Plan
 from netlab.probes import agreement, live, story, story_parts
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import Errand, Witnessed
-from netlab.targets import addresses_of, netns_of
+from netlab.targets import addresses_of, netns_of, shared_netns
 from netlab.trace import Trace, Tracer
 
 TIMEOUT_S = 0.3
@@ -94,7 +95,8 @@ def _live_s(body: Body, question: Question) -> float:
 def of_live(cluster: Cluster, plan: Plan, question: Question, seen: Witnessed) -> Question:
     """The question as the program that was watched asked it: its own source address and port."""
     flow = seen.flow
-    return replace(question, flow=flow, expected=expect(cluster, flow), traced=Tracer(plan).trace(flow).outcome)
+    traced = Tracer(plan).trace(flow, shared_netns(cluster, flow.sender))
+    return replace(question, flow=flow, expected=expect(cluster, flow), traced=traced.outcome)
 
 
 def _death(told: story.Story, agreed: agreement.Agreement) -> Death | None:
@@ -110,7 +112,7 @@ def _death(told: story.Story, agreed: agreement.Agreement) -> Death | None:
     )  # fmt: skip
 
 
-def _choice(told: story.Story, traced: Trace, names: Mapping[Any, str]) -> dict[str, Any] | None:
+def _choice(told: story.Story, traced: Trace, names: Receivers) -> dict[str, Any] | None:
     """The balancing decision: its rule, whose it is, its odds, and the backend that was chosen. None where there was none."""
     choice = told.choice
     if choice is None:
@@ -123,7 +125,7 @@ def _choice(told: story.Story, traced: Trace, names: Mapping[Any, str]) -> dict[
 
 
 def document(
-    cluster: Any, plan: Any, question: Question, sender: str, seen: Witnessed
+    cluster: Cluster, plan: Plan, question: Question, sender: str, seen: Witnessed
 ) -> tuple[dict[str, Any], RelayPort | None]:
     """What `explain` answers; the port of a proxy process, where that is as far as this packet went."""
     names = receivers(cluster)
@@ -133,36 +135,21 @@ def document(
     taken = explaining_relays.taken_by(plan, told)
     if taken is not None:
         traced = explaining_relays.first_half(traced, told, taken)
-    planned = PlannedRules(plan, question.flow.destination.version)
-    agreed = agreement.compare(traced, told, seen, planned)
+    agreed = agreement.compare(traced, told, seen, PlannedRules(plan, question.flow.destination.version))
     observation = observed(told, seen, names)
     if silent:
         observation = replace(observation, evidence=(by_arrival.SILENT,))
-    exact = {
-        (one.address, one.port): name_of(one.address, one.port, names)
-        for one in expect(cluster, question.flow, question.timeout_s).backends
-    }
-    unseen = by_arrival.unseen_refusal(question.expected, observation)
-    verdict = unseen or judge(question.expected, question.traced, observation, source=question.flow.source, names=exact)
-    judgement = verdict.judgement
-    if agreed.differences and judgement is Judgement.PASS:
-        judgement = Judgement.FAIL
-    end = told.hops[-1]
-    why = [told.where] if told.where else []
-    death = _death(told, agreed)
-    if death is not None and told.culprit is None and not death.arrived and agreed.path is not None and agreed.path.why:
-        why.append(f"the offline trace: {agreed.path.why}")
-    advice = list(remedies(cluster, question.flow, death)) if death is not None else []
-    if told.outcome != "delivered" and agreed.differences and not any("netlab verify" in line for line in advice):
-        advice.append(UNPLANNED)
+    verdict = _verdict(question, observation, agreed, names)
+    why, advice = _reasons(cluster, question, told, agreed)
     asked = Namer(names_of(cluster))
     for event in (*told.hops, *told.reply):
         asked.name(event)
+    end = told.hops[-1]
     found = {
         "from": str(question.sender),
         "to": question.destination.label,
         **cluster.topology.cluster.proxy.told,
-        "verdict": str(judgement),
+        "verdict": str(verdict.judgement),
         "outcome": told.outcome,
         "arrived_at": receiver(end, names) if end["event"] == "delivered" else None,
         "packet": story_parts.shown(replace(question.flow, source_port=seen.flow.source_port)),
@@ -173,7 +160,7 @@ def document(
         "reply": told.reply,
         "flooded": told.flooded,
         "carried": told.envelopes,
-        "why": [*why, *(line for line in verdict.why if line not in why and judgement is not Judgement.PASS)],
+        "why": [*why, *(line for line in verdict.why if line not in why and verdict.judgement is not Judgement.PASS)],
         "remedies": advice,
         "expected": probing.expectation(question.expected, names),
         "trace_agrees": not agreed.differences,
@@ -189,6 +176,30 @@ def document(
         "names": {str(address): name for (address, _), name in names.items()},
     }
     return found, taken
+
+
+def _verdict(question: Question, seen: Observation, agreed: agreement.Agreement, names: Receivers) -> Verdict:
+    """As a probe's; and what the rules did otherwise than the offline trace says is a failure, too."""
+    exact = {(one.address, one.port): name_of(one.address, one.port, names) for one in question.expected.backends}
+    unseen = by_arrival.unseen_refusal(question.expected, seen)
+    verdict = unseen or judge(question.expected, question.traced, seen, source=question.flow.source, names=exact)
+    if agreed.differences and verdict.judgement is Judgement.PASS:
+        return replace(verdict, judgement=Judgement.FAIL)
+    return verdict
+
+
+def _reasons(cluster: Cluster, question: Question, told: story.Story, agreed: agreement.Agreement) -> tuple[list[str], list[str]]:
+    """Why the packet did not arrive, or its answer not come back; and what would mend that."""
+    why = [told.where] if told.where else []
+    death = _death(told, agreed)
+    if death is None:
+        return why, []
+    if told.culprit is None and not death.arrived and agreed.path is not None and agreed.path.why:
+        why.append(f"the offline trace: {agreed.path.why}")
+    advice = list(remedies(cluster, question.flow, death))
+    if agreed.differences and not any("netlab verify" in line for line in advice):
+        advice.append(UNPLANNED)
+    return why, advice
 
 
 def source_of(cluster: Cluster, question: Question) -> story.Source:
@@ -233,12 +244,12 @@ class Namer:
                 event["owner"] = found.removesuffix(" (node port)").rpartition(":")[0]
 
 
-def receiver(end: Mapping[str, Any], names: Mapping[Any, str]) -> str:
+def receiver(end: Mapping[str, Any], names: Receivers) -> str:
     address, port = ip_address(end["packet"]["dst"]), end["packet"]["dport"]
     return name_of(address, port, names)
 
 
-def odds(weights: Mapping[Any, Fraction], end: Mapping[str, Any], count: int) -> str:
+def odds(weights: Mapping[Backend, Fraction], end: Mapping[str, Any], count: int) -> str:
     """The plan's exact probability of this endpoint; where the trace does not know it, one in so many."""
     for backend, weight in weights.items():
         if str(backend.address) == end["packet"]["dst"] and backend.port == end["packet"]["dport"]:
@@ -246,7 +257,7 @@ def odds(weights: Mapping[Any, Fraction], end: Mapping[str, Any], count: int) ->
     return str(Fraction(1, count))
 
 
-def observed(told: story.Story, seen: Witnessed, names: Mapping[Any, str]) -> Observation:
+def observed(told: story.Story, seen: Witnessed, names: Receivers) -> Observation:
     """The one packet as a probe would report it."""
     kind = OutcomeKind(told.outcome)
     end = told.hops[-1]

@@ -49,6 +49,7 @@ from netlab.lab.sandboxes import Sandboxes
 from netlab.lab.speaking import Speaking
 from netlab.lab.spec import RELEASE, LabSpec
 from netlab.lab.telling import GivingAgain, Names
+from netlab.memory import collect_less
 from netlab.model import Cluster, Key, Pod, Ref
 from netlab.targets import netns_of
 
@@ -78,7 +79,7 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
         gc.disable()
         lab = Lab(Loop(), spec)
         lab.build()
-        _collect_less()
+        collect_less()
         Api(lab, _listener(directory))
         (directory / "info").write_text(json.dumps({**lab.info(), "pid": pid, "edition": edition()}))
         lab.when_settled(lambda problem: _ready(lab, start, problem))
@@ -94,13 +95,6 @@ def hold(start: socket.socket, pid: int) -> NoReturn:
     lab.loop.run()
     _remove(directory)
     os._exit(0)
-
-
-def _collect_less() -> None:
-    """A cluster and its plan are values without cycles: looking for cycles among 100,000 of them doubles the time of a change."""
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
-    gc.enable()
 
 
 def _ready(lab: "Lab", start: socket.socket, problem: NetlabError | None) -> None:

@@ -26,7 +26,7 @@ from netlab.model import Address, Cluster, Flow, Observation, Outcome, Protocol,
 from netlab.ops import Relay
 from netlab.plan import Plan
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
-from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
+from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, shared_netns, source_address
 from netlab.trace import trace
 
 Body = Mapping[str, Any]
@@ -101,7 +101,7 @@ def _answers(cluster: Cluster, plan: Plan) -> Callable[[Flow, float], Answers]:
     return lru_cache(maxsize=256)(
         lambda flow, patience_s: (
             expect(cluster, flow, patience_s),
-            trace(plan, flow, patience_s).outcome,
+            trace(plan, flow, patience_s, shared_netns(cluster, flow.sender)).outcome,
             differences.known(cluster, flow),
         )
     )

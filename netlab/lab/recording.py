@@ -128,7 +128,7 @@ def happened(before: Cluster, after: Cluster) -> Iterator[Happening]:
             yield from _gone(before, after, before.pods[key])
     for key in [key for key in after.pods if key in names]:
         old = before.pods.get(key)
-        yield from _pod(before, after, old if old is not None and old.meta.uid == after.pods[key].meta.uid else None, key)
+        yield from _pod(after, old if old is not None and old.meta.uid == after.pods[key].meta.uid else None, key)
 
 
 def _nodes(before: Cluster, after: Cluster) -> Iterator[Happening]:
@@ -204,7 +204,7 @@ def _kubelet(pod: Pod, reason: str, message: str, type_: Literal["Normal", "Warn
     return Happening(about("Pod", pod), type_, reason, "kubelet", message, pod.node)
 
 
-def _pod(before: Cluster, after: Cluster, old: Pod | None, key: Key) -> Iterator[Happening]:
+def _pod(after: Cluster, old: Pod | None, key: Key) -> Iterator[Happening]:
     pod = after.pods[key]
     owner = _owner(after, pod) if old is None else None
     if owner is not None:

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from netlab.ingresses import API
 from netlab.manifest.check import BAD
 from netlab.manifest.meta import EMPTY, Json, note_annotations, read_meta
 from netlab.manifest.problems import Place, Report, shorten
 from netlab.model import Other
 from netlab.numerals import natural
 
-API = "networking.k8s.io/v1"
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 _CONTROLLERS = (

@@ -180,8 +180,6 @@ def _lan(layout: Layout, graph: Graph, lan: LanBar, y: float, drawn: set[str], b
     x = float(PAD)
     wires = []
     for host in hosts:
-        if host.netns in drawn and host.netns != "router/router":
-            continue
         if host.netns in drawn:
             continue
         if x + MACHINE_W > layout.width - PAD:

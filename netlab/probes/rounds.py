@@ -16,6 +16,7 @@ from itertools import chain
 
 from netlab.errors import NetlabError
 from netlab.kernel import packet_sockets
+from netlab.kernel.features import has_sctp
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING, Program
 from netlab.model import Address, Flow, Observation, OutcomeKind, Protocol
@@ -94,7 +95,7 @@ class Round:
         flows = [flow for _, request, _ in chunk for flow in _flows_of(request)]
         spoken = tuple(dict.fromkeys((flow.destination.version, flow.protocol) for flow in flows))
         tests = [watching.OwnTest(version, packets.own_test(self.run, protocol, version)) for version, protocol in spoken]
-        self.has_sctp = all(protocol is not Protocol.SCTP for _, protocol in spoken) or _kernel_has_sctp()
+        self.has_sctp = all(protocol is not Protocol.SCTP for _, protocol in spoken) or has_sctp()
         self._learn_local(chunk)
         self.tapped |= not all(self.local.values())
         plan = watching.Plan(
@@ -381,11 +382,3 @@ def watched_of(requests: Sequence[ProbeRequest]) -> dict[str, Watched]:
     for request in requests:
         watched.setdefault(request.netns, Watched(request.netns, receiver=False))
     return watched
-
-
-def _kernel_has_sctp() -> bool:
-    try:
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
-    except OSError:
-        return False
-    return True

@@ -36,7 +36,7 @@ def switched_on(fd: int) -> Iterator[None]:
         holding = packet_sockets.stamped_time()
         own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with holding, own:
-        own.setsockopt(socket.SOL_SOCKET, 35, 1)
+        own.setsockopt(socket.SOL_SOCKET, packet_sockets.SO_TIMESTAMPNS, 1)
         with suppress(OSError):
             own.bind(("127.0.0.1", 0))
             own.settimeout(0.05)

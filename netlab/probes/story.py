@@ -49,14 +49,13 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What `explain` reports but for verdict and reasons. `end`: the last event; `culprit`: the rule that ended the packet."""
+    """What `explain` reports but for verdict and reasons. `culprit`: the rule that ended the packet."""
 
     hops: list[Event]
     reply: list[Event]
     stays: list[Stay]
     outcome: str
     culprit: RuleMet | None
-    culprit_known: Known | None
     nat: dict[str, Any] | None
     choice: dict[str, Any] | None
     where: str
@@ -100,7 +99,7 @@ def tell(seen: Witnessed, plan: Plan, sender: str, source: Source = Source.OWN) 
     flooded = [teller.sighting(one) for one in ways.flooded]
     carriers = [teller.sighting(one) for one in ways.divided(seen.envelopes)[0]]
     remembered = tuple(stay.netns for stay in stays if teller.remembered(stay))
-    return Story(hops, reply, stays, outcome, culprit, known, *sums, where, flooded, carriers, _answer(hops, reply), remembered)
+    return Story(hops, reply, stays, outcome, culprit, *sums, where, flooded, carriers, _answer(hops, reply), remembered)
 
 
 def _killer(stays: Sequence[Stay]) -> RuleMet | None:

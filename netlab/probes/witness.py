@@ -28,7 +28,7 @@ from netlab.kernel import netlink as nl
 from netlab.kernel.namespaces import entered
 from netlab.kernel.packet_sockets import OUTGOING, Delivered, Frame, Tap
 from netlab.model import Flow, Protocol
-from netlab.probes import envelopes, filters, live, packets, plain, reading, stamps, telling
+from netlab.probes import envelopes, filters, live, packets, reading, stamps, telling
 from netlab.probes.packets import Kind
 from netlab.probes.plain import number_of
 from netlab.probes.values import FIRST_PORT, PORTS
@@ -320,10 +320,10 @@ class _Following:
         ip = packets.header(data) if len(data) >= 28 and data[0] >> 4 in (4, 6) else None
         if ip is None or len(data) < ip.length + 8:
             return None
-        error = ip.protocol in (1, plain.ICMPV6) and data[ip.length] in live.ERRORS[ip.protocol]
+        error = data[ip.length] in live.ERRORS.get(ip.protocol, ())
         if error and len(data) <= ip.length + 20:
             return PARTS[Kind.ICMP_ERROR], live.plain_shown(data)  # the trace shows too little of it for the token; it is our own
-        if ip.protocol == 17:
+        if ip.protocol == live.UDP:
             shown = live.plain_shown(data)
             back = Shown(shown.dst, shown.src, shown.dport, shown.sport, shown.proto)
             if back in self.requests:

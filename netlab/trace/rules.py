@@ -139,9 +139,9 @@ class Rules:
             self._through[alike] = known
         return known
 
-    def settled(self, packet: Packet, half: str) -> Packet:
-        """The packet behind a hook at which NAT settles this half ("dst", "src") of the connection."""
-        return packet._replace(decided=packet.decided | {half}) if self._base else packet
+    def passed_by(self, packet: Packet) -> Packet:
+        """The packet behind all hooks, none of which does anything to it."""
+        return packet.settled() if self._base else packet
 
     def _alike(self, packet: Packet) -> tuple[object, ...]:
         """What rules can tell of a packet: the same for all to which the same happens."""

@@ -25,7 +25,6 @@ from netlab.trace.rules import EVERY
 from netlab.trace.world import Place, Way, World
 
 MAX_HOPS = 64
-_NOTHING: frozenset[str] = frozenset()
 BEFORE_IPVS, BEYOND_IPVS, BEFORE_LOCAL_IPVS = range(EVERY.start, 99), range(99, EVERY.stop), range(EVERY.start, -98)
 """Priorities of the hooks on either side of IPVS: at 99 in INPUT, at -98 in OUTPUT (net/netfilter/ipvs/ip_vs_core.c)."""
 WEIGHTED = ("wrr", "wlc", "sed", "nq")
@@ -102,7 +101,8 @@ class _Walk:
 
     def _receive(self, place: Place, device: str, packet: Packet, trail: _Trail) -> Iterator[Path]:
         packet = packet if packet.in_device == device else packet._replace(in_device=device)
-        if not place.is_local(packet.destination) and place.rules(packet.destination.version).pass_by(packet):
+        way = place.any_way(packet.destination)
+        if (isinstance(way, str) or way.device != "lo") and place.rules(packet.destination.version).pass_by(packet):
             yield from self._passed_by(place, device, packet, trail)
             return
         for branch in self._at(Hook.PREROUTING, place, packet):
@@ -119,17 +119,16 @@ class _Walk:
 
     def _passed_by(self, place: Place, device: str, packet: Packet, trail: _Trail) -> Iterator[Path]:
         """Forwarded, and untouched by rules: most packets at most nodes."""
-        rules = place.rules(packet.destination.version)
-        routed = rules.settled(packet, "dst")
         martian = _martian(place, device, packet)
         if martian:
-            yield self._lost(place, routed, trail, martian)
+            yield self._lost(place, packet, trail, martian)
             return
-        for way, further in self._ways(place, routed, trail):
+        passed = place.rules(packet.destination.version).passed_by(packet)
+        for way, further in self._ways(place, passed, trail):
             if isinstance(way, Path):
                 yield way
             else:
-                yield from self._leave(place, rules.settled(routed, "src"), way, further)
+                yield from self._leave(place, passed, way, further)
 
     def _forward(self, place: Place, packet: Packet, trail: _Trail) -> Iterator[Path]:
         for way, further in self._ways(place, packet, trail):
@@ -178,9 +177,8 @@ class _Walk:
             return
         (netns, device), through = stop
         hop = Hop(place.name, trail.in_device, way.device, trail.entered, packet, trail.met, route, through)
-        # A packet is a new one for the next namespace: skb_scrub_packet forgets mark and conntrack entry.
-        fresh = packet._replace(mark=0, dnat=False, decided=_NOTHING, in_device=device, virtual=None)
-        further = trail._replace(hops=(*trail.hops, hop), entered=fresh, in_device=device, met=(), route="", looped=False)
+        fresh = packet.entering(device)
+        further = _Trail(trail.sender, trail.first, fresh, device, (*trail.hops, hop), probability=trail.probability)
         yield from self._receive(self.world.places[netns], device, fresh, further)
 
     # ------------------------------------------------------------ IPVS
@@ -379,9 +377,10 @@ def _martian(place: Place, device: str, packet: Packet) -> str:
     """Why the kernel refuses the packet by its addresses alone (ip_route_input_slow); '' when it does not."""
     if device == "lo":
         return ""
-    if packet.source in place.local:
+    foreign = place.foreign(packet.source)
+    if foreign == "own":
         return f"a packet from outside with its own address {packet.source} as source is discarded"
-    if (packet.source.is_loopback or packet.destination.is_loopback) and not _takes_localhost(place, device):
+    if (foreign == "loopback" or packet.destination.is_loopback) and not _takes_localhost(place, device):
         return "a packet from outside with a 127.0.0.0/8 address is discarded"
     return ""
 

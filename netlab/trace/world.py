@@ -105,6 +105,7 @@ class Place:
         self.relays: dict[tuple[Protocol, int, int], RelayPort] = {}
         self.virtual_servers: dict[tuple[Address, Protocol, int], VirtualServer] = {}
         self._ways: dict[Address, Way | str] = {}
+        self._sources: dict[Address, str] = {}
 
     @cached_property
     def local(self) -> frozenset[Address]:
@@ -125,9 +126,12 @@ class Place:
         return "lo"
 
     @cached_property
-    def _table(self) -> list[tuple[Network, Route | Learned | None, str]]:
-        """(destination, its route or None if connected, device), the longest prefix first, connected ones before others."""
-        table: list[tuple[Network, Route | Learned | None, str]] = []
+    def _table(self) -> list[tuple[Network, Way | Route | Learned | None, str]]:
+        """(destination, its route or None if connected, device), the longest prefix first, connected ones before others.
+
+        A route by a gateway is there as the way that it is, the same for every destination.
+        """
+        table: list[tuple[Network, Way | Route | Learned | None, str]] = []
         for name, device in self.devices.items():
             for op in device.addresses:
                 if device.up and op.prefix_route and op.prefixlen < op.address.max_prefixlen:
@@ -135,35 +139,55 @@ class Place:
         for route in self.routes:
             there = self.devices.get(route.device)
             if route.type == "blackhole" or (there is not None and there.up):
-                table.append((route.destination, route, route.device))
+                way = self._routed(route, route.gateway) if route.gateway is not None else route
+                table.append((route.destination, way, route.device))
         # Of two routes to one network the kernel takes the one with the lower metric, and a daemon's have a higher one.
         table += ((learned.destination, learned, learned.hops[0][1]) for learned in self.learned)
         return sorted(table, key=lambda row: -row[0].prefixlen)
+
+    def foreign(self, source: Address) -> str:
+        """Why a packet from outside may not have this source, which is `own` or `loopback`; '' when it may."""
+        found = self._sources.get(source)
+        if found is None:
+            found = "own" if source in self.local else "loopback" if source.is_loopback else ""
+            self._sources[source] = found
+        return found
 
     def any_way(self, destination: Address) -> Way | str:
         """The same as `way`; an address of its own has a way, too, out of lo."""
         found = self._ways.get(destination)
         if found is None:
-            local = Way("lo", destination, destination, f"local {destination}")
-            found = self._ways[destination] = local if self.is_local(destination) else self.way(destination)
+            found = self._ways[destination] = self._local_way(destination) or self.way(destination)
         return found
+
+    def _local_way(self, destination: Address) -> Way | None:
+        return Way("lo", destination, destination, f"local {destination}") if self.is_local(destination) else None
 
     def way(self, destination: Address) -> Way | str:
         """The route to an address that is not local, or in words why there is none: `blackhole ...` or `no route ...`."""
         for network, route, device in self._table:
             if destination not in network:
                 continue
-            if route is None:
-                return Way(device, destination, self.address_on(device, destination), f"{network} dev {device}")
-            if isinstance(route, Learned):
-                return self._learned_way(route, destination)
-            if route.type == "blackhole":
-                return f"blackhole {network}"
-            hop = route.gateway or destination
-            via = f" via {route.gateway}" if route.gateway is not None else ""
-            note = self._carried(device, hop)
-            return Way(device, hop, route.source or self.address_on(device, hop), f"{network}{via} dev {device}{note}")
+            match route:
+                case None:
+                    return Way(device, destination, self.address_on(device, destination), f"{network} dev {device}")
+                case Way():
+                    return route
+                case Learned():
+                    return self._learned_way(route, destination)
+                case Route(type="blackhole"):
+                    return f"blackhole {network}"
+                case Route():
+                    return self._routed(route, destination)
+                case _:
+                    assert_never(route)
         return f"no route to {destination}"
+
+    def _routed(self, route: Route, hop: Address) -> Way:
+        via = f" via {route.gateway}" if route.gateway is not None else ""
+        note = self._carried(route.device, hop)
+        source = route.source or self.address_on(route.device, hop)
+        return Way(route.device, hop, source, f"{route.destination}{via} dev {route.device}{note}")
 
     def _learned_way(self, route: Learned, destination: Address) -> Way:
         """By each of its next hops; which one a flow takes, a hash of its addresses and ports says."""
@@ -184,14 +208,19 @@ class Place:
 
     def address_on(self, device: str, hop: Address) -> Address | None:
         """The kernel's choice (inet_select_addr): the device's address in the hop's network, its first, or another device's."""
-        own = [op for op in self.devices[device].addresses if op.address.version == hop.version]
-        for op in own:
-            if hop in network_of(op):
-                return op.address
+        own = [op.address for op in self.devices[device].addresses if op.address.version == hop.version]
+        for address, network in self._networks[device]:
+            if hop in network:
+                return address
         if own:
-            return own[0].address
+            return own[0]
         others = (op for other in self.devices.values() for op in other.addresses if op.address.version == hop.version)
         return next((op.address for op in others), None)
+
+    @cached_property
+    def _networks(self) -> dict[str, list[tuple[Address, Network]]]:
+        """The addresses of each device, and the network that each lies in."""
+        return {name: [(op.address, network_of(op)) for op in device.addresses] for name, device in self.devices.items()}
 
     def primary(self, device: str) -> Address | None:
         """The first IPv4 address of the device, which REDIRECT sends packets to."""

@@ -1,7 +1,7 @@
 """Row group `memory`: what a lab holds: its holder, its other processes, and the kernel for its namespaces.
 
-The kernel's part is the difference of the whole machine's figures (Slab, Percpu, KernelStack, PageTables, VmallocUsed) before and
-after; other work on the machine is in it.
+The kernel's part is the difference of the whole machine's figures (Slab, Percpu, KernelStack, PageTables, VmallocUsed) before,
+when what was there earlier has been taken apart, and after; other work on the machine is in it.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def rows(runs: int, counts: Sequence[int] = PODS) -> Sequence[Row]:
     for pods in counts:
         holders, others, kernels = [], [], []
         for _ in range(runs):
-            before = spent.kernel_bytes()
+            before = spent.kernel_at_rest()
             with standing(pods) as lab:
                 kernels.append(float(spent.kernel_bytes() - before))
                 holders.append(float(spent.resident_bytes(lab.pid)))

@@ -2,12 +2,15 @@
 
 import os
 import resource
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 KERNEL_PARTS = ("Slab", "Percpu", "KernelStack", "PageTables", "VmallocUsed")
+REST_S, STILL_BYTES = 10.0, 1_000_000
+"""How long the kernel's memory is waited for, and within how much of it a quarter of a second is no change."""
 
 
 def children() -> float:
@@ -59,6 +62,18 @@ def resident_bytes(pid: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def kernel_at_rest() -> int:
+    """The same once it stays: namespaces that nobody has any more are taken apart for a second or two."""
+    last, deadline = kernel_bytes(), time.monotonic() + REST_S
+    while time.monotonic() < deadline:
+        time.sleep(0.25)
+        now = kernel_bytes()
+        if abs(now - last) < STILL_BYTES:
+            return now
+        last = now
+    return last
 
 
 def kernel_bytes() -> int:
