@@ -1,6 +1,5 @@
 """The `netlab` command. Decides only what must happen before anything heavy is imported; the verbs are in netlab.cli."""
 
-import os
 import sys
 
 TYPE_CHECKING = False  # not typing's: its import takes 10 ms, in which Ctrl-C would meet nothing that catches it
@@ -10,6 +9,8 @@ if TYPE_CHECKING:
 
 def stand_in() -> None:
     """/dev/null for each standard stream that the caller closed: what is opened next would take its number."""
+    import os  # here: see above
+
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
