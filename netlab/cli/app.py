@@ -114,8 +114,8 @@ def main(argv: list[str], starting: Any = None) -> int:
         return EXEC_FAILED if usage.code and set(verbs) <= PROGRAMS else int(usage.code or 0)
     except MemoryError:  # so little is left that not even this could be told here
         raise
-    except Exception:  # outside of the verb itself
-        return bug(set(verbs) <= PROGRAMS)
+    except Exception as error:  # outside of the verb itself
+        return INTERRUPTED if interrupted(error) else bug(set(verbs) <= PROGRAMS)
     return 0
 
 
@@ -208,10 +208,15 @@ def guard(function: Callable[..., int | None]) -> Callable[..., None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
             code = BROKEN_PIPE
         except Exception as error:
-            code = failed(error, function.__name__.rstrip("_") in PROGRAMS)
+            code = INTERRUPTED if interrupted(error) else failed(error, function.__name__.rstrip("_") in PROGRAMS)
         raise Finished(code)
 
     return verb
+
+
+def interrupted(error: Exception) -> bool:
+    """Ctrl-C while a class was being made, in an import: Python before 3.12 calls that a RuntimeError (of `__set_name__`)."""
+    return isinstance(error.__cause__, KeyboardInterrupt)
 
 
 def failed(error: Exception, is_program: bool) -> int:
