@@ -73,7 +73,8 @@ def explain(lab: Lab, body: Body, later: Later) -> None:
 
     sources = (question.flow.source,) if body.get("source") else addresses_of(cluster, question.sender)
     tunnel = overlay.PORT if overlay.is_used(cluster) else 0
-    lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s, live_s, sources, tunnel))
+    own = replace(question.flow, source_port=question.flow.source_port or (0 if live_s else lab.ports.take(sender, 1)))
+    lab.agents.work(seen, "explain", Errand(sender, own, places, question.timeout_s, live_s, sources, tunnel))
 
 
 def _live_s(body: Body, question: Question) -> float:
