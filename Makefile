@@ -21,7 +21,7 @@ demo: setup ## build a lab, send packets from everywhere, draw it, take it down
 test: setup ## all tests, the live ones in labs of their own
 	@$(PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
 
-test-vm: setup ## tests that need ip_vs or netem, in a VM where this kernel lacks them
+test-vm: setup ## tests that need ip_vs, netem or br_netfilter, in a VM where this kernel lacks it
 	@$(PYTHON) -m pytest --vm $(PYTEST_ARGS)
 
 vagrant-up: setup ## a real `vagrant up` with libvirt and a box built here, as root; half an hour

@@ -362,16 +362,33 @@ class Lab:
     # ------------------------------------------------------------ objects
 
     def apply(self, objects: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-        """Create or change Kubernetes objects (JSON); what happened to each: {kind, namespace, name, action}."""
-        return list(self.verb("apply", objects=list(objects)))
+        """Create or change Kubernetes objects (JSON); what happened to each: {kind, namespace, name, action}.
+
+        What netlab does not act on is an InputWarning, one a line. Raises InputError, ApiError.
+        """
+        from netlab import manifest
+
+        if isinstance(objects, Mapping | str):
+            raise InputError("apply takes a list of objects; files are for apply_files")
+        items = list(objects)
+        read = manifest.object_from_json({"apiVersion": "v1", "kind": "List", "items": items}, "apply")
+        return self._apply(items, read.warnings)
 
     def apply_files(self, *paths: str | Path) -> list[dict[str, str]]:
-        """The same for manifest files. Raises InputError with file:line:column of every mistake."""
+        """The same for manifest files, with file:line:column of every mistake and file:line of every warning."""
         from netlab import manifest
 
         sources = manifest.read_paths([str(path) for path in paths], _no_stdin)
-        manifest.read_objects(sources)
-        return self.apply(manifest.documents(sources))
+        return self._apply(manifest.documents(sources), manifest.read_objects(sources).warnings)
+
+    def _apply(self, objects: Sequence[Mapping[str, Any]], told: Sequence[str]) -> list[dict[str, str]]:
+        for line in told:
+            warnings.warn(line, InputWarning, stacklevel=3)
+        done: list[dict[str, str]] = self.verb("apply", objects=list(objects))
+        for one in done:
+            for line in one.get("warning", "").splitlines():  # what the lab knows of an Ingress
+                warnings.warn(line, InputWarning, stacklevel=3)
+        return done
 
     def get(
         self, kind: str, name: str | None = None, namespace: str | None = "default", selector: str = ""
@@ -450,10 +467,26 @@ class Lab:
         expect: Mapping[str, Any] | None = None,
         namespace: str = "default",
     ) -> ProbeResult:
-        """Send `count` flows, watch where they arrive, judge. Raises InputError for targets that do not exist."""
+        """Send `count` flows, watch where they arrive, judge. Raises InputError for targets that do not exist.
+
+        expect: as a scenario's probe has it: outcome, backends, sources, masqueraded, affinity, route. What of it does not hold
+        makes the verdict `fail` and stands in `why`, whatever the oracle says.
+        """
+        from netlab import manifest
+
+        wanted = manifest.probe_expectation(expect) if expect else {}
         body = {"from": sender, "to": to, "count": count, "protocol": protocol, "source": source, "source_port": source_port,
-                "timeout_s": timeout_s, "expect": dict(expect) if expect else None, "namespace": namespace}  # fmt: skip
-        return ProbeResult.of(self.request("POST", "/netlab/v1/probe", body))
+                "timeout_s": timeout_s, "namespace": namespace}  # fmt: skip
+        result = ProbeResult.of(self.request("POST", "/netlab/v1/probe", body))
+        return self._demanded(result, wanted, source) if wanted else result
+
+    def _demanded(self, result: ProbeResult, wanted: Mapping[str, Any], source: str | None) -> ProbeResult:
+        """The result with what the caller himself demands judged, too."""
+        from netlab import demands
+
+        own = demands.own_addresses(self.cluster(), result.sender, source) if "masqueraded" in wanted else ()
+        unmet = demands.unmet(result, wanted, own)
+        return ProbeResult.of({**result.json(), "verdict": "fail", "why": [*unmet, *result.why]}) if unmet else result
 
     def connect(
         self, sender: str, to: str, source: str | None = None, timeout_s: float = 1.0, namespace: str = "default"
@@ -540,6 +573,8 @@ class Lab:
 
         Raises CalledProcessError with `check`, TimeoutExpired when it was killed after `timeout_s`.
         """
+        if isinstance(command, str) or not command:
+            raise InputError(f"command {command!r}: a program and its arguments are wanted, as in ['ip', 'route']")
         answer = self.verb(
             "exec",
             target=target,
@@ -564,6 +599,7 @@ class Lab:
 
     def logs(self, pod: str, namespace: str = "default", container: str | None = None, previous: bool = False) -> str:
         """What the container's program printed; with `previous` what its run before the last restart did (ApiError without)."""
+        pod = pod if "/" in pod else f"pod/{pod}"
         return str(self.verb("logs", pod=pod, namespace=namespace, container=container, previous=previous)["text"])
 
     # ------------------------------------------------------------ the rest
@@ -727,7 +763,7 @@ def labs() -> list[LabInfo]:
 
 def up(
     topology: "str | Path | Topology | None" = None,
-    manifests: Sequence[str | Path] = (),
+    manifests: str | Path | Sequence[str | Path] = (),
     *,
     name: str | None = None,
     proxy: str | None = None,
@@ -742,11 +778,13 @@ def up(
     from netlab.lab import start
     from netlab.lab.inputs import read_inputs
 
-    topology_value, objects, told = read_inputs(topology, [str(path) for path in manifests], proxy=proxy, fabric=fabric)
+    paths = [manifests] if isinstance(manifests, str | Path) else manifests
+    topology_value, objects, told = read_inputs(topology, [str(path) for path in paths], proxy=proxy, fabric=fabric)
     for line in told:
         warnings.warn(line, InputWarning, stacklevel=2)
     if name is None:
-        name = f"{topology_value.name}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
+        name = f"{topology_value.name[:40]}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
+    directories.check_name(name)  # before a process is started for it
     return launch(start.spawn_holder(), name, topology_value, objects, named=named)
 
 

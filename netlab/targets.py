@@ -413,6 +413,12 @@ def netns_of(cluster: Cluster, ref: Ref) -> str:
     return f"node/{pod.node}" if pod.spec.host_network else str(ref)
 
 
+def shared_netns(cluster: Cluster, ref: Ref) -> str:
+    """The node's network namespace that a hostNetwork pod lives in; '' for everybody who has one of his own."""
+    pod = cluster.pods.get(Key(ref.namespace, ref.name)) if ref.kind == "pod" else None
+    return f"node/{pod.node}" if pod is not None and pod.spec.host_network and pod.node else ""
+
+
 def source_address(cluster: Cluster, sender: Ref, destination: Address) -> Address:
     """The source address that the sender's routing picks for a destination. Raises: InputError if it has none of the family."""
     own = tuple(address for address in addresses_of(cluster, sender) if address.version == destination.version)

@@ -114,6 +114,13 @@ def load_cases() -> tuple[Case, ...]:
     return tuple(_case(raw) for raw in document["cases"])
 
 
+@cache
+def load_combined() -> tuple[Case, ...]:
+    """The cases of combined-cases.yaml, whose steps are packets that know nothing of each other."""
+    document = yaml.safe_load((HERE / "combined-cases.yaml").read_text(encoding="utf-8"))
+    return tuple(_case(raw) for raw in document["cases"])
+
+
 def _case(raw: Raw) -> Case:
     steps = raw.get("steps") or [raw]
     return Case(raw["id"], raw["about"], tuple(raw["services"]), tuple(raw["endpoints"]), raw.get("config") or {}, tuple(steps))
@@ -291,7 +298,10 @@ def _topology(case: Case, mode: str) -> Topology:
         **proxy_of(mode),
         masquerade_all=case.config.get("masqueradeAll", False),
         detect_local=case.config.get("detectLocal", "ClusterCIDR"),
-        node_port_addresses=tuple(ip_network(text) for text in given) if given else None,
+        node_port_addresses="primary" if given == "primary" else tuple(ip_network(text) for text in given) if given else None,
+        localhost_node_ports=case.config.get("localhostNodePorts", True),
+        bridge_interface=case.config.get("bridgeInterface", "cni0"),
+        interface_name_prefix=case.config.get("interfaceNamePrefix", "veth"),
     )
     return Topology(
         "spec",

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from netlab import client
+from netlab import __main__, client
 from netlab.cli import app
 from netlab.errors import ApiError, InputError, KernelError, LabGone, MachineError, NetlabError
 
@@ -113,6 +114,23 @@ def test_mistakes_say_what_was_meant(
     assert meant in err
 
 
+def in_a_class() -> RuntimeError:
+    """Ctrl-C while Python before 3.12 makes a class, as in any import."""
+    error = RuntimeError("Error calling __set_name__ on 'Field' instance 'left' in 'Report'")
+    error.__cause__ = KeyboardInterrupt()
+    return error
+
+
+def test_ctrl_c_in_an_import_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def early_start(argv: list[str]) -> None:
+        raise in_a_class()
+
+    monkeypatch.setattr(__main__, "early_start", early_start)
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code == 130
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -124,6 +142,7 @@ def test_mistakes_say_what_was_meant(
         (ApiError(500, "InternalError", "bug"), 1),
         (KeyboardInterrupt(), 130),
         (BrokenPipeError(), 141),
+        (in_a_class(), 130),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
@@ -171,6 +190,17 @@ def test_a_verb_imports_nothing_heavy(verb: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, verb], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_ctrl_c_is_caught_from_the_beginning() -> None:
+    """What is imported before `main` runs is the interpreter's alone: Ctrl-C meets its traceback there, as in `import typing`."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); before = {*sys.modules}; import netlab.__main__; "
+        "print(*sorted({*sys.modules} - before))"
+    )
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, root], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["netlab", "netlab.__main__"]
 
 
 @pytest.mark.parametrize("verb", ["exec", "probe", "get", "ls", "top", "--help"])

@@ -58,7 +58,7 @@ def test_a_custom_resource_is_named_with_its_group(fake: FakeLab, tmp_path: Path
     file = tmp_path / "custom.yaml"
     file.write_text(CUSTOM)
     named = [("Foo", "mine"), ("ConfigMap", "settings")]
-    fake.answers["apply"] = [{"kind": kind, "name": name, "namespace": "default", "action": "created"} for kind, name in named]
+    fake.answers["verb"] = [{"kind": kind, "name": name, "namespace": "default", "action": "created"} for kind, name in named]
     assert app.main(["apply", "-f", str(file)]) == 0
     assert capsys.readouterr().out == "foo.example.com/mine created\nconfigmap/settings created\n"
     assert app.main(["delete", "-f", str(file)]) == 0

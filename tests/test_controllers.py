@@ -334,6 +334,8 @@ def svc(name: str, spec: str) -> str:
             "provided IP is already allocated",
         ),
         (svc("a", "{clusterIP: 10.1.0.9, ports: [{port: 1}]}"), "The range of valid IPs is 10.96.0.0/12"),
+        (svc("a", "{clusterIP: 10.96.0.0, ports: [{port: 1}]}"), "The range of valid IPs is 10.96.0.0/12"),
+        (svc("a", "{clusterIP: 10.111.255.255, ports: [{port: 1}]}"), "The range of valid IPs is 10.96.0.0/12"),
         (
             joined(
                 svc("a", "{type: NodePort, ports: [{port: 1, nodePort: 30001}]}"),
@@ -349,6 +351,8 @@ def svc(name: str, spec: str) -> str:
         "podIP of the bridge",
         "clusterIP twice",
         "clusterIP out of range",
+        "clusterIP of the network",
+        "clusterIP of the broadcast",
         "nodePort twice",
         "nodePort",
     ],
@@ -356,6 +360,41 @@ def svc(name: str, spec: str) -> str:
 def test_refusals(text: str, says: str) -> None:
     cluster = started()
     assert says in refusal(lambda: controllers.apply(cluster, objects(text)))
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        ("loadBalancerClass: a/b", "loadBalancerClass: a/c", 'spec.loadBalancerClass: Invalid value: "a/c": may not change'),
+        ("loadBalancerClass: a/b", "sessionAffinity: None", 'spec.loadBalancerClass: Invalid value: "": may not change'),
+        (
+            "externalTrafficPolicy: Local, healthCheckNodePort: 30100",
+            "externalTrafficPolicy: Local, healthCheckNodePort: 30101",
+            "spec.healthCheckNodePort: Invalid value: 30101: field is immutable",
+        ),
+    ],
+    ids=["class", "class taken away", "health check"],
+)
+def test_what_a_load_balancer_keeps(first: str, then: str, says: str) -> None:
+    def balanced(words: str) -> str:
+        return svc("a", f"{{type: LoadBalancer, ports: [{{port: 1}}], {words}}}")
+
+    cluster = started(balanced(first))
+    assert says in refusal(lambda: controllers.apply(cluster, objects(balanced(then))))
+    controllers.apply(cluster, objects(balanced(first)))
+    controllers.apply(cluster, objects(svc("a", "{ports: [{port: 1}]}")))
+
+
+def test_a_slice_keeps_its_family() -> None:
+    cluster = started(joined(svc("kubia", "{ports: [{port: 80}]}"), SLICE))
+    other = SLICE.replace("IPv4", "IPv6").replace("10.244.1.77", "'fd00::77'")
+    assert 'addressType: Invalid value: "IPv6": field is immutable' in refusal(lambda: controllers.apply(cluster, objects(other)))
+
+
+def test_the_address_of_kubernetes_is_taken_before_it_is_there() -> None:
+    wanted = svc("a", "{clusterIP: 10.96.0.1, ports: [{port: 1}]}")
+    with pytest.raises(InputError, match="provided IP is already allocated"):
+        started(wanted)
 
 
 def test_all_refusals_are_told_at_once() -> None:
@@ -535,13 +574,48 @@ ports: [{name: "", port: 8080}]
 """
 
 
-def test_a_slice_given_by_hand_is_kept_and_is_the_only_one() -> None:
+def test_a_slice_given_by_hand_stands_beside_the_controllers() -> None:
     cluster = started(joined(KUBIA, SERVICE, SLICE))
-    assert endpoints(cluster, "kubia") == {"10.244.1.77": [8080]}
+    assert set(endpoints(cluster, "kubia")) == {"10.244.1.77", *pods_of(cluster, "kubia-")}
     later = controllers.apply(started(joined(KUBIA, SERVICE)), objects(SLICE))
-    assert endpoints(later, "kubia") == {"10.244.1.77": [8080]}
+    assert set(endpoints(later, "kubia")) == {"10.244.1.77", *pods_of(later, "kubia-")}
     without = controllers.delete(later, "EndpointSlice", key("kubia-hand"))
     assert set(endpoints(without, "kubia")) == set(pods_of(without, "kubia-"))
+
+
+@pytest.mark.parametrize("manager", ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"])
+def test_a_slice_of_the_clusters_controllers_without_its_pods_is_the_only_one(manager: str) -> None:
+    label = f"labels: {{endpointslice.kubernetes.io/managed-by: {manager}, "
+    cluster = started(joined(KUBIA, SERVICE, SLICE.replace("labels: {", label)))
+    assert endpoints(cluster, "kubia") == {"10.244.1.77": [8080]}
+
+
+def test_endpoints_given_by_hand_count_where_there_is_no_selector() -> None:
+    given = ENDPOINTS.replace("name: db", "name: kubia")
+    cluster = started(joined(KUBIA, SERVICE, given))
+    assert set(endpoints(cluster, "kubia")) == set(pods_of(cluster, "kubia-"))
+    lone = given.replace("{ip: 192.168.0.100}", "{ip: 192.168.0.100, targetRef: {kind: Pod, name: gone}}")
+    lone = lone.replace("notReadyAddresses: [{ip: 192.168.0.101}], ", "")
+    of_dump = started(joined(SERVICE, lone))
+    assert endpoints(of_dump, "kubia") == {"gone": [5432]}
+
+
+def test_mirrored_endpoints_stand_beside_a_slice_given_by_hand() -> None:
+    hand = SLICE.replace("kubia", "db").replace("8080", "5432")
+    cluster = started(joined(svc("db", "{ports: [{port: 5432}]}"), ENDPOINTS, hand))
+    assert set(endpoints(cluster, "db")) == {"192.168.0.100", "10.244.1.77"}
+
+
+def test_named_target_ports_are_those_of_sidecars_too() -> None:
+    def pod(name: str, restart: str) -> str:
+        init = f"[{{name: s, image: luksa/kubia, {restart}ports: [{{name: web, containerPort: 8090}}]}}]"
+        spec = f"{{containers: [{{name: c, image: luksa/kubia}}], initContainers: {init}}}"
+        return f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: kubia}}}}\nspec: {spec}\n"
+
+    service = svc("kubia", "{selector: {app: kubia}, ports: [{port: 80, targetPort: web}]}")
+    cluster = started(joined(pod("with", "restartPolicy: Always, "), pod("without", ""), service))
+    assert endpoints(cluster, "kubia")["with"] == [8090]
+    assert endpoints(cluster, "kubia").get("without", []) == []
 
 
 ENDPOINTS = """

@@ -17,7 +17,8 @@ from netlab.scenario import side_by_side
 from netlab.scenario.values import ScenarioRun, StepResult, StepRun
 from tests import spec
 
-CASES = [case for case in spec.load_cases() if case.packets]
+SHARED = [case for case in spec.load_combined() if case.id.startswith(("c-same", "e-npa-none", "i-two", "j-"))]
+CASES = [case for case in (*spec.load_cases(), *SHARED) if case.packets]
 
 
 @cache

@@ -39,6 +39,22 @@ def test_case(case: spec.Case, mode: str) -> None:
     assert_says(ask(case, case.packets[0], mode), spec.expected_of(case.steps[0], mode))
 
 
+@pytest.mark.parametrize("mode", spec.CHAINS)
+@pytest.mark.parametrize("case", spec.load_combined(), ids=lambda case: case.id)
+def test_combined(case: spec.Case, mode: str) -> None:
+    for step in case.steps:
+        assert_says(ask(case, step["packet"], mode), spec.expected_of(step, mode))
+
+
+@pytest.mark.parametrize("mode", spec.CHAINS)
+@pytest.mark.parametrize("case", spec.load_combined(), ids=lambda case: case.id)
+def test_combined_in_ipv6(case: spec.Case, mode: str) -> None:
+    """But for localhost, where IPv6 has no NodePorts, and for ranges of the other family."""
+    for step in spec.in_ipv6(case).steps if case.id != "c-rng-v6only" else ():
+        if step["packet"]["to"] != "::1":
+            assert_says(ask(spec.in_ipv6(case), step["packet"], mode), spec.expected_of(step, mode))
+
+
 @pytest.mark.parametrize("mode", spec.MODES)
 @pytest.mark.parametrize("case", spec.load_verdicts(), ids=lambda case: case.id)
 def test_verdict(case: spec.Case, mode: str) -> None:

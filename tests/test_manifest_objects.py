@@ -32,6 +32,7 @@ CONTAINER = POD + "  containers:\n  - name: a\n    image: nginx\n"
 RC = "apiVersion: v1\nkind: ReplicationController\nmetadata: {name: a}\nspec:\n"
 TEMPLATE = "  template:\n    metadata: {labels: {app: a}}\n    spec: {containers: [{name: a, image: b}]}\n"
 DEPLOYMENT = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n"
+ZONES_9 = ", ".join(f"{{name: z{number}}}" for number in range(9))
 SLICE = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a}\n"
 
 
@@ -205,6 +206,61 @@ MISTAKES = [
         ["must be Always"],
     ),
     ("no template", RC + "  replicas: 3\n", ["spec.template: required"]),
+    ("affinity settings of nothing", SERVICE + "  ports: [{port: 80}]\n  sessionAffinityConfig: {}\n", ["ClientIP"]),
+    (
+        "a class with a space",
+        SERVICE + "  type: LoadBalancer\n  ports: [{port: 80}]\n  loadBalancerClass: not ok\n",
+        ["spec.loadBalancerClass: ", "no valid key"],
+    ),
+    ("appProtocol with a space", SERVICE + "  ports: [{port: 80, appProtocol: my proto}]\n", ["spec.ports[0].appProtocol: "]),
+    (
+        "ExternalName that is headless",
+        SERVICE + "  type: ExternalName\n  externalName: a.b\n  clusterIP: None\n",
+        ["f.yaml:7:14: spec.clusterIP: not allowed when type is ExternalName"],
+    ),
+    (
+        "ExternalName with families",
+        SERVICE + "  type: ExternalName\n  externalName: a.b\n  ipFamilies: [IPv4]\n",
+        ["spec.ipFamilies: not allowed when type is ExternalName"],
+    ),
+    (
+        "one number for health checks and a nodePort",
+        SERVICE + "  type: LoadBalancer\n  externalTrafficPolicy: Local\n"
+        "  ports: [{port: 80, nodePort: 30005}]\n  healthCheckNodePort: 30005\n",
+        ["spec.healthCheckNodePort: 30005 is a nodePort of this Service already"],
+    ),
+    (
+        "ipMode of a hostname",
+        SERVICE + "  type: LoadBalancer\n  ports: [{port: 80}]\n"
+        "status: {loadBalancer: {ingress: [{hostname: a.b, ipMode: VIP}]}}\n",
+        ["status.loadBalancer.ingress[0].ipMode: not allowed without ip"],
+    ),
+    (
+        "nine zones in a hint",
+        SLICE + f"addressType: IPv4\nendpoints: [{{addresses: [10.9.9.9], hints: {{forZones: [{ZONES_9}]}}}}]\n",
+        ["endpoints[0].hints.forZones: at most 8, not 9"],
+    ),
+    (
+        "a node twice in a hint",
+        SLICE + "addressType: IPv4\nendpoints: [{addresses: [10.9.9.9], hints: {forNodes: [{name: a}, {name: a}]}}]\n",
+        ["endpoints[0].hints.forNodes[1].name: a is there twice"],
+    ),
+    (
+        "an endpoint on no node",
+        SLICE + "addressType: IPv4\nendpoints: [{addresses: [10.9.9.9], nodeName: No_de}]\n",
+        ["endpoints[0].nodeName: "],
+    ),
+    ("a slice's port with a capital", SLICE + "addressType: IPv4\nports: [{name: A_, port: 80}]\n", ["ports[0].name: "]),
+    (
+        "a slice of 1001",
+        SLICE + f"addressType: IPv4\nendpoints: [{', '.join(['{addresses: [10.9.9.9]}'] * 1001)}]\n",
+        ["endpoints: at most 1000, not 1001"],
+    ),
+    (
+        "Endpoints on no node",
+        "apiVersion: v1\nkind: Endpoints\nmetadata: {name: a}\nsubsets: [{addresses: [{ip: 10.9.9.9, nodeName: A_}]}]\n",
+        ["subsets[0].addresses[0].nodeName: "],
+    ),
     ("a slice without a type", SLICE + "endpoints: []\n", ["addressType: required"]),
     (
         "a slice with an address of the other family",
@@ -428,6 +484,21 @@ ports: [{name: http, port: 8080}, {protocol: UDP}]
     assert (first.zone_hints, first.node_hints) == (("zone-a",), ("node-a",))
     assert (second.ready, second.serving, second.terminating, second.node_name) == (None, None, None, None)
     assert [(port.name, port.port, port.protocol) for port in entry.ports] == [("http", 8080, "TCP"), ("", None, "UDP")]
+
+
+def test_what_says_nothing_is_left_to_the_default() -> None:
+    text = SERVICE + "  type: ''\n  sessionAffinity: ''\n  externalTrafficPolicy: ''\n"
+    service = one(text + "  ports: [{port: 80, targetPort: 0, name: a}, {port: 81, targetPort: '', name: b}]\n")
+    assert isinstance(service, Service)
+    assert (service.type, service.session_affinity, service.external_traffic_policy) == ("ClusterIP", "None", "Cluster")
+    assert [port.target_port for port in service.ports] == [80, 81]
+
+
+def test_hints_by_annotation_are_said_not_to_be_made() -> None:
+    text = SERVICE.replace("{name: web}", "{name: web, annotations: {service.kubernetes.io/topology-mode: Auto}}")
+    (warning,) = load(text + "  ports: [{port: 80}]\n").warnings
+    assert "topology-mode: not acted on" in warning and "trafficDistribution" in warning
+    assert not load(text.replace("Auto", "Disabled") + "  ports: [{port: 80}]\n").warnings
 
 
 def test_endpoints_by_hand() -> None:

@@ -2,6 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +12,11 @@ import pytest
 
 from netlab.errors import NetlabError
 from netlab.kernel import agent
-from netlab.lab import agents, matrix
-from netlab.lab.ranges import UPPER_BYTES, Ranges
-from netlab.model import Cluster
+from netlab.lab import agents, matrix, probing
+from netlab.lab.ranges import UPPER_BYTES, Ranges, SourcePorts
+from netlab.model import Cluster, Flow, Ref
+from netlab.probes.prober import Prober
+from netlab.probes.values import FIRST_PORT, PORTS, ProbeRequest
 from tests.clusters import cluster, pod
 
 
@@ -132,3 +137,39 @@ def test_who_probes_at_the_same_time_has_a_range_of_its_own(monkeypatch: pytest.
     started[2].replies[0](True, b"")
     all_of_them.errand(lambda ok, answer: None, "matrix", given.extend, 3)
     assert given[-3:] == given[:3], "what the first one gave back"
+
+
+def test_what_is_asked_at_the_same_time_is_sent_from_different_ports() -> None:
+    """Of one namespace: the matrix' fork hands out what the holder, which goes on, counts as taken."""
+    forked: list[Any] = []
+    errand = lambda later, name, do, probers: forked.append(deepcopy(lab.ports))  # noqa: E731
+    lab: Any = SimpleNamespace(
+        cluster=standing(),
+        plan=SimpleNamespace(ops={}),
+        ports=SourcePorts(),
+        netns_path=str,
+        agents=SimpleNamespace(errand=errand),
+    )
+    pairs = {"from": ["pod/b"], "to": ["pod/a", "node/node-169", "nobody"]}
+
+    def asked(count: int) -> range:
+        sent = probing.request(lab, probing.resolved(lab, {"from": "pod/b", "to": "pod/a", "count": count}), {}, ())
+        return range(sent.first_port, sent.first_port + count)
+
+    first = asked(60)
+    matrix.matrix(lab, {**pairs, "from": ["pod/b", "pod/nobody"]}, lambda ok, answer: None)
+    here, lab.ports = asked(60), forked[0]
+    there = asked(3)
+    wrapped = [(port - FIRST_PORT) % PORTS for ports in (first, here, there) for port in ports]
+    assert len(set(wrapped)) == 123
+    assert probing.request(lab, probing.resolved(lab, {"from": "pod/b", "to": "pod/a", "source_port": 7}), {}, ()).first_port == 0
+
+
+def test_a_prober_begins_where_it_is_told() -> None:
+    prober = Prober(lambda netns: 0, own=1)
+    flow = Flow(Ref("pod", "default", "a"), ip_address("10.0.0.1"), ip_address("10.0.0.2"), 80)
+    one, other = ProbeRequest("a", flow, first_port=FIRST_PORT + PORTS - 1), ProbeRequest("b", flow)
+    prober.begin([one, replace(one, first_port=12_345), other])
+    assert prober.ports("a", 2) == [FIRST_PORT + PORTS - 1, FIRST_PORT]
+    prober.begin([other])
+    assert prober.ports("a", 1) == [FIRST_PORT + 1], "whoever is told nothing goes on"

@@ -149,3 +149,17 @@ def test_a_failed_probe_is_the_kubelets_word(words: str) -> None:
         pod.node,
         pod.meta.uid,
     )
+
+
+def test_an_event_has_a_uid_and_a_version_that_grows() -> None:
+    recorder = Recorder()
+    one = Happening(Subject("Pod", "default", "p", "1"), "Normal", "Started", "kubelet", "Started container c")
+    other = Happening(Subject("Pod", "default", "p", "1"), "Normal", "Killing", "kubelet", "Stopping container c")
+    recorder.record(one, 1.0)
+    recorder.record(other, 2.0)
+    first, second = (item["metadata"] for item in recorder.items())
+    recorder.record(one, 3.0)
+    _, again = (item["metadata"] for item in recorder.items())
+    assert first["uid"] == again["uid"] != second["uid"]
+    versions = [int(meta["resourceVersion"]) for meta in (first, second, again)]
+    assert versions == sorted(set(versions))

@@ -165,6 +165,8 @@ PASS, FAIL, OPEN = Judgement.PASS, Judgement.FAIL, Judgement.INCONCLUSIVE
         (Result(sources={"192.168.0.100": 6}), {"masqueraded": True}, FAIL, "expected it to be masqueraded"),
         (Result(sources={"192.168.0.100": 5, "192.168.0.169": 1}), {"masqueraded": True}, FAIL, "own address"),
         (Result(sources={}), {"masqueraded": False}, FAIL, "no backend saw"),
+        (Result(), {"sources": ["192.168.0.169"]}, PASS, ""),
+        (Result(), {"sources": "192.168.0.100"}, FAIL, "no backend saw the source 192.168.0.100"),
         (Result(), {"affinity": True}, FAIL, "went to 2 backends"),
         (Result(), {"affinity": False}, PASS, ""),
         (Result(verdict="fail", why=["x"]), {"verdict": "fail"}, PASS, ""),

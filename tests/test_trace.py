@@ -522,6 +522,11 @@ def test_pods_of_the_host_network_send_from_their_node() -> None:
     traced = trace(build(cluster), flow(cluster, "pod/hosted", "svc/kubia"))
     assert traced.paths[0].hops[0].netns == "node/node-170"
     assert traced.outcome.kind is DELIVERED
+    inside = Flow(hosted.ref, ip_address("127.0.0.1"), ip_address("127.0.0.1"), 81, Protocol.TCP)
+    home = targets.shared_netns(cluster, hosted.ref)
+    assert home == targets.netns_of(cluster, hosted.ref)
+    assert trace(build(cluster), inside, sender_netns=home).outcome.kind is REJECTED
+    assert targets.shared_netns(cluster, Ref("pod", "default", "client")) == ""
 
 
 @pytest.mark.parametrize(("fabric", "mode"), PLACES)

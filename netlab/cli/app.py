@@ -111,11 +111,15 @@ def main(argv: list[str], starting: Any = None) -> int:
     except Finished as finished:
         return int(finished.code or 0)
     except SystemExit as usage:  # help, or a mistake that typer has found and shown
+        if isinstance(usage.__context__, BrokenPipeError):
+            return broken_pipe()
         return EXEC_FAILED if usage.code and set(verbs) <= PROGRAMS else int(usage.code or 0)
     except MemoryError:  # so little is left that not even this could be told here
         raise
-    except Exception:  # outside of the verb itself
-        return bug(set(verbs) <= PROGRAMS)
+    except BrokenPipeError:
+        return broken_pipe()
+    except Exception as error:  # outside of the verb itself
+        return failed(error, set(verbs) <= PROGRAMS)
     return 0
 
 
@@ -205,8 +209,7 @@ def guard(function: Callable[..., int | None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             code = INTERRUPTED
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-            code = BROKEN_PIPE
+            code = broken_pipe()
         except Exception as error:
             code = failed(error, function.__name__.rstrip("_") in PROGRAMS)
         raise Finished(code)
@@ -214,8 +217,16 @@ def guard(function: Callable[..., int | None]) -> Callable[..., None]:
     return verb
 
 
+def broken_pipe() -> int:
+    """Nobody reads on (`| head`): nothing more is said; returns the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more at exit
+    return BROKEN_PIPE
+
+
 def failed(error: Exception, is_program: bool) -> int:
-    """A machine that has run out of something, or a mistake of ours; returns the exit code."""
+    """A machine that has run out of something, Ctrl-C under another name, or a mistake of ours; returns the exit code."""
+    if isinstance(error.__cause__, KeyboardInterrupt):  # while Python before 3.12 made a class: it calls that a RuntimeError
+        return INTERRUPTED
     from netlab.kernel.refusals import refusal
 
     told = refusal(error)

@@ -206,8 +206,9 @@ def flush_conntrack(
       netlab fault flush-conntrack node/node-170
     """
     refuse_for(seconds, "what conntrack has forgotten does not come back")
-    output.attach(lab).fault("flush-conntrack", target, namespace=namespace)
-    output.message(f"conntrack is empty on {target or 'every node'}")
+    place = f"node/{target}" if target and "/" not in target else target  # as kill-node and partition take it
+    output.attach(lab).fault("flush-conntrack", place, namespace=namespace)
+    output.message(f"conntrack is empty on {place or 'every node'}")
 
 
 # ---------------------------------------------------------------- impaired links

@@ -9,7 +9,7 @@ import typer
 
 from netlab.cli import output
 from netlab.cli.output import FilesOption, LabOption, NamespaceOption
-from netlab.errors import InputError, LabGone
+from netlab.errors import InputError, LabGone, Problem
 
 if TYPE_CHECKING:
     from netlab.client import Lab, LabInfo
@@ -157,7 +157,7 @@ def down(
         client.end(path)  # of whatever version it is
         output.message(f"{path.name} is down")
     if missing:
-        raise LabGone("\n".join(missing))
+        raise InputError(tuple(map(Problem, missing)))
 
 
 def exec_(

@@ -26,7 +26,7 @@ def logs(
     container: Annotated[str | None, typer.Option("-c", "--container", metavar="CONTAINER")] = None,
     previous: Annotated[bool, typer.Option("-p", "--previous", help="What the run before the last restart printed.")] = False,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the container has ended, or Ctrl-C.")] = False,
-    tail: Annotated[int, typer.Option("--tail", metavar="LINES", help="Only the last lines; -1 for all.")] = -1,
+    tail: Annotated[int, typer.Option("--tail", min=-1, metavar="LINES", help="Only the last lines; -1 for all.")] = -1,
     namespace: NamespaceOption = "default",
     lab: LabOption = None,
 ) -> None:

@@ -24,18 +24,20 @@ ALL = ("pods", "replicationcontrollers", "services", "daemonsets", "deployments"
 """What `get all` means, in kubectl's order."""
 
 
-def apply(files: FilesOption = None, lab: LabOption = None) -> None:
+def apply(files: FilesOption = None, namespace: NamespaceOption = "default", lab: LabOption = None) -> None:
     """Create or change objects from manifests. Returns when the lab has settled.
+
+    Objects that name no namespace go into the one of -n.
 
     \b
     Examples:
       netlab apply -f manifests/kubia.yaml
-      netlab apply -f manifests/
+      netlab apply -f manifests/ -n test
       kubectl create deployment web --image=nginx --dry-run=client -o yaml | netlab apply -f -
     """
-    documents = read(files, "apply")
+    documents = read(files, "apply", namespace)
     versions = {(document["kind"], document["metadata"]["name"]): document["apiVersion"] for document in documents}
-    for done in output.attach(lab).apply(documents):
+    for done in output.attach(lab).verb("apply", objects=documents):  # not lab.apply, which warns once more
         kind, name = done["kind"], done["name"]
         print(f"{identity(kind, versions.get((kind, name), ''))}/{name} {done['action']}")
         output.warn([line for line in done.get("warning", "").splitlines() if line])
@@ -79,7 +81,7 @@ def delete(
     ignore = ignore or chosen  # what was found may go along with an object before it
     targets = [] if chosen else [(kind, name, namespace, "") for kind, name in named(what or [])]
     if files:
-        targets += [target_of(document) for document in read(files, "delete")]
+        targets += [target_of(document) for document in read(files, "delete", namespace)]
     if not targets and not chosen:
         raise InputError("nothing to delete: give KIND/NAME, KIND with -l SELECTOR or --all, or -f MANIFEST")
     kinds = kinds_alone(what or [], "-l" if selector else "--all") if chosen else []
@@ -330,7 +332,7 @@ def scale(
 # ---------------------------------------------------------------- what was asked for
 
 
-def read(files: Sequence[str] | None, verb: str) -> list[Json]:
+def read(files: Sequence[str] | None, verb: str, namespace: str) -> list[Json]:
     """The objects of the manifests as JSON, checked here so that errors name file and line; warnings are shown."""
     import sys
 
@@ -339,10 +341,32 @@ def read(files: Sequence[str] | None, verb: str) -> list[Json]:
     if not files:
         raise InputError("give the manifests with -f FILE, -f DIRECTORY or -f -")
     loaded = manifest.read_objects(manifest.read_paths(files, sys.stdin.buffer.read))
-    output.warn(loaded.warnings)
+    if verb == "apply":  # what is not acted on goes as it came: without a word
+        output.warn(loaded.warnings)
     if not loaded.objects:
         raise InputError(f"no objects passed to {verb}")
-    return [dict(obj.manifest) for obj in loaded.objects]
+    documents = [dict(obj.manifest) for obj in loaded.objects]
+    return documents if namespace == "default" else placed(documents, namespace)
+
+
+def placed(documents: Sequence[Json], namespace: str) -> list[Json]:
+    """The objects; those that name no namespace are in this one now. Raises InputError where one names another, as kubectl."""
+    from netlab import manifest
+
+    known = {info.kind for info in manifest.kinds.table() if info.namespaced}
+    wrong = []
+    found = []
+    for document in documents:
+        own = document["metadata"].get("namespace")
+        if own and own != namespace:
+            wrong.append(
+                Problem(f"{document['kind']} {document['metadata']['name']}: its namespace {own} does not match -n {namespace}")
+            )
+        into = {"namespace": namespace} if document["kind"] in known else {}
+        found.append({**document, "metadata": {**document["metadata"], **into}})
+    if wrong:
+        raise InputError(tuple(wrong))
+    return found
 
 
 def target_of(document: Json) -> tuple[str, str, str, str]:

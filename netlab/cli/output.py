@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -114,6 +115,15 @@ def choose(given: str | None, allowed: Sequence[str], option: str) -> str | None
     close = difflib.get_close_matches(given, allowed, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; it takes {', '.join(allowed)}"
     raise InputError(f"{option} {given}: unknown value{hint}")
+
+
+def writable(path: str | Path) -> None:
+    """Raises InputError, before anything is done for it, unless a file can be written there. It is made where there is none."""
+    try:
+        with open(path, "ab"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def facts() -> list[str]:

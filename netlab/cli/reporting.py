@@ -8,7 +8,6 @@ import typer
 
 from netlab.cli import output
 from netlab.cli.output import LabOption
-from netlab.errors import InputError
 
 if TYPE_CHECKING:
     from netlab.client import Lab
@@ -37,10 +36,7 @@ def report(
     from netlab.observe import report_html
 
     if file != "-":
-        try:
-            Path(file).touch()
-        except OSError as error:
-            raise InputError(f"{file}: {error.strerror}") from None
+        output.writable(file)
     running = output.attach(lab)
     cluster = running.cluster()
     results, left_out = pairs(running, cluster) if matrix else (None, "--no-matrix")

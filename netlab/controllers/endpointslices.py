@@ -2,8 +2,10 @@
 
 Theory: every selected pod with an address becomes one endpoint. Named targetPorts are looked up in each pod, so pods may differ
 in their port numbers; endpoints with the same set of numbers share a slice, at most 100 in each. A Service without endpoints has
-one empty slice. A Service with a slice of the user's own gets none from here.
-Source: Kubernetes pkg/controller/endpointslice, staging/src/k8s.io/endpointslice.
+one empty slice. A slice that somebody wrote for the Service stands beside these, and proxies use both. One that the cluster's own
+controllers made, of a dump without the pods, stands for what is made here. Endpoints given by hand are mirrored, but of a Service
+with a selector only those that came out of a dump without their pods: of others the cluster's controller would write its own.
+Source: Kubernetes pkg/controller/endpointslice, pkg/controller/endpointslicemirroring, staging/src/k8s.io/endpointslice.
 It refuses to know what a proxy makes of conditions and hints.
 """
 
@@ -54,7 +56,7 @@ def reconcile(cluster: Cluster) -> Cluster:
     for one in _slices_of(cluster, affected):
         if one.managed:
             managed.setdefault(one.service, []).append(one)
-        else:
+        elif one.meta.labels.get(MANAGED_BY) in (CONTROLLER, MIRRORING):
             given.add(one.service)
     made: dict[Key, EndpointSlice] = {}
     gone: set[Key] = set()
@@ -121,7 +123,7 @@ def _content(cluster: Cluster, service: Service, known: PodIndex) -> Content:
     if service.type is ServiceType.EXTERNAL_NAME:
         return []
     by_hand = cluster.endpoints.get(service.meta.key)
-    if by_hand is not None and by_hand.meta.labels.get(SKIP_MIRROR) != "true":
+    if by_hand is not None and _is_mirrored(cluster, service, by_hand):
         return _chunks(_mirrored(by_hand), ())
     if not service.selector:
         return []
@@ -138,6 +140,15 @@ def _content(cluster: Cluster, service: Service, known: PodIndex) -> Content:
                 endpoint = _endpoint(service, pod, cluster.nodes.get(pod.node))
                 groups.setdefault((family, ports), []).append(replace(endpoint, addresses=addresses[:1]))
     return _chunks(groups, families)
+
+
+def _is_mirrored(cluster: Cluster, service: Service, given: Endpoints) -> bool:
+    if given.meta.labels.get(SKIP_MIRROR) == "true":
+        return False
+    targets = [endpoint.target for endpoints, _ in given.subsets for endpoint in endpoints]
+    pods = [Key(target.namespace, target.name) for target in targets if target is not None and target.kind == "pod"]
+    lone = bool(pods) and len(pods) == len(targets) and not any(key in cluster.pods for key in pods)
+    return lone or not service.selector
 
 
 def _chunks(groups: dict[Group, list[Endpoint]], placeholders: Iterable[Family]) -> Content:
@@ -165,7 +176,8 @@ def _ports(ports: Sequence[ServicePort], pod: Pod) -> Ports:
 
 
 def _named(pod: Pod, name: str, port: ServicePort) -> int | None:
-    for container in pod.spec.containers:
+    """Sidecars are asked last, other init containers never."""
+    for container in (*pod.spec.containers, *(one for one in pod.spec.init if one.sidecar)):
         for declared in container.ports:
             if declared.name == name and declared.protocol == port.protocol:
                 return declared.port
@@ -208,9 +220,11 @@ def _matched(
     """The content laid into slices: into those that have its ports already, into new ones for the rest."""
     left = list(existing)
     found = []
+    by_hand = cluster.endpoints.get(service.meta.key)
+    mirrored = by_hand is not None and _is_mirrored(cluster, service, by_hand)
     for (family, ports), endpoints in content:
         old = next((one for one in left if one.address_type == family and one.ports == ports), None)
-        labels = _labels(service, mirrored=service.meta.key in cluster.endpoints)
+        labels = _labels(service, mirrored)
         if old is None:
             serial += 1
             meta = _meta(service, labels, cluster.clock, serial)

@@ -18,6 +18,7 @@ from netlab.model import (
     EndpointSlice,
     Key,
     Meta,
+    Network,
     Service,
     ServicePort,
     ServiceType,
@@ -146,9 +147,9 @@ def refusals(config: ClusterConfig, service: Service, previous: Service | None, 
     for address in service.cluster_ips:
         at = f"spec.clusterIPs: Invalid value: [{address}]: failed to allocate IP {address}"
         networks = [network for network in config.service_cidrs if network.version == address.version]
-        if taken.addresses.get(address, key) != key:
+        if taken.addresses.get(address, key) != key or (not live and _is_kubernetes(config, address, key, taken)):
             found.append(f"{at}: provided IP is already allocated")
-        elif not live and not any(address in network for network in networks):
+        elif not live and not any(_is_for_services(network, address) for network in networks):
             ranges = ", ".join(map(str, networks)) or "none"
             found.append(f"{at}: the provided IP is not in the valid range. The range of valid IPs is {ranges}")
     for field, number in _node_ports(service):
@@ -162,6 +163,17 @@ def refusals(config: ClusterConfig, service: Service, previous: Service | None, 
     return found
 
 
+def _is_kubernetes(config: ClusterConfig, address: Address, key: Key, taken: Taken) -> bool:
+    """Whether the Service `kubernetes`, which comes last into a new lab, will want the address."""
+    return key != KUBERNETES and KUBERNETES not in taken.addresses.values() and address == ipam.service_address(config, 1)
+
+
+def _is_for_services(network: Network, address: Address) -> bool:
+    """Any but the network's own address and, of IPv4, the broadcast address."""
+    reserved = (network.network_address, network.broadcast_address if network.version == 4 else None)
+    return address in network and (network.num_addresses <= 2 or address not in reserved)
+
+
 def _node_ports(service: Service) -> list[tuple[str, int]]:
     """(field, number) of every node port of a Service."""
     found = [(f"spec.ports[{n}].nodePort", port.node_port) for n, port in enumerate(service.ports)]
@@ -172,10 +184,18 @@ def _node_ports(service: Service) -> list[tuple[str, int]]:
 def _immutable(service: Service, previous: Service | None) -> list[str]:
     if previous is None or ServiceType.EXTERNAL_NAME in (service.type, previous.type):
         return []
+    found = []
     if previous.headless != service.headless or (previous.cluster_ips and service.cluster_ips[:1] != previous.cluster_ips[:1]):
         wanted = "None" if service.headless else ", ".join(map(str, service.cluster_ips)) or "(allocated)"
-        return [f"spec.clusterIPs[0]: Invalid value: [{wanted}]: may not change once set"]
-    return []
+        found.append(f"spec.clusterIPs[0]: Invalid value: [{wanted}]: may not change once set")
+    kinds = {service.type, previous.type}
+    if kinds == {ServiceType.LOAD_BALANCER} and service.load_balancer_class != previous.load_balancer_class:
+        found.append(f'spec.loadBalancerClass: Invalid value: "{service.load_balancer_class}": may not change once set')
+    if _wants_health_check(service) and _wants_health_check(previous):
+        old, new = previous.health_check_node_port, service.health_check_node_port
+        if old is not None and old != new:
+            found.append(f"spec.healthCheckNodePort: Invalid value: {new}: field is immutable")
+    return found
 
 
 def carried(service: Service, previous: Service) -> Service:

@@ -106,6 +106,25 @@ def half_seen(cluster: Cluster, flow: Flow) -> bool:
     return flow.protocol is Protocol.TCP and not cluster.topology.cluster.proxy.conntrack_tcp_be_liberal
 
 
+def shared(cluster: Cluster, flow: Flow) -> bool:
+    """Row 16: an address and port that several Services have, or one of them twice: as clusterIP, as externalIP, as NodePort."""
+    family = family_of(flow.destination)
+    own = _node_with(cluster, flow.destination) is not None
+    asked = 0
+    for service in _askable(cluster, flow):
+        kinds = (service.cluster_ips, external_ips(service, family), load_balancer_ips(service, family))
+        for port in service.ports:
+            if port.protocol == flow.protocol:
+                asked += sum(flow.destination in kind for kind in kinds) if port.port == flow.port else 0
+                asked += own and port.node_port == flow.port
+    return asked > 1
+
+
+def refused_where_not_served(cluster: Cluster, flow: Flow) -> bool:
+    """Row 27: a NodePort's number at an address that nodePortAddresses leave out, which iptables' refusal does not ask for."""
+    return cluster.topology.cluster.proxy.node_port_addresses is not None and _is_node_port(cluster, flow)
+
+
 def relayed(cluster: Cluster, flow: Flow) -> bool:
     """Not in the table, which is of later versions: a flow to a Service, or to a node, where a relay may have the port."""
     return _is_node_port(cluster, flow) or any(
@@ -174,6 +193,10 @@ KNOWN: tuple[Difference, ...] = (
                IPVS, own_packet_to_node_port),
     Difference(15, "iptables serves NodePorts at localhost and guards it; nftables and ipvs neither",
                NFTABLES_AND_IPVS, node_port_on_localhost),
+    Difference(16, "an address and port that several Services share: iptables asks one after the other until one has an "
+               "endpoint; nftables asks the first, and the source ranges of whichever has any", IPTABLES, shared),
+    Difference(16, "an address and port that several Services share: in ipvs the first has the virtual server, and what is "
+               "masqueraded and which source ranges count is not told apart", IPVS, shared),
     Difference(18, "ipvs asks source ranges of what comes in; what the node itself sends from another address passes",
                IPVS, own_packet_outside_ranges),
     Difference(19, "of a Service without endpoints, nftables and ipvs drop what the source ranges block; iptables rejects it",
@@ -188,6 +211,8 @@ KNOWN: tuple[Difference, ...] = (
                IPVS, local_policy_from_inside),
     Difference(27, "what a node itself sends to an external address without endpoints meets no rule in iptables",
                IPTABLES, own_packet_without_endpoints),
+    Difference(27, "iptables refuses a NodePort that has no endpoint at every local address, others where they would serve it",
+               IPTABLES, refused_where_not_served),
     Difference(28, "a Local policy without an endpoint on the node: ipvs takes all endpoints, or rejects; others drop",
                IPVS, local_policy_without_endpoint),
     Difference(35, "ipvs masquerades nothing that a node sends from 127.0.0.0/8", IPVS, sent_from_localhost, True),

@@ -28,24 +28,28 @@ from netlab.endpoints import (
     load_balancer_ips,
 )
 from netlab.expect import claims, policy
+from netlab.expect.choice import local_endpoints, usable
 from netlab.expect.policy import DELIVERED, DROPPED, NOT_HANDLED, REJECTED, Decision, Frontend, Packet
 from netlab.model import Address, Backend, Cluster, Node, Protocol, Service, ServicePort
 
 
 def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
     """`device` is the interface that the packet came in through; '' when the node itself sends it."""
-    frontend = _frontend(cluster, node, packet)
-    if frontend is None:
+    asked = _frontends(cluster, node, packet)
+    if not asked:
         return _unclaimed(cluster, node, packet, device)
-    where = f"{frontend.name}: {packet.source}"
-    asked = frontend.kind == "load balancer" and (device != "" or packet.source == packet.destination)
-    if asked and not policy.in_ranges(frontend.service, node, packet.source):
-        return Decision(DROPPED, why=f"{where} is in none of its loadBalancerSourceRanges", routed=False)
+    frontend = asked[0]
+    ranged = [one.service for one in asked if one.kind == "load balancer" and one.service.source_ranges]
+    guarded = bool(ranged) and (device != "" or packet.source == packet.destination)
+    if guarded and not any(policy.in_ranges(service, node, packet.source) for service in ranged):
+        why = f"{frontend.name}: {packet.source} is in none of its loadBalancerSourceRanges"
+        return Decision(DROPPED, why=why, routed=False)
     known = endpoints_of(cluster, frontend.service, frontend.port, family_of(packet.destination))
     chosen = _chosen(node, frontend, known)
     if not chosen:
         return Decision(REJECTED, why=f"{frontend.name} has no endpoints that it could use here")
-    masquerade = _masquerades(cluster, node, packet, device, frontend)
+    # Rules ask sets of addresses and ports, in which the Services that share one cannot be told apart.
+    masquerade = any(_masquerades(cluster, node, packet, device, one) for one in asked)
 
     def backend(endpoint: ServiceEndpoint) -> Backend:
         hairpin = endpoint.address == packet.source and endpoint.node == node.meta.name
@@ -72,12 +76,12 @@ def _chosen(node: Node, frontend: Frontend, known: tuple[ServiceEndpoint, ...]) 
     service = frontend.service
     inside = service.internal_traffic_policy == "Local"
     local = inside if frontend.kind == "cluster" else policy.external_local(service)
-    if local and (here := policy.local_endpoints(node, known)):
+    if local and (here := local_endpoints(node, known)):
         return here
     # Nothing but the clusterIP, and that Local: nobody has looked for endpoints elsewhere.
     reached = bool(external_ips(service) or external_ips(service, "IPv6")) or any(port.node_port for port in service.ports)
     balanced = bool(load_balancer_ips(service) or load_balancer_ips(service, "IPv6"))
-    return () if inside and not (reached or balanced) else policy.usable(node, known)
+    return () if inside and not (reached or balanced) else usable(node, known)
 
 
 def _masquerades(cluster: Cluster, node: Node, packet: Packet, device: str, frontend: Frontend) -> bool:
@@ -109,15 +113,15 @@ def _number_is_a_node_port(cluster: Cluster, packet: Packet) -> bool:
     return bool(owners) and not any(policy.external_local(service) for service in owners)
 
 
-def _frontend(cluster: Cluster, node: Node, packet: Packet) -> Frontend | None:
-    """Service addresses before NodePorts; of several Services the first by name."""
-    for service in claims.of_address(cluster, packet.destination):
-        for frontend in policy.by_address(service, packet):
-            return frontend
-    if policy.is_local(cluster, node, packet.destination) and _serves_node_ports(cluster, node, packet.destination):
-        for service, port in _node_ports(claims.of_node_port(cluster, packet.port), packet):
-            return Frontend("node port", service, port)
-    return None
+def _frontends(cluster: Cluster, node: Node, packet: Packet) -> list[Frontend]:
+    """Those at Service addresses, the first of which has the virtual server; only without any, those of NodePorts."""
+    having = claims.of_address(cluster, packet.destination)
+    named = [frontend for service in having for frontend in policy.by_address(service, packet)]
+    if named or not policy.is_local(cluster, node, packet.destination):
+        return named
+    served = _serves_node_ports(cluster, node, packet.destination)
+    asked = _node_ports(claims.of_node_port(cluster, packet.port), packet) if served else ()
+    return [Frontend("node port", service, port) for service, port in asked]
 
 
 def _node_ports(services: tuple[Service, ...], packet: Packet) -> Iterator[tuple[Service, ServicePort]]:

@@ -17,7 +17,7 @@ network namespace (hostNetwork) sees the client's address, whatever the policy.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal, NamedTuple, assert_never
 
 from netlab import ipam
 from netlab.endpoints import (
@@ -29,6 +29,7 @@ from netlab.endpoints import (
     load_balancer_ips,
 )
 from netlab.expect import claims
+from netlab.expect.choice import last_resort, local_endpoints, usable
 from netlab.model import Address, Backend, Cluster, Network, Node, OutcomeKind, Protocol, Service, ServicePort, ServiceType
 
 DELIVERED, REJECTED, DROPPED, NOT_HANDLED = OutcomeKind
@@ -76,6 +77,18 @@ class Frontend:
         return f"{self.service.ref}:{self.port.name or self.port.port}"
 
 
+class _Asked(NamedTuple):
+    """A frontend that the packet may be for, with its endpoints."""
+
+    frontend: Frontend
+    endpoints: tuple[ServiceEndpoint, ...]
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether some node has an endpoint that may be used."""
+        return any(endpoint.ready or last_resort(endpoint) for endpoint in self.endpoints)
+
+
 def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
     """`device` is the interface that the packet came in through; '' when the node itself sends it."""
     if claims.is_nobodys(cluster, packet.destination) and packet.destination not in claims.own_addresses(cluster, node).all:
@@ -89,23 +102,91 @@ def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decisio
 
 
 def _decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decision:
-    frontend = _frontend(cluster, node, packet)
-    if frontend is None:
+    """In the order in which a packet meets them: nftables' firewall, the rewriting, iptables' firewall, the refusals.
+
+    Several Services may have one external address and port. A packet is asked of all of them at each stage, so that one which
+    has no endpoints leaves it to another that has some.
+    """
+    family = family_of(packet.destination)
+    asked = [_Asked(one, endpoints_of(cluster, one.service, one.port, family)) for one in _frontends(cluster, node, packet)]
+    if not asked:
         return _unclaimed(cluster, node, packet)
-    nftables = _nftables(cluster)
-    endpoints = endpoints_of(cluster, frontend.service, frontend.port, family_of(packet.destination))
-    anywhere = any(endpoint.ready or _last_resort(endpoint) for endpoint in endpoints)
-    if frontend.kind == "load balancer" and not in_ranges(frontend.service, node, packet.source) and (nftables or anywhere):
-        why = f"{frontend.name}: {packet.source} is in none of its loadBalancerSourceRanges"
-        return Decision(DROPPED, why=why, routed=not nftables)
-    if not anywhere:
-        own = device == "" and not is_local(cluster, node, packet.destination)
-        if own and not nftables and frontend.kind in ("external", "load balancer"):
-            return Decision(NOT_HANDLED, why=f"{frontend.name} has no endpoints, and no rule refuses what the node itself sends")
-        return Decision(REJECTED, why=f"{frontend.name} has no endpoints")
-    if frontend.kind == "cluster":
-        return _internal(cluster, node, packet, device, frontend, endpoints)
-    return _external(cluster, node, packet, device, frontend, endpoints)
+    if _nftables(cluster):
+        first = [one for one in asked if _is_filtered(one.frontend, packet)][:1]
+        # Its map of verdicts sends the packet to one Service; another that has the same key is not asked.
+        found = _blocked(node, packet, first, False) or _rewritten(cluster, node, packet, device, _with_element(node, asked))
+        return found or _refused(cluster, node, packet, device, _in_front(asked, "node port"))
+    passing = [one for one in asked if not _is_blocked(one.frontend, node, packet)]
+    found = _rewritten(cluster, node, packet, device, passing)
+    found = found or _blocked(node, packet, [one for one in asked if one.anywhere], True)
+    return found or _refused(cluster, node, packet, device, _in_front(asked, "cluster"))
+
+
+def _in_front(asked: list[_Asked], kind: str) -> list[_Asked]:
+    """The order of refusals: those of this kind come first."""
+    return sorted(asked, key=lambda one: one.frontend.kind != kind)
+
+
+def _is_filtered(frontend: Frontend, packet: Packet) -> bool:
+    return frontend.kind == "load balancer" and bool(_ranges(frontend.service, packet.source.version))
+
+
+def _is_blocked(frontend: Frontend, node: Node, packet: Packet) -> bool:
+    return frontend.kind == "load balancer" and not in_ranges(frontend.service, node, packet.source)
+
+
+def _blocked(node: Node, packet: Packet, asked: list[_Asked], routed: bool) -> Decision | None:
+    """What loadBalancerSourceRanges drop."""
+    name = next((one.frontend.name for one in asked if _is_blocked(one.frontend, node, packet)), None)
+    if name is None:
+        return None
+    return Decision(DROPPED, why=f"{name}: {packet.source} is in none of its loadBalancerSourceRanges", routed=routed)
+
+
+def _with_element(node: Node, asked: list[_Asked]) -> list[_Asked]:
+    """The first that nftables' maps of verdicts know."""
+
+    def has(one: _Asked) -> bool:
+        inside = one.frontend.kind == "cluster" and one.frontend.service.internal_traffic_policy == "Local"
+        return bool(local_endpoints(node, one.endpoints)) if inside else one.anywhere
+
+    return [one for one in asked if has(one)][:1]
+
+
+def _rewritten(cluster: Cluster, node: Node, packet: Packet, device: str, asked: list[_Asked]) -> Decision | None:
+    """What the first does that has an endpoint for this packet."""
+    for one in asked:
+        decision = _by_policy(cluster, node, packet, device, one) if one.anywhere else None
+        if decision is not None and decision.kind is DELIVERED:
+            return decision
+    return None
+
+
+def _refused(cluster: Cluster, node: Node, packet: Packet, device: str, asked: list[_Asked]) -> Decision:
+    """What was not rewritten is refused by the first that says so."""
+    left = UNCLAIMED
+    for one in asked:
+        of_one = _by_policy if one.anywhere else _endless
+        decision = of_one(cluster, node, packet, device, one)
+        if decision.kind in (REJECTED, DROPPED):
+            return decision
+        if decision.kind is NOT_HANDLED:
+            left = decision
+    return left
+
+
+def _by_policy(cluster: Cluster, node: Node, packet: Packet, device: str, one: _Asked) -> Decision:
+    of_kind = _internal if one.frontend.kind == "cluster" else _external
+    return of_kind(cluster, node, packet, device, one.frontend, one.endpoints)
+
+
+def _endless(cluster: Cluster, node: Node, packet: Packet, device: str, one: _Asked) -> Decision:
+    """No endpoint is there at all."""
+    own = device == "" and not is_local(cluster, node, packet.destination)
+    if own and not _nftables(cluster) and one.frontend.kind in ("external", "load balancer"):
+        why = f"{one.frontend.name} has no endpoints, and no rule refuses what the node itself sends"
+        return Decision(NOT_HANDLED, why=why)
+    return Decision(REJECTED, why=f"{one.frontend.name} has no endpoints")
 
 
 def _internal(
@@ -172,28 +253,29 @@ def _unclaimed(cluster: Cluster, node: Node, packet: Packet) -> Decision:
     return UNCLAIMED
 
 
-def _frontend(cluster: Cluster, node: Node, packet: Packet) -> Frontend | None:
-    """The frontend that the packet is for: Service addresses before NodePorts, and of several the first by Service name."""
+def _frontends(cluster: Cluster, node: Node, packet: Packet) -> list[Frontend]:
+    """The frontends that the packet may be for, in the order of rules: Service addresses before NodePorts, by Service name."""
     having = claims.of_address(cluster, packet.destination)
-    named = [frontend for service in having for frontend in by_address(service, packet)]
-    if not named and is_local(cluster, node, packet.destination):
+    found = [frontend for service in having for frontend in by_address(service, packet)]
+    if is_local(cluster, node, packet.destination):
         served = _serves_node_ports(cluster, node, packet.destination)
         if served or not _nftables(cluster):
             asked = claims.of_node_port(cluster, packet.port)
-            named = [frontend for service in asked for frontend in _by_node_port(service, packet, not served)]
-    return min(named, key=lambda frontend: frontend.service.meta.key, default=None)
+            found += (frontend for service in asked for frontend in _by_node_port(service, packet, not served))
+    return found
 
 
 def by_address(service: Service, packet: Packet) -> Iterator[Frontend]:
+    """One address may be of several kinds."""
     family = family_of(packet.destination)
     own = cluster_ip(service, family)
     for port in service.ports:
         if own is not None and (port.port, port.protocol) == (packet.port, packet.protocol):
             if packet.destination == own:
                 yield Frontend("cluster", service, port)
-            elif packet.destination in external_ips(service, family):
+            if packet.destination in external_ips(service, family):
                 yield Frontend("external", service, port)
-            elif packet.destination in load_balancer_ips(service, family):
+            if packet.destination in load_balancer_ips(service, family):
                 yield Frontend("load balancer", service, port)
 
 
@@ -204,42 +286,21 @@ def _by_node_port(service: Service, packet: Packet, unlisted: bool) -> Iterator[
                 yield Frontend("node port", service, port, unlisted)
 
 
-def usable(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[ServiceEndpoint, ...]:
-    """Policy Cluster: the ready endpoints that topology hints leave; where none is ready, those that serve to the last."""
-    ready = tuple(endpoint for endpoint in endpoints if endpoint.ready)
-    if not ready:
-        return tuple(endpoint for endpoint in endpoints if _last_resort(endpoint))
-    hinted_node = tuple(endpoint for endpoint in ready if node.meta.name in endpoint.node_hints)
-    if hinted_node and all(endpoint.node_hints for endpoint in ready):
-        return hinted_node
-    hinted_zone = tuple(endpoint for endpoint in ready if node.zone in endpoint.zone_hints)
-    if hinted_zone and all(endpoint.zone_hints for endpoint in ready):
-        return hinted_zone
-    return ready
-
-
-def local_endpoints(node: Node, endpoints: tuple[ServiceEndpoint, ...]) -> tuple[ServiceEndpoint, ...]:
-    """Policy Local: this node's ready endpoints; where none is ready, its own that serve to the last. Hints do not count."""
-    own = tuple(endpoint for endpoint in endpoints if endpoint.node == node.meta.name)
-    ready = tuple(endpoint for endpoint in own if endpoint.ready)
-    return ready or tuple(endpoint for endpoint in own if _last_resort(endpoint))
-
-
-def _last_resort(endpoint: ServiceEndpoint) -> bool:
-    return endpoint.serving and endpoint.terminating
-
-
 def external_local(service: Service) -> bool:
     """externalTrafficPolicy Local, which counts only for a Service that can be reached from outside."""
     reachable = service.type in (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER) or bool(service.external_ips)
     return reachable and service.external_traffic_policy == "Local"
 
 
+def _ranges(service: Service, version: int) -> list[Network]:
+    """loadBalancerSourceRanges of that family; none where they leave nobody out."""
+    ranges = [network for network in service.source_ranges if network.version == version]
+    return [] if any(network.prefixlen == 0 for network in ranges) else ranges
+
+
 def in_ranges(service: Service, node: Node, source: Address) -> bool:
-    ranges = [network for network in service.source_ranges if network.version == source.version]
-    if not ranges or any(network.prefixlen == 0 for network in ranges):
-        return True
-    if any(source in network for network in ranges):
+    ranges = _ranges(service, source.version)
+    if not ranges or any(source in network for network in ranges):
         return True
     # Where the node has the address itself, its own packet to it comes from that very address.
     primary = _primary(node, source.version)

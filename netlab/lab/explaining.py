@@ -26,7 +26,7 @@ from netlab.plan import Plan
 from netlab.probes import agreement, live, story, story_parts
 from netlab.probes.planned_rules import PlannedRules
 from netlab.probes.witnessed import Errand, Witnessed
-from netlab.targets import addresses_of, netns_of
+from netlab.targets import addresses_of, netns_of, shared_netns
 from netlab.trace import Trace, Tracer
 
 TIMEOUT_S = 0.3
@@ -73,7 +73,8 @@ def explain(lab: Lab, body: Body, later: Later) -> None:
 
     sources = (question.flow.source,) if body.get("source") else addresses_of(cluster, question.sender)
     tunnel = overlay.PORT if overlay.is_used(cluster) else 0
-    lab.agents.work(seen, "explain", Errand(sender, question.flow, places, question.timeout_s, live_s, sources, tunnel))
+    own = replace(question.flow, source_port=question.flow.source_port or (0 if live_s else lab.ports.take(sender, 1)))
+    lab.agents.work(seen, "explain", Errand(sender, own, places, question.timeout_s, live_s, sources, tunnel))
 
 
 def _live_s(body: Body, question: Question) -> float:
@@ -94,7 +95,8 @@ def _live_s(body: Body, question: Question) -> float:
 def of_live(cluster: Cluster, plan: Plan, question: Question, seen: Witnessed) -> Question:
     """The question as the program that was watched asked it: its own source address and port."""
     flow = seen.flow
-    return replace(question, flow=flow, expected=expect(cluster, flow), traced=Tracer(plan).trace(flow).outcome)
+    traced = Tracer(plan).trace(flow, shared_netns(cluster, flow.sender))
+    return replace(question, flow=flow, expected=expect(cluster, flow), traced=traced.outcome)
 
 
 def _death(told: story.Story, agreed: agreement.Agreement) -> Death | None:

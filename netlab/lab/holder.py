@@ -42,6 +42,7 @@ from netlab.lab.journal import Journal
 from netlab.lab.letting_go import LettingGo
 from netlab.lab.loop import Loop
 from netlab.lab.processes import Processes
+from netlab.lab.ranges import SourcePorts
 from netlab.lab.recording import Recorder
 from netlab.lab.relays import Relays
 from netlab.lab.sandboxes import Sandboxes
@@ -197,6 +198,7 @@ class Lab:
 
             self.resync = Resync(self, proxy.sync_period_s)
         self.loads: dict[int, Loading] = {}
+        self.ports = SourcePorts()
 
     def info(self) -> dict[str, Any]:
         """What `ls` shows and what a client needs to join. The DNS pods are the lab's own and not counted."""

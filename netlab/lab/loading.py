@@ -76,10 +76,14 @@ def _request(lab: Lab, question: Question, wanted: str, body: Body) -> LoadReque
 
 
 def allowed(words: Mapping[str, Any]) -> Allowed:
-    """{"lost": 0 | {"max": n}, "outage_ms": x}"""
+    """{"lost": 0 | {"max": n}, "outage_ms": x}. Raises InputError for anything else: it would tolerate what nobody meant."""
     lost = words.get("lost")
-    lost = lost.get("max") if isinstance(lost, dict) else lost
+    lost = lost.get("max") if isinstance(lost, dict) and lost.keys() == {"max"} else lost
     outage_ms = words.get("outage_ms")
+    unknown = [name for name in words if name not in ("lost", "outage_ms")]
+    wrong = [one for one in (lost, outage_ms) if one is not None and (isinstance(one, bool) or not isinstance(one, int | float))]
+    if unknown or wrong:
+        raise InputError(f"expect {dict(words)!r}: there is lost, a number or {{'max': number}}, and outage_ms, a number")
     return Allowed(None if lost is None else int(lost), None if outage_ms is None else float(outage_ms))
 
 

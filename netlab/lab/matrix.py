@@ -8,9 +8,11 @@ they have, and what they answer is text, which the holder only passes on. What d
 process: see netlab/expect, netlab/trace.
 """
 
+import contextlib
 import gc
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -22,6 +24,7 @@ from netlab.kernel import agent
 from netlab.lab.holder import Lab
 from netlab.lab.http import Rendered
 from netlab.lab.probing import Asked, Body, Later, answered, request, result, waiting_s, watch_list
+from netlab.lab.ranges import SPARE
 from netlab.lab.receiving import receivers
 from netlab.lab.verbs import alive
 from netlab.model import Cluster, Flow, Protocol, Ref
@@ -44,6 +47,9 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     namespace, timeout_s = body.get("namespace") or "default", waiting_s(body)
     probers = shares_for(len(pairs), len(os.sched_getaffinity(0)))
     lab.agents.errand(later, "matrix", lambda own: _matrix(lab, pairs, namespace, timeout_s, own), probers)
+    for sender, flows in Counter(sender for sender, _ in pairs).items():  # the fork's copy hands these ports out
+        with contextlib.suppress(InputError):  # it tells
+            lab.ports.take(netns_of(lab.cluster, resolve_sender(lab.cluster, sender, namespace)), flows + SPARE)
 
 
 def shares_for(pairs: int, processors: int) -> int:

@@ -18,6 +18,7 @@ from netlab.expect.http import controller_at
 from netlab.judge import judge
 from netlab.lab import by_arrival, routing_http
 from netlab.lab.holder import Lab
+from netlab.lab.ranges import SPARE
 from netlab.lab.receiving import Names, name_of, receivers
 from netlab.lab.verbs import alive
 from netlab.memory import last_kept
@@ -25,7 +26,7 @@ from netlab.model import Address, Cluster, Flow, Observation, Outcome, Protocol,
 from netlab.ops import Relay
 from netlab.plan import Plan
 from netlab.probes.values import HttpRequest, ProbeRequest, Watched, place
-from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, source_address
+from netlab.targets import Destination, netns_of, resolve_destination, resolve_sender, shared_netns, source_address
 from netlab.trace import trace
 
 Body = Mapping[str, Any]
@@ -100,7 +101,7 @@ def _answers(cluster: Cluster, plan: Plan) -> Callable[[Flow, float], Answers]:
     return lru_cache(maxsize=256)(
         lambda flow, patience_s: (
             expect(cluster, flow, patience_s),
-            trace(plan, flow, patience_s).outcome,
+            trace(plan, flow, patience_s, shared_netns(cluster, flow.sender)).outcome,
             differences.known(cluster, flow),
         )
     )
@@ -185,8 +186,9 @@ def request(lab: Lab, question: Asked | Question, names: Names, watched: tuple[W
     userspace = lab.cluster.topology.cluster.proxy.mode == "userspace"
     # An Ingress controller says the request again, on a connection of its own: only what is said can be followed there, too.
     passing = http is not None and controller_at(lab.cluster, question.flow.destination, question.flow.port) is not None
+    home = netns_of(lab.cluster, question.sender)
     return ProbeRequest(
-        netns=lab.netns_path(netns_of(lab.cluster, question.sender)),
+        netns=lab.netns_path(home),
         flow=question.flow,
         count=question.count,
         timeout_s=question.timeout_s,
@@ -194,6 +196,7 @@ def request(lab: Lab, question: Asked | Question, names: Names, watched: tuple[W
         names=names,
         http=http,
         relayed=(userspace or passing) and question.flow.protocol is Protocol.TCP,
+        first_port=0 if question.flow.source_port else lab.ports.take(home, question.count + SPARE),
     )
 
 

@@ -1,11 +1,18 @@
-"""Who sends in a lab under which tokens: everyone that probes at the same time has an upper byte of its own.
+"""Who sends in a lab under which tokens and from which ports, so that what is probed at the same time never meets.
 
-A token has 16 bits (netlab/probes/packets.py), a prober chooses the lower byte. Two that drew the same upper byte would take each
-other's packets for theirs. What was given back comes again last: packets that are late are not taken for someone else's, either.
+Everyone that probes has an upper byte of its own. A token has 16 bits (netlab/probes/packets.py), a prober chooses the lower
+byte. Two that drew the same upper byte would take each other's packets for theirs. What was given back comes again last: packets
+that are late are not taken for someone else's, either.
+
+Source ports are handed out a request: connection tracking knows a flow by its addresses and ports alone, and would lead a second
+one with the same to where the first went.
 """
 
 from collections import deque
 from collections.abc import Iterable
+from random import Random
+
+from netlab.probes.values import FIRST_PORT, PORTS
 
 UPPER_BYTES = range(0x01, 0xFF)
 
@@ -22,3 +29,23 @@ class Ranges:
 
     def give_back(self, taken: Iterable[int]) -> None:
         self._free.extend(taken)
+
+
+SPARE = 8
+"""Ports beyond a request's flows: some are sent again to see where they get lost."""
+
+
+class SourcePorts:
+    """The source ports of one lab's probes: each namespace goes round all of them, once in 20,000 flows, whoever sends."""
+
+    def __init__(self, random: Random | None = None) -> None:
+        self._random = random or Random()
+        self._next: dict[str, int] = {}
+
+    def take(self, netns: str, count: int) -> int:
+        """The first of so many consecutive ports (beyond the last the first follows) that nobody else sends from there now."""
+        start = self._next.get(netns)
+        if start is None:
+            start = self._random.randrange(PORTS)
+        self._next[netns] = (start + count) % PORTS
+        return FIRST_PORT + start

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from netlab.manifest import kinds
-from netlab.manifest.shown_time import timestamp
+from netlab.manifest.shown_time import timestamp, uid
 from netlab.memory import replaced
 from netlab.model import Cluster, Key, Node, Pod, Workload
 
@@ -47,6 +47,7 @@ class _Count:
     first: float
     last: float
     times: int = 1
+    version: int = 0
 
 
 class Recorder:
@@ -55,6 +56,7 @@ class Recorder:
     def __init__(self) -> None:
         self._found: dict[Happening, _Count] = {}
         self._numbered = 0
+        self._version = 0
 
     def changed(self, before: Cluster, after: Cluster, now: float) -> None:
         for one in happened(before, after):
@@ -65,7 +67,8 @@ class Recorder:
         if known is None:
             self._numbered += 1
             known = _Count(self._numbered, now, now, 0)
-        self._found[one] = replace(known, last=now, times=known.times + 1)
+        self._version += 1
+        self._found[one] = replace(known, last=now, times=known.times + 1, version=self._version)
         if len(self._found) > REMEMBERED:
             del self._found[next(iter(self._found))]
 
@@ -89,6 +92,8 @@ def _json(one: Happening, count: _Count) -> dict[str, Any]:
         "metadata": {
             "name": f"{one.about.name}.{count.number:016x}",
             "namespace": namespace,
+            "uid": uid("Event", namespace, f"{one.about.name}.{count.number:016x}"),
+            "resourceVersion": str(count.version),
             "creationTimestamp": timestamp(count.first),
         },
         "involvedObject": {**about, **({"namespace": one.about.namespace} if one.about.namespace else {})},

@@ -12,6 +12,7 @@ command line forks before it imports anything heavy (`fork_holder`), a program w
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import socket
@@ -77,22 +78,38 @@ class Starting:
             self.first_child = 0
 
 
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """A socket pair for a holder and its starter. Neither is a standard stream, not even where the caller has closed his."""
+    found = []
+    for end in socket.socketpair():
+        with end:
+            found.append(socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)))
+    return found[0], found[1]
+
+
 def fork_holder() -> Starting:
     """Fork a holder from this process, which must have no threads."""
-    ours, theirs = socket.socketpair()
+    ours, theirs = _pair()
     pid = agent.fork(lambda: become_holder(theirs), theirs.fileno())
     theirs.close()
     return Starting(ours, pid)
 
 
 def spawn_holder() -> Starting:
-    """Start a holder in a fresh small interpreter: for callers that may have threads."""
-    ours, theirs = socket.socketpair()
+    """Start a holder in a fresh small interpreter: for callers that may have threads.
+
+    In a session of its own from the first: a Ctrl-C is for the caller, whose end of the socket closes then.
+    """
+    ours, theirs = _pair()
     with theirs:
         command = [sys.executable, "-P", "-c", "from netlab.lab import start; start.main()", str(theirs.fileno())]
         search = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": search}
+            command,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": search},
+            start_new_session=True,
         )
     starting = Starting(ours, process.pid)
     process.returncode = 0  # reaped by Starting.reap
@@ -108,7 +125,8 @@ def main() -> None:
 
 def become_holder(sock: socket.socket) -> None:
     """Run in the first child: make the namespaces, then hold the lab. Returns (in the intermediate processes) or ends."""
-    os.setsid()
+    if os.getsid(0) != os.getpid():
+        os.setsid()
     os.umask(0o022)
     os.chdir("/")
     _redirect_output()
@@ -142,10 +160,14 @@ def _redirect_output() -> None:
     """Standard input from /dev/null; output to memory until the lab's log is known."""
     null = os.open("/dev/null", os.O_RDONLY)
     log = os.memfd_create("netlab-log")
-    for source, target in ((null, 0), (log, 1), (log, 2)):
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in (null, log)]  # a caller may have closed 0, 1 and 2
+    for source, target in ((high[0], 0), (high[1], 1), (high[1], 2)):
         os.dup2(source, target)
-    os.close(null)
-    os.close(log)
+    for fd in {null, log, *high} - {0, 1, 2}:
+        os.close(fd)
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:  # closed when the interpreter began
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def _raise_limits() -> None:

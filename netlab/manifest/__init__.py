@@ -9,7 +9,7 @@ Everything raises InputError with all the problems found, and nothing else, what
 from netlab.manifest import kinds
 from netlab.manifest.adapt import adapt_topology
 from netlab.manifest.objects import Loaded, documents, object_from_json, read_objects
-from netlab.manifest.scenario import Scenario, Step, read_scenario
+from netlab.manifest.scenario import Scenario, Step, probe_expectation, read_scenario
 from netlab.manifest.schemas import schema
 from netlab.manifest.selectors import parse_selector
 from netlab.manifest.shown import to_json
@@ -28,6 +28,7 @@ __all__ = [
     "kinds",
     "object_from_json",
     "parse_selector",
+    "probe_expectation",
     "read_objects",
     "read_paths",
     "read_scenario",

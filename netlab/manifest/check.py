@@ -7,7 +7,8 @@ misspelled key is taken for the one that was meant.
 
 Grammar: `name:type`, the type string when left out; `!` after it: required; `?` or `?default`: a warning says that
 netlab does not act on it, unless it has that value; `[T]` a list, `{T}` a mapping by string, `A|B` one of these
-words, Capitalised: another table. A table that begins with `*` accepts fields that it does not list.
+words, `|A|B` the same or '', which says nothing, Capitalised: another table. A table that begins with `*` accepts fields
+that it does not list.
 """
 
 from collections.abc import Callable, Mapping
@@ -54,7 +55,7 @@ def _type(kind: str, compiled: dict[str, Check]) -> Check:
 
 def _scalar(kind: str) -> Check:
     test = FORMATS[kind][0]
-    whole = kind in ("int", "count", "positive", "port", "nodePort", "portOrName", "intOrPercent")
+    whole = kind in ("int", "count", "positive", "port", "nodePort", "portOrName", "targetPort", "intOrPercent")
 
     def check(value: Any, place: Place, report: Report) -> Any:
         error = test(value)
@@ -67,7 +68,7 @@ def _scalar(kind: str) -> Check:
 
 
 def _enum(words: tuple[str, ...]) -> Check:
-    allowed = frozenset(words)
+    allowed, words = frozenset(words), tuple(filter(None, words))
 
     def check(value: Any, place: Place, report: Report) -> Any:
         if type(value) is str and value in allowed:

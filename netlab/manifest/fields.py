@@ -113,12 +113,12 @@ TABLES: dict[str, str] = {
     # Services and their endpoints
     "Service": "apiVersion kind metadata:ObjectMeta! spec:ServiceSpec! status:ServiceStatus",
     "ServiceSpec": """ports:[ServicePort] selector:labels clusterIP:clusterIP clusterIPs:[clusterIP]
-        type:ClusterIP|NodePort|LoadBalancer|ExternalName externalIPs:[endpointIP] sessionAffinity:None|ClientIP loadBalancerIP
-        loadBalancerSourceRanges:[cidr] externalName externalTrafficPolicy:Cluster|Local healthCheckNodePort:count
+        type:|ClusterIP|NodePort|LoadBalancer|ExternalName externalIPs:[endpointIP] sessionAffinity:|None|ClientIP loadBalancerIP
+        loadBalancerSourceRanges:[cidr] externalName externalTrafficPolicy:|Cluster|Local healthCheckNodePort:count
         publishNotReadyAddresses:bool sessionAffinityConfig:SessionAffinityConfig ipFamilies:[IPv4|IPv6]
         ipFamilyPolicy:SingleStack|PreferDualStack|RequireDualStack allocateLoadBalancerNodePorts:bool loadBalancerClass
         internalTrafficPolicy:Cluster|Local trafficDistribution:PreferClose|PreferSameZone|PreferSameNode topologyKeys:list?""",
-    "ServicePort": f"name protocol:{_PROTOCOL} port:port! targetPort:portOrName nodePort:nodePort appProtocol",
+    "ServicePort": f"name protocol:{_PROTOCOL} port:port! targetPort:targetPort nodePort:nodePort appProtocol",
     "SessionAffinityConfig": "clientIP:ClientIPConfig",
     "ClientIPConfig": "timeoutSeconds:int",
     "ServiceStatus": "* loadBalancer:LoadBalancerStatus",
@@ -134,7 +134,7 @@ TABLES: dict[str, str] = {
     "EndpointPort": f"name protocol:{_PROTOCOL} port:port appProtocol",
     "Endpoints": "apiVersion kind metadata:ObjectMeta! subsets:[EndpointSubset]",
     "EndpointSubset": "addresses:[EndpointAddress] notReadyAddresses:[EndpointAddress] ports:[EndpointsPort]",
-    "EndpointAddress": "ip:endpointIP! hostname nodeName targetRef:ObjectReference",
+    "EndpointAddress": "ip:endpointIP! hostname:label nodeName targetRef:ObjectReference",
     "EndpointsPort": f"name protocol:{_PROTOCOL} port:port! appProtocol",
     # HTTP routes
     "Ingress": "apiVersion kind metadata:ObjectMeta! spec:IngressSpec status:object",

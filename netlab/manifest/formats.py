@@ -127,6 +127,11 @@ def port_or_name(value: Any) -> str:
     return port(value) if isinstance(value, int | float) else f"must be a port number or a port's name, not {json_type(value)}"
 
 
+def target_port(value: Any) -> str:
+    """As a port or its name; 0 and '' say nothing, and stand for the Service's own port."""
+    return "" if value in (0, "") and type(value) is not bool else port_or_name(value)
+
+
 def label_name(value: Any) -> str:
     """DNS-1123 label: names of namespaces, containers, service ports."""
     return string(value) or _dns(
@@ -482,6 +487,7 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "nodePort": (node_port, {"type": "integer"}),
     "portName": (port_name, _STRING),
     "portOrName": (port_or_name, {"type": ["integer", "string"]}),
+    "targetPort": (target_port, {"type": ["integer", "string"]}),
     "label": (label_name, _STRING),
     "name": (object_name, _STRING),
     "serviceName": (service_name, _STRING),

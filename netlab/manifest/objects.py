@@ -23,7 +23,7 @@ from netlab.manifest.services import read_service
 from netlab.manifest.slices import read_endpoints, read_slice
 from netlab.manifest.source import Source
 from netlab.manifest.workloads import read_workload
-from netlab.model import EndpointSlice, Key, KubernetesObject, Node, Other, Pod, Ref, Workload
+from netlab.model import Endpoints, EndpointSlice, Key, KubernetesObject, Node, Other, Pod, Ref, Service, Workload
 
 _LATER = {
     "NetworkPolicy": "not enforced yet: all traffic is allowed",
@@ -266,7 +266,11 @@ def _kind(loaded: KubernetesObject) -> str:
 
 
 def _tie(found: Sequence[KubernetesObject]) -> Iterator[KubernetesObject]:
-    """Takes back what only holds together with objects that were not loaded: owners, and slices of the cluster's controller."""
+    """Takes back what only holds together with objects that were not loaded: owners, and slices of the cluster's controller.
+
+    Endpoints that follow from a Service's selector and the pods that were loaded are left out: the lab makes its own.
+    """
+    selecting = {entry.meta.key for entry in found if isinstance(entry, Service) and entry.selector}
     here = {entry.ref for entry in found if isinstance(entry, Workload)}
     pods = {entry.meta.key for entry in found if isinstance(entry, Pod)}
     for entry in found:
@@ -274,7 +278,13 @@ def _tie(found: Sequence[KubernetesObject]) -> Iterator[KubernetesObject]:
             entry = replace(entry, meta=replace(entry.meta, owner=None))
         if isinstance(entry, EndpointSlice) and entry.managed and not all(_is_here(end.target, pods) for end in entry.endpoints):
             entry = replace(entry, managed=False)
+        if isinstance(entry, Endpoints) and entry.meta.key in selecting and _follows(entry, pods):
+            continue
         yield entry
+
+
+def _follows(entry: Endpoints, pods: set[Key]) -> bool:
+    return all(_is_here(end.target, pods) for ends, _ in entry.subsets for end in ends)
 
 
 def _is_here(target: Ref | None, pods: set[Key]) -> bool:

@@ -87,6 +87,17 @@ def read_scenario(source: Source) -> Scenario:
     )
 
 
+def probe_expectation(words: Mapping[str, Any]) -> dict[str, Any]:
+    """The `expect` of a probe that is asked for in Python, checked as a scenario's is. Raises: InputError."""
+    report = Report()
+    place = (Document("probe", {"expect": dict(words)}), "expect")
+    checked = own_fields.checks()["ProbeExpect"](dict(words), place, report)
+    if "verdict" in words:
+        report.problem((place, "verdict"), "is for scenarios: here the result has a verdict to compare", key=True)
+    report.finish()
+    return dict(checked)
+
+
 @cache
 def step_kinds() -> tuple[str, ...]:
     """The kinds of steps, in the order of the tables."""

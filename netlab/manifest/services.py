@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal
 
-from netlab.manifest.formats import ip, label_name, object_name
+from netlab.manifest.formats import ip, label_key, label_name, object_name
 from netlab.manifest.meta import EMPTY, Json, items, labels, note_annotations, raw, read_meta
 from netlab.manifest.problems import Place, Report
 from netlab.model import Address, LoadBalancerIngress, Protocol, Service, ServicePort, ServiceType
@@ -17,6 +17,7 @@ MOST_AFFINITY_S = 86400
 
 
 _BALANCERS = ("metallb.io", "metallb.universe.tf")
+_TOPOLOGY_MODES = ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
 
 
 def read_service(data: Json, manifest: Json, place: Place, report: Report) -> Service:
@@ -39,6 +40,10 @@ def read_service(data: Json, manifest: Json, place: Place, report: Report) -> Se
     note_annotations(
         data, place, report, _BALANCERS, "; `cluster: {loadBalancer: ...}` of the topology and spec.loadBalancerIP are"
     )
+    for key in _TOPOLOGY_MODES:
+        if str(((data.get("metadata") or EMPTY).get("annotations") or EMPTY).get(key)).lower() == "auto":
+            at_key = (((place, "metadata"), "annotations"), key)
+            report.note(f"annotation {key}: not acted on, no hints are made; spec.trafficDistribution: PreferSameZone is", at_key)
     affinity: Literal["None", "ClientIP"] = spec.get("sessionAffinity") or "None"
     return Service(
         meta=read_meta(data, place, report, "Service", True),
@@ -53,7 +58,7 @@ def read_service(data: Json, manifest: Json, place: Place, report: Report) -> Se
         internal_traffic_policy=spec.get("internalTrafficPolicy") or "Cluster",
         external_ips=tuple(ip_address(text) for _, text in items(spec.get("externalIPs"))),
         external_name=spec.get("externalName") or "",
-        load_balancer=_load_balancer(data),
+        load_balancer=_load_balancer(data, place, report),
         load_balancer_ip=_wished(spec, at, report),
         load_balancer_class=spec.get("loadBalancerClass") or "",
         source_ranges=tuple(ip_network(text.strip(), strict=False) for _, text in items(spec.get("loadBalancerSourceRanges"))),
@@ -107,6 +112,8 @@ def _ports(spec: Json, manifest: Json, kind: ServiceType, place: Place, report: 
             report.problem((here, "name"), error)
         elif name and names.setdefault(name, index) != index:
             report.problem((here, "name"), f"two ports of this Service are called {name}")
+        if entry.get("appProtocol") and (error := label_key(entry["appProtocol"])):
+            report.problem((here, "appProtocol"), error)
         if not entry.get("port"):
             continue
         port, node_port = entry["port"], entry.get("nodePort") or None
@@ -133,8 +140,9 @@ def _type_rules(spec: Json, kind: ServiceType, headless: bool, place: Place, rep
             report.problem((place, "externalName"), "required when type is ExternalName")
         elif error := object_name(name):
             report.problem((place, "externalName"), error)
-        if spec.get("clusterIP") not in (None, "", "None"):
-            report.problem((place, "clusterIP"), "not allowed when type is ExternalName")
+        for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            if spec.get(key):
+                report.problem((place, key), "not allowed when type is ExternalName")
 
 
 def _policy_rules(spec: Json, kind: ServiceType, headless: bool, place: Place, report: Report) -> None:
@@ -147,6 +155,8 @@ def _policy_rules(spec: Json, kind: ServiceType, headless: bool, place: Place, r
     local = kind is ServiceType.LOAD_BALANCER and spec.get("externalTrafficPolicy") == "Local"
     if spec.get("healthCheckNodePort") and not local:
         report.problem((place, "healthCheckNodePort"), "only with type: LoadBalancer and externalTrafficPolicy: Local")
+    elif (number := spec.get("healthCheckNodePort")) and number in [one.get("nodePort") for _, one in items(spec.get("ports"))]:
+        report.problem((place, "healthCheckNodePort"), f"{number} is a nodePort of this Service already")
     families = [text for _, text in items(spec.get("ipFamilies"))]
     if len(families) != len(set(families)):
         report.problem((place, "ipFamilies"), "names a family twice")
@@ -155,6 +165,8 @@ def _policy_rules(spec: Json, kind: ServiceType, headless: bool, place: Place, r
 
 
 def _load_balancer_rules(spec: Json, kind: ServiceType, headless: bool, place: Place, report: Report) -> None:
+    if spec.get("loadBalancerClass") and (error := label_key(spec["loadBalancerClass"])):
+        report.problem((place, "loadBalancerClass"), error)
     if kind is ServiceType.LOAD_BALANCER:
         return
     wrong: tuple[tuple[str, Callable[[Any], bool]], ...] = (
@@ -178,14 +190,17 @@ def _affinity_rules(spec: Json, kind: ServiceType, headless: bool, place: Place,
     at = (((place, "sessionAffinityConfig"), "clientIP"), "timeoutSeconds")
     if seconds is not None and not 1 <= seconds <= MOST_AFFINITY_S:
         report.problem(at, f"must be between 1 and {MOST_AFFINITY_S} (a day), not {seconds}")
-    if spec.get("sessionAffinityConfig") and (spec.get("sessionAffinity") or "None") == "None":
+    if spec.get("sessionAffinityConfig") is not None and (spec.get("sessionAffinity") or "None") == "None":
         report.problem((place, "sessionAffinityConfig"), "only allowed with sessionAffinity: ClientIP")
 
 
-def _load_balancer(data: Json) -> tuple[LoadBalancerIngress, ...]:
+def _load_balancer(data: Json, place: Place, report: Report) -> tuple[LoadBalancerIngress, ...]:
     status = (data.get("status") or EMPTY).get("loadBalancer") or EMPTY
     found: list[LoadBalancerIngress] = []
-    for _, entry in items(status.get("ingress")):
+    at = (((place, "status"), "loadBalancer"), "ingress")
+    for index, entry in items(status.get("ingress")):
+        if entry.get("ipMode") and not entry.get("ip"):
+            report.problem(((at, index), "ipMode"), "not allowed without ip")
         address: Address | None = ip_address(entry["ip"]) if entry.get("ip") else None
         found.append(LoadBalancerIngress(address, entry.get("hostname") or "", entry.get("ipMode")))
     return tuple(found)

@@ -26,6 +26,7 @@ class Connections:
     def open(self, request: ProbeRequest) -> Opened:
         """Connect once, ask for the peer's name, and keep the connection. `id` 0: it could not be made."""
         check(request)
+        self.prober.begin([request])
         request = replace(request, count=1, http=request.http or HttpRequest("/hostname"))
         with exchange(self.prober, request) as watching:
             clients = watching.connect(1)

@@ -19,7 +19,7 @@ from netlab.model import FrozenDict, Observation, Protocol
 from netlab.probes import filters
 from netlab.probes.rounds import Chunk, Round
 from netlab.probes.spaces import Spaces
-from netlab.probes.values import ProbeRequest
+from netlab.probes.values import FIRST_PORT, PORTS, ProbeRequest
 
 FLOWS_AT_ONCE, TCP_AT_ONCE = 2048, 16384
 """In one round, before which every namespace's sockets prove themselves. A SYN costs receivers nothing but the kernel's answer;
@@ -27,8 +27,6 @@ other packets wait in the buffers of programs.
 """
 TRACED, TRACED_EACH, TRACE_S = 48, 4, 0.2
 """At most so many requests, and so many flows of each, are sent again to find out where they get lost; how long that waits."""
-FIRST_PORT, PORTS = 10_000, 20_000
-"""Source ports: below the kernel's own choice (32768 and up) and below NodePorts (30000 and up)."""
 
 
 class Prober:
@@ -87,6 +85,12 @@ class Prober:
         """A number for one round of packets: the prober's own above one that comes again after 256 rounds."""
         self._round = (self._round + 1) % 0x100
         return self._own << 8 | self._round
+
+    def begin(self, requests: Sequence[ProbeRequest]) -> None:
+        """Of each namespace, go on with the source ports that the first of these requests was given."""
+        for request in reversed(requests):
+            if request.first_port:
+                self._next_port[request.netns] = request.first_port - FIRST_PORT
 
     def ports(self, netns: str, count: int) -> list[int]:
         """Source ports that no recent flow of this namespace used: the range is gone round once in 20,000 flows."""

@@ -25,6 +25,10 @@ class Watched:
         return self.label or self.netns
 
 
+FIRST_PORT, PORTS = 10_000, 20_000
+"""Source ports: below the kernel's own choice (32768 and up) and below NodePorts (30000 and up)."""
+
+
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """A real HTTP/1.1 request per flow. `host` is the Host header, '' for destination:port."""
@@ -43,6 +47,7 @@ class ProbeRequest:
     control: a flow of the same sender that must arrive; without it the control is that every watcher saw its own test packet and
     that the sender's packets were seen to leave.
     relayed: TCP connections may pass proxy processes, so that packets cannot be followed but what is said on them can.
+    first_port: where its source ports begin (lab/ranges.py); 0: wherever the prober is.
     """
 
     netns: str
@@ -54,6 +59,7 @@ class ProbeRequest:
     http: HttpRequest | None = None
     control: Flow | None = None
     relayed: bool = False
+    first_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from netlab.model import Flow, Protocol
 from netlab.probes import envelopes, filters, live, packets, reading, stamps, telling
 from netlab.probes.packets import Kind
 from netlab.probes.plain import number_of
+from netlab.probes.values import FIRST_PORT, PORTS
 from netlab.probes.witnessed import Errand, RuleMet, Shown, Sighting, Witnessed
 
 PARTS = {Kind.REQUEST: "request", Kind.REPLY: "reply", Kind.REFUSAL: "refusal", Kind.ICMP_ERROR: "icmp-error"}
@@ -89,7 +90,7 @@ class _Following:
 
     def go(self, stack: ExitStack) -> Witnessed:
         errand = self.errand
-        flow = replace(errand.flow, source_port=errand.flow.source_port or random.randrange(10_000, 30_000))
+        flow = replace(errand.flow, source_port=errand.flow.source_port or random.randrange(FIRST_PORT, FIRST_PORT + PORTS))
         for name, path in errand.places.items():
             self.places[name] = _Place(name, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             stack.callback(os.close, self.places[name].fd)

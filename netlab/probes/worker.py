@@ -25,6 +25,7 @@ class Worker:
 
     def probe(self, request: ProbeRequest) -> Any:
         """An Observation; for a request with `http`, an HttpResult around one."""
+        self.prober().begin([request])
         if request.relayed:
             from netlab.probes import relayed
 
@@ -37,6 +38,7 @@ class Worker:
 
     def probe_many(self, requests: Sequence[ProbeRequest]) -> list[Observation]:
         """All of them side by side."""
+        self.prober().begin(requests)
         if not any(request.relayed for request in requests):
             return list(self.prober().probe_all(requests))
         plain = iter(self.prober().probe_all([request for request in requests if not request.relayed]))

@@ -65,9 +65,9 @@ class Tracer:
         raise KeyError(f"the plan has no namespace for {flow.sender}")
 
 
-def trace(plan: HasOps, flow: Flow, patience_s: float = PATIENCE_S) -> Trace:
+def trace(plan: HasOps, flow: Flow, patience_s: float = PATIENCE_S, sender_netns: str = "") -> Trace:
     """What becomes of the flow by this plan, for a sender that waits so long."""
-    return _tracer(plan).trace(flow, patience_s=patience_s)
+    return _tracer(plan).trace(flow, sender_netns, patience_s)
 
 
 @last_kept

@@ -88,6 +88,17 @@ def test_case(case: Case, mode: str, tmp_path: Path) -> None:
         check(probe(lab, case, case.packets[0]), case, case.steps[0], mode)
 
 
+SHARED = [case for case in spec.load_combined() if case.id in ("c-same-ext-lb", "i-two-np-none", "j-sh-none", "j-sh-lb-ext")]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", SHARED, ids=lambda case: case.id)
+def test_services_that_share_an_address(case: Case, mode: str, tmp_path: Path) -> None:
+    with start(case, mode, tmp_path) as lab:
+        for step in case.steps:
+            check(probe(lab, case, step["packet"]), case, step, mode)
+
+
 @pytest.fixture(scope="module", params=[(setting, mode) for setting in SETTINGS for mode in MODES], ids="-".join)
 def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, list[Case], str]]:
     """One lab a setting and mode: the table's rows of a setting share their objects."""

@@ -1,7 +1,7 @@
 """Tests that need what this machine's kernel may lack: run here where it has it, otherwise in the test VM (`--vm`).
 
 Decides where a test runs. Its result is an ordinary one either way: the VM's reports are this session's reports. A test says
-what it needs with `@pytest.mark.needs_ip_vs` or `@pytest.mark.needs_netem`; scenarios and labs in mode ipvs need ip_vs by
+what it needs with `@pytest.mark.needs_ip_vs` or another marker of FEATURES; scenarios and labs in mode ipvs need ip_vs by
 themselves. Without `--vm` and without the feature they are skipped; with it, only such tests are run.
 """
 
@@ -17,9 +17,9 @@ import pytest
 from tools.vm import machine
 from tools.vm.image import Unable, image
 
-FEATURES = {"needs_ip_vs": "IPVS", "needs_netem": "qdisc netem"}
+FEATURES = {"needs_ip_vs": "IPVS", "needs_netem": "qdisc netem", "needs_br_netfilter": "br_netfilter"}
 """Marker -> the line of `netlab doctor` that says whether this kernel has it."""
-WORDS = {"IPVS": "ip_vs", "qdisc netem": "netem"}
+WORDS = {"IPVS": "ip_vs", "qdisc netem": "netem", "br_netfilter": "br_netfilter"}
 TIMEOUT_S = 1500.0
 """On two cores without KVM, for everything that is run in the VM; NETLAB_VM_TIMEOUT says another."""
 RAN = pytest.StashKey[bool]()
@@ -27,7 +27,9 @@ RAN = pytest.StashKey[bool]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("netlab").addoption(
-        "--vm", action="store_true", help="Run only tests that need ip_vs or netem; in the test VM where this kernel lacks them."
+        "--vm",
+        action="store_true",
+        help="Run only tests that need what few kernels have; in the test VM where this one lacks it.",
     )
 
 
