@@ -39,6 +39,10 @@ def main() -> None:
         sys.exit(run(sys.argv[1:], starting))
     except KeyboardInterrupt:  # in the middle of an import, where no verb can catch it
         sys.exit(130)
+    except RuntimeError as error:  # what Python before 3.12 makes of it where a class is being made
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        sys.exit(130)
     except (OSError, MemoryError) as error:  # the same: no descriptor, process or memory is left to begin with
         print(
             f"error: this machine refuses to start netlab: {str(error) or 'out of memory'}; `ulimit -a` shows its limits",

@@ -34,7 +34,7 @@ from netlab.kernel.namespaces import current_netns, entered, raise_descriptor_li
 from netlab.model import Protocol
 from netlab.ops import Identity, Listener
 
-SILENCE_S = 0.5
+SILENCE_S = 1.0
 """Long enough for an HTTP client on a busy machine, whose request must never be taken for silence."""
 IDLE_S = 900.0
 LINGER_S = 1.0

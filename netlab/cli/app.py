@@ -58,8 +58,8 @@ VERBS: dict[str, str] = {
 }
 """Verb -> module of netlab.cli. The function has the verb's name, with an underscore where Python has taken it (`exec_`)."""
 
-NOT_BUILT = frozenset({"rollout", "port-forward", "kubeconfig"})
-"""Verbs that are promised. Those that are in VERBS by now are built, whatever this says."""
+NOT_BUILT = frozenset({"kubeconfig"})
+"""Verbs that are promised."""
 
 GROUPS = frozenset({"fault", "bench", "rollout"})
 """Verbs with verbs of their own: their module has a typer app named `app`."""
@@ -224,7 +224,9 @@ def broken_pipe() -> int:
 
 
 def failed(error: Exception, is_program: bool) -> int:
-    """A machine that has run out of something, or a mistake of ours; returns the exit code."""
+    """A machine that has run out of something, Ctrl-C under another name, or a mistake of ours; returns the exit code."""
+    if isinstance(error.__cause__, KeyboardInterrupt):  # while Python before 3.12 made a class: it calls that a RuntimeError
+        return INTERRUPTED
     from netlab.kernel.refusals import refusal
 
     told = refusal(error)

@@ -191,15 +191,6 @@ def test_an_answer_from_another_address_is_no_answer() -> None:
         assert "masquerade there" in found["remedies"][0]
 
 
-def test_copies_that_a_switch_floods_are_told_apart_from_the_way() -> None:
-    with running() as lab:
-        found = lab.explain("pod/client", "203.0.113.9:80")  # to the router, of whom the switch has never heard
-        assert found["outcome"] == "dropped" and found["hops"][-1]["netns"] == "router/router"
-        ignored = {one["netns"] for one in found["flooded"] if one["event"] == "received"}
-        assert ignored == {"node/node-171", "host/client"}
-        assert not ignored & {one["netns"] for one in found["hops"]}
-
-
 SIX = (
     ("pod/client", "svc/six", "tcp", "delivered", "dnat"),
     ("host/client", "svc/six", "tcp", "delivered", "dnat snat"),
