@@ -36,7 +36,7 @@ from netlab.lab import (
 )
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
-from netlab.model import Key
+from netlab.model import Key, KubernetesObject
 
 REASONS = {400: "BadRequest", 404: "NotFound", 405: "MethodNotAllowed", 409: "Conflict", 422: "Invalid", 500: "InternalError"}
 
@@ -137,10 +137,14 @@ class Api:
         for event in self._lab.recorder.items(key.namespace) if kind.plural == "events" else ():
             if event["metadata"]["name"] == name:
                 return event
-        for obj in controllers.objects_of(self._lab.cluster, kind.kind):
-            if obj.meta.key == key:
-                return manifest.to_json(obj, self._lab.cluster, self._lab.started)
-        raise ApiError(404, "NotFound", f'{kind.plural} "{name}" not found')
+        obj = self._found(kind, key)
+        if obj is None:
+            raise ApiError(404, "NotFound", f'{kind.plural} "{name}" not found')
+        return manifest.to_json(obj, self._lab.cluster, self._lab.started)
+
+    def _found(self, kind: kinds.KindInfo, key: Key) -> KubernetesObject | None:
+        """What `get` would show, Endpoints that follow from slices among it."""
+        return next((obj for obj in controllers.objects_of(self._lab.cluster, kind.kind) if obj.meta.key == key), None)
 
     def _write(self, request: http.Request, kind: kinds.KindInfo, namespace: str | None, name: str | None) -> tuple[Any, int]:
         document = request.json()
@@ -158,25 +162,20 @@ class Api:
         given = metadata.get("name", name)
         if name is not None and given != name:
             raise ApiError(400, "BadRequest", f"the name of the object ({given}) does not match the name on the URL ({name})")
-        exists = name is not None and any(
-            obj.meta.key == self._key(kind, namespace, name) for obj in controllers.objects_of(self._lab.cluster, kind.kind)
-        )
+        name = str(given)
+        key = self._key(kind, namespace, name)
+        exists = self._found(kind, key) is not None
         if request.method == "PATCH" and "apply-patch" not in request.headers.get("content-type", ""):
-            document = _merged(self._one(kind, namespace, str(name)), document)
-        if request.method == "POST":
-            name = metadata.get("name")
-            if any(
-                o.meta.key == self._key(kind, namespace, str(name)) for o in controllers.objects_of(self._lab.cluster, kind.kind)
-            ):
-                raise ApiError(409, "AlreadyExists", f'{kind.plural} "{name}" already exists')
+            document = _merged(self._one(kind, namespace, name), document)
+        if request.method == "POST" and exists:
+            raise ApiError(409, "AlreadyExists", f'{kind.plural} "{name}" already exists')
         if namespace and kind.namespaced:
             document = {**document, "metadata": {**document["metadata"], "namespace": namespace}}
         loaded = manifest.object_from_json(document)
         self._lab.change(controllers.apply(self._lab.now, loaded.objects))
-        key = self._key(kind, namespace, str(name))
         if controllers.find(self._lab.cluster, kind.kind, key) is None:  # gone with the change: relabelled, it was one too many
             return manifest.to_json(loaded.objects[0], self._lab.cluster, self._lab.started), 200
-        return self._one(kind, namespace, str(name)), 200 if exists else 201
+        return self._one(kind, namespace, name), 200 if exists else 201
 
     # ------------------------------------------------------------ netlab's verbs
 
