@@ -8,11 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from netlab import demands
 from netlab.manifest import Step
 from netlab.model import Cluster, Judgement
 
 
-class ProbeResult(Protocol):
+class ProbeResult(demands.Result, Protocol):
     """A probe result as the contract has it."""
 
     @property
@@ -20,18 +21,9 @@ class ProbeResult(Protocol):
     @property
     def to(self) -> str: ...
     @property
-    def sent(self) -> int: ...
-    @property
-    def outcomes(self) -> Mapping[str, int]: ...
-    @property
-    def backends(self) -> Mapping[str, int]: ...
-    @property
-    def sources(self) -> Mapping[str, int]: ...
-    @property
     def verdict(self) -> str: ...
     @property
     def why(self) -> Sequence[str]: ...
-    def json(self) -> dict[str, Any]: ...
 
 
 class LoadResult(Protocol):
