@@ -66,7 +66,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[Json], list[Json]]:
         elif "=" in word or ":" in word:
             wrong.append(Problem(f"{word}: a taint is KEY=VALUE:EFFECT, KEY:EFFECT, or to take it away KEY- or KEY:EFFECT-"))
         else:
-            names.append(word.removeprefix("nodes/").removeprefix("node/"))
+            names.append(output.node_name(word))
     effects = [one["effect"] for one in (*add, *remove) if one["effect"]]
     wrong += [
         Problem(f"{effect}: invalid taint effect, it is one of {', '.join(TAINT_EFFECTS)}")
@@ -99,7 +99,7 @@ def drain(
       netlab drain node-170 --ignore-daemonsets --force --delete-emptydir-data
     """
     running = output.attach(lab)
-    names = list(dict.fromkeys(given.removeprefix("nodes/").removeprefix("node/") for given in nodes))
+    names = list(dict.fromkeys(map(output.node_name, nodes)))
     for name in names:  # all of them first: what leaves one must not come to the next
         print(f"node/{name} {'cordoned' if running.cordon(name, True) else 'already cordoned'}", flush=True)
     refused: list[Problem] = []
