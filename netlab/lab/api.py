@@ -14,7 +14,7 @@ import json
 import math
 import pickle
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from netlab import controllers, manifest
@@ -34,6 +34,7 @@ from netlab.lab import (
     verbs,
     verifying,
 )
+from netlab.lab.bodies import Body, Later
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.model import Key, KubernetesObject
@@ -194,7 +195,7 @@ class Api:
         else:
             raise ApiError(404, "NotFound", f"no verb {verb}")
 
-    def _told(self, verb: str, later: Callable[[bool, Any], None]) -> Callable[[bool, Any], None]:
+    def _told(self, verb: str, later: Later) -> Later:
         """`later`, its verdicts entered into the journal."""
         if verb not in JUDGED:
             return later
@@ -234,10 +235,10 @@ def _grace(request: http.Request) -> float | None:
 
 
 JUDGED = ("probe", "matrix", "explain")
-Later = Callable[[Lab, Mapping[str, Any], Callable[[bool, Any], None]], None]
-Now = Callable[[Lab, Mapping[str, Any]], Any]
+AnsweredLater = Callable[[Lab, Body, Later], None]
+AnsweredNow = Callable[[Lab, Body], Any]
 
-NOW: dict[str, Now] = {
+NOW: dict[str, AnsweredNow] = {
     "info": lambda lab, body: lab.info(),
     "apply": verbs.apply,
     "scale": verbs.scale,
@@ -256,7 +257,7 @@ NOW: dict[str, Now] = {
     "down": verbs.down,
 }
 SETTLING = ("apply", "scale", "fault", "cordon", "taint")
-LATER: dict[str, Later] = {
+LATER: dict[str, AnsweredLater] = {
     "probe": probing.probe,
     "matrix": matrix.matrix,
     "connect": holding.connect,

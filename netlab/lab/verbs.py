@@ -1,6 +1,5 @@
 """netlab's own verbs, but for probing: each takes the lab and the request's JSON body and returns JSON, at once or later."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,6 +8,7 @@ from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError, Problem
 from netlab.images import runs_program
 from netlab.lab import link_faults, routing_http
+from netlab.lab.bodies import Body, Later
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
@@ -26,9 +26,6 @@ FAULTS = (
     "heal",
     "flush-conntrack",
 )
-
-Body = Mapping[str, Any]
-Later = Callable[[bool, Any], None]
 
 
 def apply(lab: Lab, body: Body) -> list[dict[str, str]]:
