@@ -8,13 +8,16 @@ a lab, so that an eviction is a deletion.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from netlab.cli import output
 from netlab.cli.output import LabOption
 from netlab.errors import ApiError, InputError, Problem
+
+if TYPE_CHECKING:
+    from netlab.client import Lab
 
 Json = dict[str, Any]
 MIRROR = "kubernetes.io/config.mirror"
@@ -116,7 +119,7 @@ def drain(
         raise InputError(tuple(refused))
 
 
-def evict(running: Any, pods: Iterable[Json], grace_s: float | None) -> None:
+def evict(running: "Lab", pods: Iterable[Json], grace_s: float | None) -> None:
     """Delete the pods, and wait until they are gone."""
     leaving = []
     for one in pods:

@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -163,7 +163,7 @@ class ScenarioRun:
         return worst(run.result.verdict for run in self.steps)
 
 
-def worst(verdicts: Any) -> Judgement:
+def worst(verdicts: Iterable[Judgement]) -> Judgement:
     """FAIL before INCONCLUSIVE before PASS; PASS for none."""
     found = set(verdicts)
     return next((one for one in (Judgement.FAIL, Judgement.INCONCLUSIVE) if one in found), Judgement.PASS)
