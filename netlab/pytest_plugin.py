@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from netlab.client import Lab
+    from netlab.client import Lab, ProbeResult
     from netlab.manifest import Scenario
+    from netlab.scenario.values import Lab as AnyLab
     from netlab.scenario.values import ScenarioRun, StepRun
 
 MARKER = (
@@ -207,7 +208,7 @@ def sections(item: pytest.Item, running: Running) -> list[tuple[str, str]]:
     return found
 
 
-def _explained(lab: "Lab", result: Any) -> str:
+def _explained(lab: "Lab", result: "ProbeResult") -> str:
     """The story of one packet of the first probe that failed."""
     from netlab.observe import explain_text
 
@@ -244,7 +245,7 @@ def _directory(item: pytest.Item) -> Path:
     return item.config.stash[EVIDENCE]
 
 
-def _told(result: Any) -> str:
+def _told(result: "ProbeResult") -> str:
     head = f"{result.verdict}: {result.sender} -> {result.to} [{result.variant}]: {result.outcomes}, backends {result.backends}"
     return "\n".join([head, *(f"    {reason}" for reason in result.why)])
 
@@ -323,14 +324,14 @@ class ScenarioItem(pytest.Item):
         if ran.verdict != "pass":
             raise ScenarioFailed(ran)
 
-    def _not_passed(self, lab: Any, ran: "StepRun") -> None:
+    def _not_passed(self, lab: "AnyLab", ran: "StepRun") -> None:
         """After the first step that did not pass: its evidence is taken now, while the lab is as the step left it."""
         running = self.stash[RUNNING]
         if not running.failed:
             running.failed = True
             self.evidence = sections(self, running)
         if self.config.getoption("netlab_pause"):
-            pause(self.config, lab)
+            pause(self.config, running.lab)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, ScenarioFailed):
