@@ -362,6 +362,35 @@ def test_refusals(text: str, says: str) -> None:
     assert says in refusal(lambda: controllers.apply(cluster, objects(text)))
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        ("loadBalancerClass: a/b", "loadBalancerClass: a/c", 'spec.loadBalancerClass: Invalid value: "a/c": may not change'),
+        ("loadBalancerClass: a/b", "sessionAffinity: None", 'spec.loadBalancerClass: Invalid value: "": may not change'),
+        (
+            "externalTrafficPolicy: Local, healthCheckNodePort: 30100",
+            "externalTrafficPolicy: Local, healthCheckNodePort: 30101",
+            "spec.healthCheckNodePort: Invalid value: 30101: field is immutable",
+        ),
+    ],
+    ids=["class", "class taken away", "health check"],
+)
+def test_what_a_load_balancer_keeps(first: str, then: str, says: str) -> None:
+    def balanced(words: str) -> str:
+        return svc("a", f"{{type: LoadBalancer, ports: [{{port: 1}}], {words}}}")
+
+    cluster = started(balanced(first))
+    assert says in refusal(lambda: controllers.apply(cluster, objects(balanced(then))))
+    controllers.apply(cluster, objects(balanced(first)))
+    controllers.apply(cluster, objects(svc("a", "{ports: [{port: 1}]}")))
+
+
+def test_a_slice_keeps_its_family() -> None:
+    cluster = started(joined(svc("kubia", "{ports: [{port: 80}]}"), SLICE))
+    other = SLICE.replace("IPv4", "IPv6").replace("10.244.1.77", "'fd00::77'")
+    assert 'addressType: Invalid value: "IPv6": field is immutable' in refusal(lambda: controllers.apply(cluster, objects(other)))
+
+
 def test_the_address_of_kubernetes_is_taken_before_it_is_there() -> None:
     wanted = svc("a", "{clusterIP: 10.96.0.1, ports: [{port: 1}]}")
     with pytest.raises(InputError, match="provided IP is already allocated"):

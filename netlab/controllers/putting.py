@@ -126,6 +126,10 @@ def _put(draft: Draft, obj: KubernetesObject) -> None:
         case Service():
             _put_service(draft, obj)
         case EndpointSlice():
+            known_slice = draft.slices.get(key)
+            if known_slice is not None and known_slice.address_type != obj.address_type:
+                _refuse(draft, obj, [f'addressType: Invalid value: "{obj.address_type}": field is immutable'])
+                return
             draft.slices[key] = _stored(draft, draft.slices.get(key), obj)  # type: ignore[assignment]  # merged keeps the kind
         case Endpoints():
             draft.endpoints[key] = _stored(draft, draft.endpoints.get(key), obj)  # type: ignore[assignment]  # the same

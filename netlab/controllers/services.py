@@ -184,10 +184,18 @@ def _node_ports(service: Service) -> list[tuple[str, int]]:
 def _immutable(service: Service, previous: Service | None) -> list[str]:
     if previous is None or ServiceType.EXTERNAL_NAME in (service.type, previous.type):
         return []
+    found = []
     if previous.headless != service.headless or (previous.cluster_ips and service.cluster_ips[:1] != previous.cluster_ips[:1]):
         wanted = "None" if service.headless else ", ".join(map(str, service.cluster_ips)) or "(allocated)"
-        return [f"spec.clusterIPs[0]: Invalid value: [{wanted}]: may not change once set"]
-    return []
+        found.append(f"spec.clusterIPs[0]: Invalid value: [{wanted}]: may not change once set")
+    kinds = {service.type, previous.type}
+    if kinds == {ServiceType.LOAD_BALANCER} and service.load_balancer_class != previous.load_balancer_class:
+        found.append(f'spec.loadBalancerClass: Invalid value: "{service.load_balancer_class}": may not change once set')
+    if _wants_health_check(service) and _wants_health_check(previous):
+        old, new = previous.health_check_node_port, service.health_check_node_port
+        if old is not None and old != new:
+            found.append(f"spec.healthCheckNodePort: Invalid value: {new}: field is immutable")
+    return found
 
 
 def carried(service: Service, previous: Service) -> Service:

@@ -21,12 +21,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.kernel import agent, cgroups, privileges
 from netlab.kernel import namespaces as ns
 from netlab.lab import directory
+
+if TYPE_CHECKING:
+    from netlab.lab.spec import LabSpec
 
 
 @dataclass(slots=True)
@@ -37,7 +40,7 @@ class Starting:
     first_child: int
     kills: int = field(default_factory=lambda: cgroups.own().kills())
 
-    def go(self, lock: int, spec: Any) -> dict[str, Any]:
+    def go(self, lock: int, spec: "LabSpec") -> dict[str, Any]:
         """Hand over the lab's lock and specification and wait until the lab answers; what the holder says of itself."""
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it gave up before: what it said is to be read
@@ -263,10 +266,22 @@ def _map_range(pid: int, uid: int, gid: int, ranges: tuple[tuple[int, int], tupl
 
 
 def _own_mounts() -> None:
-    """Nothing that is mounted here is seen outside; /proc shows the lab's own processes where the kernel lets us mount it."""
+    """Nothing that is mounted here is seen outside; /proc shows the lab's own processes where the kernel lets us mount it.
+
+    The machine's /proc goes, so that a program that takes ours off finds nothing under it. In an ordinary user's namespace it is
+    locked and stays: what its user sees anyway.
+    """
     ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
+    try:
+        proc = ns.detached_proc()
+    except OSError:  # not known before Linux 5.2, or not allowed: then this is not, either
+        with contextlib.suppress(OSError):
+            ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
+        return
     with contextlib.suppress(OSError):
-        ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
+        ns.umount("/proc")
+    ns.attach_mount(proc, "/proc")
+    os.close(proc)
 
 
 def _set_dumpable() -> None:

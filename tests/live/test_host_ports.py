@@ -27,3 +27,28 @@ def test_a_host_port_from_everywhere(tmp_path: Path, mode: str, fabric: str) -> 
         lab.delete("pod", "web")
         assert lab.probe("host/client", TARGETS[0]).outcomes["rejected"] == 1
         assert lab.verify().drift == []
+
+
+HOSTED = """
+apiVersion: v1
+kind: Pod
+metadata: {name: hosted, labels: {app: hosted}}
+spec: {hostNetwork: true, nodeName: node-170, containers: [{name: c, image: luksa/kubia, ports: [{containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: hosted}
+spec: {type: NodePort, selector: {app: hosted}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
+"""
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_a_pod_of_the_host_network_asks_its_node(tmp_path: Path, mode: str) -> None:
+    manifest = tmp_path / "pods.yaml"
+    manifest.write_text(HOSTED)
+    with netlab.up(manifests=[manifest], proxy=mode) as lab:
+        asked = ("svc/hosted", "192.168.0.170:30080", "127.0.0.1:8080", "127.0.0.1:30080")
+        results = [lab.probe("pod/hosted", to, timeout_s=5.0) for to in asked]
+        assert [(one.to, one.why) for one in results if one.verdict != "pass"] == []
+        assert [one.outcomes["delivered"] for one in results] == [1, 1, 1, int(mode == "iptables")]
+        assert lab.explain("pod/hosted", "127.0.0.1:8080")["verdict"] == "pass"
