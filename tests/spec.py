@@ -272,13 +272,16 @@ def proxy_of(mode: str) -> dict[str, Any]:
     return {"mode": "nftables", "layout": "maps"} if mode == MAPS else {"mode": mode}
 
 
-def cluster_of(case: Case, mode: str) -> Cluster:
-    """The case's cluster, settled: services, slices as given, and every pod that the case mentions."""
+def cluster_of(case: Case, mode: str, fabric: str = "") -> Cluster:
+    """The case's cluster, settled: services, slices as given, and every pod that the case mentions; in this fabric if any."""
     pods = {Key("default", name): pod for name, pod in _pods(case).items()}
     services = {Key("default", raw["name"]): _service(raw, case) for raw in case.services}
     slices = {one.meta.key: one for one in _slices(case)}
     nodes = {name: _node(case, name) for name in NODE_ADDRESSES}
-    return Cluster(_topology(case, mode), nodes=nodes, pods=pods, services=services, slices=slices)
+    topology = _topology(case, mode)
+    if fabric:
+        topology = replace(topology, cluster=replace(topology.cluster, fabric=fabric))
+    return Cluster(topology, nodes=nodes, pods=pods, services=services, slices=slices)
 
 
 def _node_addresses(case: Case, name: str) -> tuple[str, ...]:

@@ -166,9 +166,9 @@ def test_a_bug_is_no_failed_expectation(verb: list[str], code: int, lab: FakeLab
 
 
 def test_a_verb_that_is_promised_is_not_taken_for_another() -> None:
-    for word in app.NOT_BUILT - app.VERBS.keys():
-        error = app.unknown_verb(word)
-        assert (error.exit_code, "not built yet in this version" in str(error), "did you mean" in str(error)) == (2, True, False)
+    error = app.unknown_verb("kubeconfig")
+    assert (error.exit_code, "not built yet in this version" in str(error), "did you mean" in str(error)) == (2, True, False)
+    assert not app.NOT_BUILT & app.VERBS.keys()
 
 
 def test_all_problems_are_shown() -> None:

@@ -1,16 +1,15 @@
 """The behaviour table and the verdict table again on IPv6 addresses, offline: the oracle, and our rules walked, both modes."""
 
-from dataclasses import replace
 from functools import cache
 from ipaddress import ip_address
 
 import pytest
 
-from netlab.expect import expect, expect_at
+from netlab.expect import expect_at
 from netlab.model import Outcome, OutcomeKind
-from netlab.plan import build
-from netlab.trace import Trace, Tracer
+from netlab.trace import Trace
 from tests import spec
+from tests.agreeing import answers, assert_agree, assert_lands
 from tests.test_expect_spec import assert_says
 
 CASES = tuple(map(spec.in_ipv6, (*spec.load_cases(), *spec.load_verdicts())))
@@ -20,15 +19,9 @@ FABRICS = ("bridge", "routed")
 
 
 @cache
-def answers(case_id: str, mode: str, fabric: str) -> tuple[tuple[Trace, Outcome], ...]:
-    """(traced, expected) of every packet of the case."""
+def traces(case_id: str, mode: str, fabric: str) -> tuple[tuple[Trace, Outcome], ...]:
     case = next(case for case in CASES if case.id == case_id)
-    cluster = spec.cluster_of(case, mode)
-    topology = cluster.topology
-    cluster = cluster.with_(topology=replace(topology, cluster=replace(topology.cluster, fabric=fabric)))
-    tracer = Tracer(build(cluster))
-    flows = [spec.flow_of(packet, case) for packet in case.packets]
-    return tuple((tracer.trace(flow), expect(cluster, flow)) for flow in flows)
+    return answers(spec.cluster_of(case, mode, fabric), case)
 
 
 @pytest.mark.parametrize("mode", spec.MODES)
@@ -43,31 +36,16 @@ def test_the_oracle_says_what_the_table_says(case: spec.Case, mode: str) -> None
 @pytest.mark.parametrize("mode", spec.MODES)
 @pytest.mark.parametrize("case", ASKED, ids=lambda case: case.id)
 def test_trace_agrees_with_the_oracle(case: spec.Case, mode: str, fabric: str) -> None:
-    for traced, expected in answers(case.id, mode, fabric):
-        outcome = traced.outcome
-        assert outcome.kind is expected.kind, (outcome.why, expected.why)
-        assert outcome.backends == expected.backends, (outcome.why, expected.why)
-        assert [b.fate for b in outcome.backends] == [b.fate for b in expected.backends], (outcome.why, expected.why)
-        assert outcome.affinity == expected.affinity
+    for traced, expected in traces(case.id, mode, fabric):
+        assert_agree(traced.outcome, expected)
         assert traced.even
 
 
 @pytest.mark.parametrize("mode", spec.MODES)
 @pytest.mark.parametrize("case", SINGLE, ids=lambda case: case.id)
 def test_trace_sends_packets_where_the_table_says(case: spec.Case, mode: str) -> None:
-    said = spec.expected_of(case.steps[0], mode)
-    ((traced, _),) = answers(case.id, mode, "bridge")
-    match said.kind:
-        case OutcomeKind.DELIVERED:
-            assert frozenset(traced.outcome.backends) == said.backends, traced.outcome.why
-        case OutcomeKind.NOT_HANDLED:
-            for path in traced.paths:
-                assert all(
-                    hop.entered.destination == hop.left.destination for hop in path.hops if hop.netns == f"node/{spec.NODE}"
-                )
-        case refused:
-            assert traced.outcome.kind is refused, traced.outcome.why
-            assert not traced.outcome.backends
+    ((traced, _),) = traces(case.id, mode, "bridge")
+    assert_lands(traced, spec.expected_of(case.steps[0], mode))
 
 
 def test_every_address_is_mapped() -> None:
@@ -99,6 +77,6 @@ def test_node_ports_are_never_on_the_loopback_address() -> None:
     """In IPv4 the same case reaches the endpoints, in iptables mode."""
     case = next(case for case in CASES if case.id == "np-07")
     for mode in spec.MODES:
-        ((traced, _),) = answers(case.id, mode, "bridge")
+        ((traced, _),) = traces(case.id, mode, "bridge")
         assert traced.outcome.kind is OutcomeKind.REJECTED
         assert [str(backend.address) for backend in traced.outcome.backends] == ["::1"]

@@ -5,7 +5,6 @@ too short is tested too. Elsewhere the case's own word holds, but that every pod
 """
 
 from dataclasses import replace
-from functools import cache
 
 import pytest
 
@@ -19,6 +18,7 @@ from netlab.proxy.port_blocks import every_port
 from netlab.ruleset import Dnat, Redirect
 from netlab.trace import Tracer
 from tests import spec
+from tests.agreeing import answers, assert_agree
 from tests.spec import Case
 
 V4_CASES = (*spec.load_cases(), *spec.load_verdicts())
@@ -53,9 +53,7 @@ NOT_ASKED = {
 
 
 def in_mode(case: Case, fabric: str = "bridge") -> Cluster:
-    cluster = spec.cluster_of(case, "userspace")
-    topology = cluster.topology
-    return cluster.with_(topology=replace(topology, cluster=replace(topology.cluster, fabric=fabric)))
+    return spec.cluster_of(case, "userspace", fabric)
 
 
 def is_different(case: Case) -> bool:
@@ -101,27 +99,11 @@ def test_a_case_listed_as_different_is(name: str, ipv6: bool) -> None:
     assert (outcome.kind, frozenset(outcome.backends)) != wanted(case)
 
 
-@cache
-def traced_and_expected(name: str, fabric: str) -> list[tuple[object, object]]:
-    case = next(case for case in CASES if name_of(case) == name)
-    cluster = in_mode(case, fabric)
-    tracer, found = Tracer(build(cluster)), []
-    for packet in case.packets:
-        flow = spec.flow_of(packet, case)
-        traced, expected = tracer.trace(flow).outcome, expect(cluster, flow)
-        found.append(
-            tuple(
-                (one.kind, one.backends, [backend.fate for backend in one.backends], one.affinity) for one in (traced, expected)
-            )
-        )
-    return found  # type: ignore[return-value]  # pairs
-
-
 @pytest.mark.parametrize("fabric", FABRICS)
 @pytest.mark.parametrize("case", [case for case in CASES if case.packets], ids=name_of)
 def test_trace_agrees_with_the_oracle(case: Case, fabric: str) -> None:
-    for traced, expected in traced_and_expected(name_of(case), fabric):
-        assert traced == expected
+    for traced, expected in answers(in_mode(case, fabric), case):
+        assert_agree(traced.outcome, expected)
 
 
 def relay(cluster: Cluster) -> ops.Relay:

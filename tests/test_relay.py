@@ -13,10 +13,10 @@ from netlab.agents.relay import Balancer, Proxy
 from netlab.errors import KernelError
 from netlab.model import Protocol
 from netlab.ops import Relay, RelayPort
+from tests.waiting import PATIENCE_S
 
 A, B, C = ("10.0.0.1", 80), ("10.0.0.2", 80), ("10.0.0.3", 80)
 HOME = ip_address("127.0.0.1")
-PATIENCE_S = 10.0
 
 
 # ---------------------------------------------------------------- whose turn it is

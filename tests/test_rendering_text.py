@@ -59,7 +59,9 @@ def test_stale_chains_are_deleted_after_what_spoke_of_them(names: tuple[str, str
 
 def test_a_longer_affinity_remakes_its_sets_and_lets_their_chains_go_first() -> None:
     lines = nftables.text(NFTABLES["longer affinity"], NFTABLES["everything"]).splitlines()
-    for name in (line.split()[-1] for line in lines if line.startswith("delete set")):
+    remade = [line.split()[-1] for line in lines if line.startswith("delete set")]
+    assert remade
+    for name in remade:
         deleted = lines.index(f"delete set ip kube-proxy {name}")
         users = [line.split()[4] for line in lines if line.startswith("add rule") and f"@{name}" in line]
         assert users

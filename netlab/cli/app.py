@@ -58,8 +58,8 @@ VERBS: dict[str, str] = {
 }
 """Verb -> module of netlab.cli. The function has the verb's name, with an underscore where Python has taken it (`exec_`)."""
 
-NOT_BUILT = frozenset({"rollout", "port-forward", "kubeconfig"})
-"""Verbs that are promised. Those that are in VERBS by now are built, whatever this says."""
+NOT_BUILT = frozenset({"kubeconfig"})
+"""Verbs that are promised."""
 
 GROUPS = frozenset({"fault", "bench", "rollout"})
 """Verbs with verbs of their own: their module has a typer app named `app`."""

@@ -35,9 +35,10 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 0x2
 
-_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 429, 430, 431, 432
 """The same numbers on every architecture."""
 _CLOEXEC, _CMD_CREATE = 1, 6
+_AT_FDCWD, _FROM_DESCRIPTOR = -100, 4
 
 _LIMITS = {
     CLONE_NEWUSER: "user.max_user_namespaces",
@@ -89,6 +90,11 @@ def detached_proc() -> int:
         return _system_call(_FSMOUNT, context, _CLOEXEC, MS_NOSUID | MS_NODEV | MS_NOEXEC)
     finally:
         os.close(context)
+
+
+def attach_mount(mount: int, target: str) -> None:
+    """Mount what a descriptor stands for. Raises OSError."""
+    _system_call(_MOVE_MOUNT, mount, b"", _AT_FDCWD, target.encode(), _FROM_DESCRIPTOR)
 
 
 def _system_call(number: int, *arguments: int | bytes | None) -> int:

@@ -19,10 +19,14 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from netlab.errors import InputError, LabGone, MachineError
 
+UNKNOWN: Mapping[str, Any] = MappingProxyType(
+    {"version": "(unknown)", "pid": 0, "started": 0.0, "proxy": "(unknown)", "nodes": 0, "pods": 0, "ready": 0}
+)
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
 
 
@@ -164,10 +168,13 @@ def find(parent: Path, name: str | None) -> Path:
 
 
 def info(directory: Path) -> dict[str, Any]:
-    """What the holder wrote about itself. Raises LabGone when it is not there."""
+    """What the holder wrote about itself, and UNKNOWN for what a holder of another version does not write.
+
+    Raises LabGone when it is not there.
+    """
     try:
-        return dict(json.loads((directory / "info").read_text()))
-    except (OSError, ValueError):
+        return {**UNKNOWN, **json.loads((directory / "info").read_text())}
+    except (OSError, ValueError, TypeError):
         raise LabGone(f"lab {directory.name} is gone") from None
 
 

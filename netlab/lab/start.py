@@ -263,10 +263,22 @@ def _map_range(pid: int, uid: int, gid: int, ranges: tuple[tuple[int, int], tupl
 
 
 def _own_mounts() -> None:
-    """Nothing that is mounted here is seen outside; /proc shows the lab's own processes where the kernel lets us mount it."""
+    """Nothing that is mounted here is seen outside; /proc shows the lab's own processes where the kernel lets us mount it.
+
+    The machine's /proc goes, so that a program that takes ours off finds nothing under it. In an ordinary user's namespace it is
+    locked and stays: what its user sees anyway.
+    """
     ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
+    try:
+        proc = ns.detached_proc()
+    except OSError:  # not known before Linux 5.2, or not allowed: then this is not, either
+        with contextlib.suppress(OSError):
+            ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
+        return
     with contextlib.suppress(OSError):
-        ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
+        ns.umount("/proc")
+    ns.attach_mount(proc, "/proc")
+    os.close(proc)
 
 
 def _set_dumpable() -> None:

@@ -39,13 +39,14 @@ TABLES: dict[str, str] = {
     "NodeSelector": "nodeSelectorTerms:[NodeSelectorTerm]!",
     "NodeSelectorTerm": "matchExpressions:[NodeRequirement] matchFields:[NodeRequirement]",
     "NodeRequirement": "key! operator:In|NotIn|Exists|DoesNotExist|Gt|Lt! values:[string]",
-    "Container": """name:label! image! command:[string] args:[string] workingDir ports:[ContainerPort] envFrom:[EnvFromSource]
-        env:[EnvVar] resources:object resizePolicy:list restartPolicy restartPolicyRules:list volumeMounts:[VolumeMount]
+    "Container": """name:label! image! command:[string] args:[string] workingDir:workingDirectory ports:[ContainerPort]
+        envFrom:[EnvFromSource] env:[EnvVar]
+        resources:object resizePolicy:list restartPolicy restartPolicyRules:list volumeMounts:[VolumeMount]
         volumeDevices:list livenessProbe:Probe readinessProbe:Probe startupProbe:Probe lifecycle:Lifecycle terminationMessagePath
         terminationMessagePolicy imagePullPolicy:Always|IfNotPresent|Never securityContext:object stdin:bool
         stdinOnce:bool tty:bool""",
     "ContainerPort": f"containerPort:port! name:portName protocol:{_PROTOCOL} hostPort:count hostIP",
-    "EnvVar": "name! value valueFrom:EnvVarSource",
+    "EnvVar": "name:variableName! value valueFrom:EnvVarSource",
     "EnvVarSource": """fieldRef:ObjectFieldSelector configMapKeyRef:KeySelector secretKeyRef:KeySelector resourceFieldRef:object?
         fileKeyRef:object?""",
     "ObjectFieldSelector": "apiVersion fieldPath!",
@@ -81,7 +82,7 @@ TABLES: dict[str, str] = {
     "Node": "apiVersion kind metadata:ObjectMeta! spec:NodeSpec status:NodeStatus",
     "NodeSpec": """podCIDR:network podCIDRs:[network] providerID unschedulable:bool taints:[Taint] configSource:any
         externalID""",
-    "Taint": "key! value effect:NoSchedule|PreferNoSchedule|NoExecute! timeAdded",
+    "Taint": "key:labelKey! value effect:NoSchedule|PreferNoSchedule|NoExecute! timeAdded",
     "NodeStatus": "* addresses:[NodeAddress] conditions:[Condition]",
     "NodeAddress": "type! address!",
     # Workloads

@@ -21,6 +21,7 @@ _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+_DEVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 _PORT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|us|s|m|h))+")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|us|s|m|h)")
@@ -164,6 +165,46 @@ def mount_path(value: Any) -> str:
     if not value.startswith("/") or ".." in value.split("/") or "\0" in value or ":" in value:
         return f'"{value[:60]}" is no mount path: absolute, without ".." and ":"'
     return ""
+
+
+def working_directory(value: Any) -> str:
+    return string(value) or ("holds a zero byte, which no path can" if "\0" in value else "")
+
+
+def variable_name(value: Any) -> str:
+    """Name of an environment variable: what Kubernetes takes since 1.34, printable ASCII but '='."""
+    if error := string(value):
+        return error
+    if not value or not value.isascii() or not value.isprintable() or "=" in value:
+        return f'"{shown(value)}" is no name of a variable: printable ASCII characters without "="'
+    return ""
+
+
+def device(value: Any) -> str:
+    """Name of a network interface, or how one begins; it becomes part of rules. '' is none."""
+    if error := string(value):
+        return error
+    if value and not _DEVICE.fullmatch(value):
+        rule = "at most 15 letters, digits, '_', '-' and '.', not beginning with '-' or '.'"
+        return f'"{shown(value)}" is no name of an interface: {rule}'
+    return ""
+
+
+def line(value: Any) -> str:
+    """One line of text."""
+    return string(value) or (
+        "" if value.isprintable() else f'"{shown(value)}" holds a control character: one line of text is wanted'
+    )
+
+
+def shown(value: str) -> str:
+    """What was given, for a message on a terminal."""
+    return "".join(one if one.isprintable() else "?" for one in value[:60])
+
+
+def qualified_name(value: Any) -> str:
+    """A key as labels and taints have it."""
+    return string(value) or label_key(value)
 
 
 def service_name(value: Any) -> str:
@@ -496,6 +537,11 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "mountPath": (mount_path, _STRING),
     "machine": (machine_name, {"type": "string", "maxLength": 63}),
     "labelValue": (label_value, _STRING),
+    "labelKey": (qualified_name, _STRING),
+    "device": (device, {"type": "string", "maxLength": 15}),
+    "line": (line, _STRING),
+    "variableName": (variable_name, _STRING),
+    "workingDirectory": (working_directory, _STRING),
     "ip": (ip, {"type": "string"}),
     "ipOrEmpty": (ip_or_empty, {"type": "string"}),
     "clusterIP": (cluster_ip, {"type": "string"}),

@@ -104,7 +104,7 @@ def _path_errors(text: str, kind: str, old: bool) -> Iterator[str]:
         for part in ("//", "/./", "/../", "%2f", "%2F"):
             if part in text:
                 yield f"must not contain '{part}'"
-    if re.search(r"""[\s"';{}]""", text):
+    if re.search(r"""[\s"';{}\x00-\x1f\x7f]""", text):
         yield f'"{shorten(text)}" holds a character that no path of a URL has'
 
 

@@ -14,22 +14,22 @@ TABLES: dict[str, str] = {
         neighbours:permanent|learned loadBalancer:LoadBalancer dns:bool ingress:ingress nodeMonitorGracePeriod:duration
         unreachableToleration:duration crashLoopBackOff:CrashLoopBackOff""",
     "ProxyConfig": """mode:iptables|nftables|ipvs|userspace backend:nft|legacy layout:chains|maps masqueradeAll:bool
-        detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface interfaceNamePrefix
-        nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
+        detectLocal:ClusterCIDR|NodeCIDR|BridgeInterface|InterfaceNamePrefix|none bridgeInterface:device
+        interfaceNamePrefix:device nodePortAddresses:nodePortAddresses localhostNodePorts:bool conntrackTCPBeLiberal:bool
         scheduler:rr|wrr|lc|wlc|sh|dh|sed|nq strictARP:bool syncPeriod:duration""",
     "CrashLoopBackOff": "initial:duration max:duration",
     "LoadBalancer": "pool:pool! announce:l2|bgp",
     "Lan": "cidr:networks! router:router nat:Nat",
     "Nat": "forwards:{forward} routed:bool hideClients:bool",
     "NodeSpec": "addresses:addresses podCIDR:networks labels:labels controlPlane:bool taints:[Taint]",
-    "Taint": "key! value:labelValue effect:NoSchedule|PreferNoSchedule|NoExecute!",
+    "Taint": "key:labelKey! value:labelValue effect:NoSchedule|PreferNoSchedule|NoExecute!",
     "HostSpec": "addresses:addresses routes:{ip}",
     "LinkSpec": """rate:rate delay:duration jitter:duration loss:percent duplicate:percent reorder:percent corrupt:percent
         out:Impairment in:Impairment""",
     "Impairment": """rate:rate delay:duration jitter:duration loss:percent duplicate:percent reorder:percent
         corrupt:percent""",
     # Scenarios
-    "Scenario": """apiVersion kind name:string! description topology:topologyPath manifests:[string] proxy:modes
+    "Scenario": """apiVersion kind name:line! description topology:topologyPath manifests:[string] proxy:modes
         fabric:bridge|routed namespace:label steps:list!""",
     "Step.probe": """from:string! to:string! count:positive protocol:tcp|udp|sctp|icmp|http source:ip sourcePort:port
         timeout:period namespace:label expect:ProbeExpect""",

@@ -271,7 +271,10 @@ def _nodes(data: Json, lans: Sequence[Lan]) -> tuple[NodeSpec, ...]:
             pod_cidrs=_networks(entry.get("podCIDR")),
             labels=node_labels(name, entry.get("labels") or {}, bool(entry.get("controlPlane"))),
             control_plane=bool(entry.get("controlPlane")),
-            taints=tuple(Taint(one["key"], one["effect"], one.get("value") or "") for _, one in items(entry.get("taints"))),
+            taints=tuple(  # what is missing here has been told of
+                Taint(one.get("key") or "", one.get("effect") or "NoSchedule", one.get("value") or "")
+                for _, one in items(entry.get("taints"))
+            ),
         )
         for name, entry in given.items()
     )

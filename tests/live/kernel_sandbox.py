@@ -1,16 +1,14 @@
 """Runs a test in a forked child with namespaces of its own, once as root and once as root of a user namespace only."""
 
 import os
-import traceback
 from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from netlab.kernel import namespaces as ns
 from netlab.kernel.apply import Kernel
 from netlab.ops import File, Listener, Op, Process, Ruleset
 from netlab.plan import Plan
+from tests.live.child import in_child
 
 WAYS = ["root", "user"] if os.geteuid() == 0 else ["user"]
 """An ordinary user can only do the one; root does both, so that both are tested in one run."""
@@ -18,25 +16,12 @@ WAYS = ["root", "user"] if os.geteuid() == 0 else ["user"]
 
 def run(way: str, body: Callable[..., None], *arguments: Any) -> None:
     """Call `body` in the child; what it raises is this test's failure."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
-        text = ""
-        try:
-            _unshare(way)
-            body(*arguments)
-        except BaseException:
-            text = traceback.format_exc()
-        with os.fdopen(write, "w") as pipe:
-            pipe.write(text)
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        text = pipe.read()
-    os.waitpid(pid, 0)
-    if text:
-        pytest.fail(text, pytrace=False)
+
+    def inside() -> None:
+        _unshare(way)
+        body(*arguments)
+
+    in_child(inside)
 
 
 def _unshare(way: str) -> None:

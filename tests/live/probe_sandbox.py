@@ -6,42 +6,24 @@ network namespace of its own, and everything in them is gone when it ends.
 
 import os
 import subprocess
-import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-import pytest
-
 from netlab.kernel import namespaces
+from tests.live.child import in_child
 
 
 def sandboxed(test: Callable[[], None]) -> Callable[[], None]:
     """Run a test function in a child process with namespaces of its own; its failure is this test's failure."""
 
+    def inside() -> None:
+        _unshare()
+        test()
+
     @wraps(test)
     def run() -> None:
-        read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(read)
-            text = ""
-            try:
-                _unshare()
-                test()
-            except BaseException:
-                text = traceback.format_exc()
-            with os.fdopen(write, "w") as pipe:
-                pipe.write(text)
-            os._exit(0)
-        os.close(write)
-        with os.fdopen(read) as pipe:
-            text = pipe.read()
-        os.waitpid(pid, 0)
-        if text.rstrip().splitlines()[-1:] and "Skipped:" in text.rstrip().splitlines()[-1]:
-            pytest.skip(text.rstrip().splitlines()[-1])
-        if text:
-            pytest.fail(text, pytrace=False)
+        in_child(inside)
 
     return run
 

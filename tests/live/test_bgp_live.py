@@ -15,6 +15,7 @@ import netlab
 from netlab.client import Lab
 from netlab.errors import NetlabError
 from netlab.kernel.tools import path_of
+from tests.waiting import until, until_equal
 
 TOPOLOGY = "topologies/bgp.yaml"
 KUBIA = "manifests/kubia.yaml"
@@ -111,23 +112,20 @@ def test_a_dead_nodes_routes_go_and_come_back(lab: Lab, break_it: str, mend_it: 
 
 def wait_for_listener(lab: Lab) -> None:
     """Until the router has a netlink socket that listens for routes besides BIRD's own."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def listens() -> bool:
         table = lab.exec("router/router", ["cat", "/proc/net/netlink"]).stdout.splitlines()
-        groups = [int(line.split()[3], 16) for line in table[1:] if line.split()[1] == "0"]
-        if groups.count(0x40) >= 1:
-            return
-    raise AssertionError("nobody listens for routes")
+        return 0x40 in [int(line.split()[3], 16) for line in table[1:] if line.split()[1] == "0"]
+
+    until(listens, "nobody listens for routes")
 
 
 def test_a_killed_daemon_is_started_again_and_its_routes_return(lab: Lab) -> None:
     pid = lab.verb("processes")["daemons"]["bird-node-171"]
     lab.exec("node/node-171", ["kill", f"-{int(signal.SIGKILL)}", str(pid)], check=True)
     lab.apply([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "any-change"}}])
-    deadline = time.monotonic() + 60
-    while learned(lab) != ALL or lab.verb("processes")["daemons"].get("bird-node-171") in (None, pid):
-        assert time.monotonic() < deadline, learned(lab)
-        time.sleep(0.05)
+    until(lambda: lab.verb("processes")["daemons"].get("bird-node-171") not in (None, pid), "no other daemon was started")
+    until_equal(lambda: learned(lab), ALL)
     assert "Started" in lab.logs("node/node-171", container="bird")
     assert lab.verify().drift == []
     assert lab.probe("host/client", "svc/kubia", count=60).verdict == "pass"
@@ -139,10 +137,7 @@ def test_a_learned_route_that_is_not_there_is_drift(lab: Lab) -> None:
     lab.exec("router/router", ["ip", "route", "add", "203.0.113.7/32", "via", "192.168.0.169", "proto", "bird"], check=True)
     assert not [line for line in lab.verify().drift if "203.0.113.7" in line], "what is learned besides is no drift"
     lab.exec("router/router", ["ip", "route", "del", "203.0.113.7/32"], check=True)
-    deadline = time.monotonic() + 60
-    while learned(lab) != ALL:
-        assert time.monotonic() < deadline, "its daemon does not notice"
-        time.sleep(0.05)
+    until_equal(lambda: learned(lab), ALL)
 
 
 def test_a_session_that_does_not_stand_is_named() -> None:

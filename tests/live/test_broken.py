@@ -2,13 +2,13 @@
 
 import os
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
 
 import netlab
 from netlab.client import Lab
+from tests.waiting import until, until_equal
 
 KUBIA = "manifests/kubia.yaml"
 Breakage = Callable[[Lab], None]
@@ -93,20 +93,19 @@ def test_agents_that_are_killed_again_and_again_come_back() -> None:
                 seen.add(pid)
                 _kill(lab, pid)
             _another(lab, name, seen)
-        deadline = time.monotonic() + 60
-        while drift := lab.verify().drift:  # the third is told what the others knew 0.2 s later
-            assert time.monotonic() < deadline, drift
+        until_equal(lambda: lab.verify().drift, [])  # the third is told what the others knew 0.2 s later
         assert lab.probe("pod/client", "svc/kubia", count=60).verdict == "pass"
         assert "10.96" in lab.exec("pod/client", ["getent", "hosts", "kubia"], check=True).stdout
 
 
 def _another(lab: Lab, name: str, seen: set[int]) -> int:
     """The agent's pid once it is none of these."""
-    deadline = time.monotonic() + 60
-    while (pid := int(lab.verb("processes")["agents"][name])) in seen:
-        assert time.monotonic() < deadline, f"no other {name} was started"
-        time.sleep(0.02)
-    return pid
+
+    def another() -> int:
+        pid = int(lab.verb("processes")["agents"][name])
+        return 0 if pid in seen else pid
+
+    return until(another, f"no other {name} was started")
 
 
 def test_a_stopped_responder_is_no_pass_for_http() -> None:

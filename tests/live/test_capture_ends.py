@@ -15,9 +15,9 @@ import pytest
 import netlab
 from netlab.client import Lab
 from tests.live.test_capture_live import HAVE_TCPDUMP
+from tests.waiting import PATIENCE_S, until
 
 pytestmark = pytest.mark.skipif(not HAVE_TCPDUMP, reason="tcpdump is not installed")
-PATIENCE_S = 10.0
 
 
 @contextmanager
@@ -29,13 +29,6 @@ def capturing(lab: Lab, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
             yield process
         finally:
             process.kill()
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def recording(file: Path) -> Callable[[], bool]:
@@ -74,7 +67,7 @@ def test_ctrl_c_ends_a_capture_in_good_order(tmp_path: Path) -> None:
             assert (shown.returncode, "tcpdump" in err) == (0, False), err
             assert "pod/default/client:eth0" in out
         with capturing(lab, "-w", str(file)) as written:
-            until(recording(file))
+            until(recording(file), "nothing is recorded")
             os.killpg(written.pid, signal.SIGINT)
             assert (written.communicate(timeout=PATIENCE_S)[1], written.returncode) == (f"0 packets in {file}\n", 0)
 
@@ -86,7 +79,7 @@ def test_a_capture_ends_with_its_lab(tmp_path: Path) -> None:
         capturing(lab, "-w", str(file)) as written,
         capturing(lab) as shown,
     ):
-        until(recording(file))
+        until(recording(file), "nothing is recorded")
         see_a_packet(lab, shown)
         recorders = children(written.pid) + children(shown.pid)
         lab.down()
@@ -101,13 +94,13 @@ def test_a_capture_ends_with_its_lab(tmp_path: Path) -> None:
 def test_what_records_ends_with_its_parent(number: signal.Signals, tmp_path: Path) -> None:
     file = tmp_path / "x.pcapng"
     with netlab.up(manifests=["manifests/kubia.yaml"]) as lab, capturing(lab, "-w", str(file)) as process:
-        until(recording(file))
+        until(recording(file), "nothing is recorded")
         (recorder,) = children(process.pid)
         assert alive(recorder)
         os.kill(process.pid, number)  # the parent alone
         code = process.wait(PATIENCE_S)
         assert code == (0 if number == signal.SIGTERM else -9)
-        until(lambda: not alive(recorder))
+        until(lambda: not alive(recorder), "the recorder lives")
 
 
 def test_a_capture_ends_when_nobody_reads_on() -> None:
@@ -115,7 +108,7 @@ def test_a_capture_ends_when_nobody_reads_on() -> None:
     with netlab.up(manifests=["manifests/kubia.yaml"]) as lab:
         command = f"{sys.executable} -m netlab capture --lab {lab.name} -f tcp | head -2"
         with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while running.poll() is None and time.monotonic() < deadline:
                 lab.probe("pod/client", "svc/kubia", count=5)
             assert running.poll() == 0

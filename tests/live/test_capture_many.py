@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -23,6 +22,7 @@ from netlab.observe.annotating import Annotator, key_of
 from netlab.observe.capture import Captured, Place, Wanted
 from netlab.observe.capture_files import Rotation
 from tests.live.probe_sandbox import Net, sandboxed
+from tests.waiting import until
 
 LEAVES = 100
 UDP_7 = "udp port 7"
@@ -202,7 +202,7 @@ def test_comments_tell_names_and_nat_of_a_lab(lab: netlab.Lab, tmp_path: Path) -
     command = [sys.executable, "-m", "netlab", "capture", "--lab", lab.name, "-w", str(file)]
     command += ["-f", "tcp port 80 or tcp port 8080", "--for", "20", "-c", "20"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
-        assert _begins(file)
+        until(lambda: file.exists() and file.stat().st_size > 0, "nothing is recorded")
         seen = lab.probe("pod/client", "svc/kubia", count=4)
         assert running.wait(25) == 0
     assert seen.verdict == "pass"
@@ -214,12 +214,3 @@ def test_comments_tell_names_and_nat_of_a_lab(lab: netlab.Lab, tmp_path: Path) -
     to_service = [text for text in said if text.startswith("pod/default/client > svc/default/kubia:80")]
     assert to_service, said
     assert all("DNAT 10.96." in text and any(f"({name})" in text for name in seen.backends) for text in to_service), said
-
-
-def _begins(file: Path) -> bool:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if file.exists() and file.stat().st_size:
-            return True
-        time.sleep(0.02)
-    return False

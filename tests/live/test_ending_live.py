@@ -5,13 +5,13 @@ While it ends it is one more machine that refuses: oracle, trace and packets agr
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
 
 import netlab
 from netlab.client import Lab
+from tests.waiting import until
 
 SLOW = """
 import socket, sys
@@ -72,10 +72,7 @@ def goes_on(client: "subprocess.Popen[str]") -> str:
 
 
 def until_gone(lab: Lab, netns: str) -> None:
-    deadline = time.monotonic() + 30
-    while netns in lab.verb("namespaces"):
-        assert time.monotonic() < deadline, "its namespace stays"
-        time.sleep(0.02)
+    until(lambda: netns not in lab.verb("namespaces"), "its namespace stays")
 
 
 def test_what_was_asked_before_the_end_is_answered(lab: Lab) -> None:

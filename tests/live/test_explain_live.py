@@ -20,6 +20,7 @@ import pytest
 import netlab
 from netlab.client import Lab
 from netlab.errors import MachineError, NetlabError
+from tests.waiting import until
 
 EXTRA = """
 apiVersion: v1
@@ -147,13 +148,6 @@ def test_the_rule_named_is_the_rule_whose_counter_moved(lab: Lab, row: Row) -> N
         assert named <= moved
         # nat sees the first packet only; in filter, the answer and the client's reset are counted too
         assert {rule for rule in moved if rule.startswith("nat ")} == {rule for rule in named if rule.startswith("nat ")}
-
-
-def until(condition: Callable[[], bool], failure: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, failure
-        time.sleep(0.02)
 
 
 Seen = TypeVar("Seen", bound=Sized)

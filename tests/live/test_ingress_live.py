@@ -10,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import netlab
 from netlab.client import Lab
 from netlab.errors import MachineError
 from tests.ingress_cases import CASES, DEFAULT_CASES, Case, all_objects, backends, host_of
+from tests.waiting import until, until_equal
 
 ASK = """
 import http.client, json, sys
@@ -229,22 +230,18 @@ def test_tls_shows_each_host_its_own_certificate(lab: Lab, tmp_path: Path) -> No
 
 def test_a_killed_proxy_and_a_killed_controller_come_back(lab: Lab) -> None:
     lab.apply([web("killed", "one", "killed.example.com")])
+    curl = ["curl", "-s", "-m", "5", "-H", "Host: killed.example.com"]
+    nodes = ("192.168.0.169", "192.168.0.170", "192.168.0.171")
     for prefix in (f"{proxy_of(lab)}-", "ingress-"):
         name, pid = next((name, pid) for name, pid in lab.verb("processes")["agents"].items() if name.startswith(prefix))
         lab.exec("node/node-169", ["kill", "-KILL", str(pid)], check=True)
-        deadline = time.monotonic() + 60
-        while lab.verb("processes")["agents"].get(name, 0) in (0, pid):
-            assert time.monotonic() < deadline, f"{name} did not come back"
-            time.sleep(0.02)
-        nodes = ("192.168.0.169", "192.168.0.170", "192.168.0.171")
-        while time.monotonic() < deadline:
-            found = [
-                lab.exec("host/client", ["curl", "-s", "-m", "5", "-H", "Host: killed.example.com", n]).stdout for n in nodes
-            ]
-            if found == ["You've hit one\n"] * 3:
-                break
-        assert found == ["You've hit one\n"] * 3
+        until_another(lab, name, pid)
+        until_equal(lambda: [lab.exec("host/client", [*curl, node]).stdout for node in nodes], ["You've hit one\n"] * 3)
         assert lab.verify().drift == []
+
+
+def until_another(lab: Lab, name: str, pid: int) -> None:
+    until(lambda: lab.verb("processes")["agents"].get(name, 0) not in (0, pid), f"{name} did not come back")
 
 
 def test_a_proxy_that_dies_again_and_again_keeps_nobody_waiting(lab: Lab) -> None:
@@ -256,9 +253,7 @@ def test_a_proxy_that_dies_again_and_again_keeps_nobody_waiting(lab: Lab) -> Non
     for number in range(1, 4):
         pid = running_pid(lab, pod)
         lab.exec("node/node-169", ["kill", "-KILL", str(pid)], check=True)
-        deadline = time.monotonic() + 60
-        while (state := lab.verb("ingresses")[pod])["restarts"] < before + number:
-            assert time.monotonic() < deadline, state
+        until_restarted(lab, pod, before + number)
     running_pid(lab, pod)
     nodes = [f"192.168.0.{number}" for number in (169, 170, 171)]
     again = ["--retry", "20", "--retry-connrefused", "-m", "60"]
@@ -267,12 +262,12 @@ def test_a_proxy_that_dies_again_and_again_keeps_nobody_waiting(lab: Lab) -> Non
     assert lab.verify().drift == []
 
 
+def until_restarted(lab: Lab, pod: str, times: int) -> None:
+    until(lambda: lab.verb("ingresses")[pod]["restarts"] >= times, f"the proxy of {pod} was not started again")
+
+
 def running_pid(lab: Lab, pod: str) -> int:
-    deadline = time.monotonic() + 60
-    while not (pid := lab.verb("ingresses")[pod]["pid"]):
-        assert time.monotonic() < deadline, f"the proxy of {pod} does not run"
-        time.sleep(0.02)
-    return int(pid)
+    return int(until(lambda: lab.verb("ingresses")[pod]["pid"], f"the proxy of {pod} does not run"))
 
 
 def test_upstream_service_goes_through_the_cluster_ip(tmp_path: Path) -> None:
@@ -299,10 +294,7 @@ def test_no_proxy_outlives_its_lab(tmp_path: Path) -> None:
         here = str(lab.directory)
         assert len(processes_in(here)) >= 6, "an agent and a proxy on each of three nodes"
         os.kill(lab.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while processes_in(here):
-            assert time.monotonic() < deadline, processes_in(here)
-            time.sleep(0.02)
+        until_equal(partial(processes_in, here), [])
         lab.down()
 
 

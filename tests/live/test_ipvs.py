@@ -6,7 +6,6 @@ Cases that share a topology take turns in one lab: a lab costs seconds in the VM
 
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +18,7 @@ from netlab.client import Lab, ProbeResult
 from tests import spec
 from tests.live.test_spec import SETTINGS, STEPPED, changed, check, probe, start, take
 from tests.spec import Case
+from tests.waiting import until_equal
 
 pytestmark = pytest.mark.needs_ip_vs
 MODE = "ipvs"
@@ -205,13 +205,6 @@ def relabel(lab: Lab, pod: str, app: str | None) -> None:
     lab.request("PATCH", path, patch, {"Content-Type": "application/merge-patch+json"})
 
 
-def wait_for(wanted: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (found := wanted()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found
-
-
 def node_of(lab: Lab, pod: str) -> str:
     (found,) = [one["spec"]["nodeName"] for one in lab.get("pods", pod)]
     return str(found)
@@ -284,7 +277,7 @@ def test_the_periodic_sync_mends(lab: Lab) -> None:
     for command in (*BROKEN.values(),):
         if command[0] != "ip" or "del" not in command:
             lab.exec("node/node-170", command)
-    assert wait_for(lambda: lab.verify().drift == [], 30)
+    until_equal(lambda: lab.verify().drift, [])
     assert lab.probe("node/node-170", "svc/web", count=3).verdict == "pass"
 
 

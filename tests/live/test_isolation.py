@@ -82,6 +82,39 @@ def test_processes_of_the_machine_are_not_seen(lab: netlab.Lab) -> None:
             outside.kill()
 
 
+def test_what_lies_under_proc(lab: netlab.Lab) -> None:
+    """The shell's own /proc goes with it: what remains is listed by its builtins alone."""
+    shown = lab.exec("pod/client", ["sh", "-c", "umount /proc && cd /proc && echo [0-9]*"], check=True).stdout.split()
+    if os.geteuid() == 0:
+        assert shown == ["[0-9]*"], "nothing is there"
+    else:
+        assert str(os.getpid()) in shown
+    assert "1" in lab.exec("pod/client", ["sh", "-c", "cd /proc && echo [0-9]*"], check=True).stdout.split()
+
+
+def test_a_socket_with_a_path_is_a_file(lab: netlab.Lab, tmp_path: Path) -> None:
+    """Not isolated, and said so."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "sock"))
+        sock.listen()
+        script = f"import socket; print(socket.socket(socket.AF_UNIX).connect_ex({str(tmp_path / 'sock')!r}))"
+        assert inside(lab, script).strip() == "0"
+
+
+@as_root
+def test_a_forwarded_port_is_everybodys(lab: netlab.Lab) -> None:
+    """Not isolated, and said so."""
+    command = [sys.executable, "-m", "netlab", "port-forward", "--lab", lab.name, "svc/kubia", "0:80"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as forwarding:
+        try:
+            assert forwarding.stdout is not None
+            port = re.findall(r"127\.0\.0\.1:(\d+)", forwarding.stdout.readline())[0]
+            asked = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/', timeout=20).read().decode())"
+            assert "You've hit kubia-" in _as_nobody(asked)
+        finally:
+            forwarding.terminate()
+
+
 def test_the_labs_root_is_its_user(lab: netlab.Lab, tmp_path: Path) -> None:
     script = f"import os; print(os.getuid()); open({str(tmp_path / 'made')!r}, 'w').close()"
     assert inside(lab, script).strip() == "0"
@@ -146,6 +179,10 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="not a private directory"):
         directory.base({"XDG_RUNTIME_DIR": str(tmp_path)})
     (tmp_path / "netlab").chmod(0o700)
+    (tmp_path / "linked").mkdir(mode=0o700)
+    (tmp_path / "linked" / "netlab").symlink_to(tmp_path / "netlab")
+    with pytest.raises(MachineError, match="not a private directory"):
+        directory.base({"XDG_RUNTIME_DIR": str(tmp_path / "linked")})
     assert directory.base({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "netlab"
 
 

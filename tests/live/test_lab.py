@@ -16,6 +16,7 @@ import netlab
 from netlab.client import Lab, labs
 from netlab.errors import InputError, InputWarning, LabGone
 from tests.live import caller
+from tests.waiting import until, until_equal
 
 KUBIA = "manifests/kubia.yaml"
 MARK = "NETLAB_TEST_MARK"
@@ -29,10 +30,7 @@ def unchanged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = caller.state()
     yield
     assert caller.changed(before, caller.state()) == []
-    deadline = time.monotonic() + 60
-    while caller.marked_processes(mark) and time.monotonic() < deadline:
-        time.sleep(0.02)  # a starter that was refused is on its way out
-    assert caller.marked_processes(mark) == []
+    until_equal(lambda: caller.marked_processes(mark), [])  # a starter that was refused is on its way out
 
 
 def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
@@ -106,10 +104,7 @@ def test_two_labs_of_one_name() -> None:
 def test_a_killed_holder_takes_everything_along() -> None:
     lab = netlab.up(manifests=[KUBIA])
     os.kill(lab.pid, signal.SIGKILL)
-    holder = Path(f"/proc/{lab.pid}")
-    deadline = time.monotonic() + 60
-    while holder.exists() and time.monotonic() < deadline:
-        os.sched_yield()
+    until(lambda: not Path(f"/proc/{lab.pid}").exists(), "the holder lives")
     assert lab.name not in [one.name for one in labs()]
     with pytest.raises(LabGone):
         lab.info()
@@ -120,10 +115,7 @@ def test_a_killed_holder_takes_everything_along() -> None:
 def test_the_lab_ends_with_the_program_that_made_it() -> None:
     code = "import netlab, os; lab = netlab.up(name='tethered'); print(lab.pid, flush=True); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    holder = Path(f"/proc/{int(done.stdout)}")
-    deadline = time.monotonic() + 60
-    while holder.exists() and time.monotonic() < deadline:
-        os.sched_yield()
+    until(lambda: not Path(f"/proc/{int(done.stdout)}").exists(), "the holder lives")
     assert "tethered" not in [one.name for one in labs()]
 
 
@@ -156,10 +148,7 @@ spec:
 """
     )
     with netlab.up(manifests=[manifest]) as lab:
-        deadline = time.monotonic() + 60
-        while "hello" not in lab.logs("pod/talker") and time.monotonic() < deadline:
-            os.sched_yield()
-        assert lab.logs("pod/talker") == "hello from talker\n"
+        until_equal(lambda: lab.logs("pod/talker"), "hello from talker\n")
 
 
 def test_a_lab_of_another_version_is_refused_and_can_be_taken_down() -> None:

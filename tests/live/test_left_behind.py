@@ -18,6 +18,7 @@ import pytest
 from netlab.client import labs
 from tests.live import caller
 from tests.torture.world import has_traceback
+from tests.waiting import until_equal
 
 KUBIA = "manifests/kubia.yaml"
 KILLS = int(os.environ.get("NETLAB_KILLS", "25"))
@@ -44,10 +45,7 @@ def unchanged(monkeypatch: pytest.MonkeyPatch, prefix: str) -> Iterator[str]:
 
 def wait_until_gone(mark: str) -> None:
     """Wait, with a deadline, until no process carries the mark."""
-    deadline = time.monotonic() + 120
-    while (left := caller.marked_processes(mark)) and time.monotonic() < deadline:
-        time.sleep(0.01)  # there is no event for "every process of a set has gone"
-    assert left == []
+    until_equal(lambda: caller.marked_processes(mark), [], 120)
 
 
 def start(*arguments: str, **options: object) -> "subprocess.Popen[str]":

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 import netlab
 from netlab.client import Lab
 from netlab.errors import ApiError
+from tests.waiting import until
 
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: NAME, labels: {app: NAME}}\nspec:\n"
 CLIENT = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: client}\nspec: {containers: [{name: c, image: curl}]}\n"
@@ -37,15 +38,6 @@ def running(tmp_path: Path, *documents: str, **options: Any) -> Iterator[Lab]:
     manifest.write_text("".join(documents))
     with netlab.up(manifests=[manifest], **options) as lab:
         yield lab
-
-
-def until(holds: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """Ask until it holds: states of containers are seen by asking."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-    return found
 
 
 def container(lab: Lab, name: str, which: str = "containerStatuses", at: int = 0) -> dict[str, Any]:
@@ -317,7 +309,8 @@ metadata: {name: secret}
 data: {word: c2VzYW1l}
 """
     with running(tmp_path, pod("told", spec)) as lab:
-        lines = until(lambda: "app=" in (text := lab.logs("pod/told")) and text, "output").splitlines()
+        until(lambda: "app=" in lab.logs("pod/told"), "output")
+        lines = lab.logs("pod/told").splitlines()
         shown = lab.get("pods", "told")[0]
         assert lines[0] == "told $(WHO) $(NOBODY)"
         variables = dict(line.partition("=")[::2] for line in lines if "=" in line)

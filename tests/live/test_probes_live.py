@@ -19,6 +19,7 @@ from netlab.probes import connections, http
 from netlab.probes.prober import Prober
 from netlab.probes.values import HttpRequest, ProbeRequest, Used, Watched
 from tests.live.probe_sandbox import Net, sandboxed
+from tests.waiting import until
 
 SERVICE, A, B = IPv4Address("10.96.0.80"), IPv4Address("10.0.1.2"), IPv4Address("10.0.2.2")
 CLIENT, ROUTER = IPv4Address("10.0.0.2"), IPv4Address("10.0.0.1")
@@ -223,8 +224,7 @@ def test_a_foreign_source_counts_what_arrived_and_what_was_answered() -> None:
         assert (closed.rejected, closed.backends) == (1, {"pod/default/a": 1})
         gone = prober.probe(request(IPv4Address("10.96.0.83"), source=foreign, timeout_s=0.1))
         assert gone.dropped == 1
-        time.sleep(0.05)
-        assert "SYN-RECV" not in net.run("a", "ss", "-tan")
+        until(lambda: "SYN-RECV" not in net.run("a", "ss", "-tan"), "the half open connection is left")
 
 
 @sandboxed

@@ -2,14 +2,15 @@
 
 import os
 import signal
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import netlab
 from netlab.client import Lab
 from netlab.errors import InputError
+from tests.waiting import until, until_equal
 
 KUBIA = "manifests/kubia.yaml"
 
@@ -48,9 +49,7 @@ def test_agents_that_are_killed_again_and_again_do_not_end_the_lab() -> None:
             signal_inside(lab, signal.SIGKILL, agent(lab, names[number % len(names)]))
         for name in ("responder", "loader", "dns", "responder"):
             signal_inside(lab, signal.SIGKILL, agent(lab, name))
-        deadline = time.monotonic() + 60
-        while drift := lab.verify().drift:  # what nobody waits for is given again a little later
-            assert time.monotonic() < deadline, drift
+        until_equal(lambda: lab.verify().drift, [])  # what nobody waits for is given again a little later
         assert lab.probe("node/node-170", "svc/kubia", count=9).verdict == "pass"
 
 
@@ -109,16 +108,15 @@ spec:
 """
     )
     with netlab.up(manifests=[manifest]) as lab:
-        deadline = time.monotonic() + 60
-        while lab.get("pods", "crasher")[0]["status"]["containerStatuses"][0]["restartCount"] < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)  # restarts are seen by asking
-        status = lab.get("pods", "crasher")[0]["status"]["containerStatuses"][0]
-        assert status["restartCount"] >= 2
-        assert status["ready"] is False
+
+        def crasher() -> dict[str, Any]:
+            return dict(lab.get("pods", "crasher")[0]["status"]["containerStatuses"][0])
+
+        until(lambda: crasher()["restartCount"] >= 2, "two restarts")
+        assert crasher()["ready"] is False
         assert lab.endpoints("svc/crasher") == set()
         assert "dying" in lab.logs("pod/crasher", previous=True)
-        while lab.get("pods", "once")[0]["status"]["phase"] != "Succeeded" and time.monotonic() < deadline:
-            time.sleep(0.05)  # the same
+        until_equal(lambda: lab.get("pods", "once")[0]["status"]["phase"], "Succeeded")
         assert lab.logs("pod/once") == "done\n"
         with pytest.raises(InputError, match="no container 'nope'"):
             lab.logs("pod/once", container="nope")

@@ -1,8 +1,6 @@
 """What a prober keeps open between probes: it is used again, it is never used for another namespace, and it is given up."""
 
 import os
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +20,7 @@ from netlab.probes.prober import Prober
 from netlab.probes.spaces import MOST_DESCRIPTORS, Spaces
 from tests.live.probe_sandbox import Net, sandboxed
 from tests.live.test_probes_live import WATCHED, A, network, request
-
-DEADLINE_S = 60.0
+from tests.waiting import until
 
 
 def keeping(net: Net, names: dict[str, str] | None = None) -> Prober:
@@ -216,13 +213,6 @@ def test_a_worker_with_something_else_to_do_holds_no_namespace() -> None:
             assert len(open_sockets(str(working.pid))) <= 2, "its wire, and what switches the stamps on"
         working.sock.close()
         os.waitpid(working.pid, 0)
-
-
-def until(holds: Callable[[], bool], words: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert time.monotonic() < end, words
-        time.sleep(0.1)
 
 
 def test_a_lab_at_rest_holds_nothing_open() -> None:

@@ -23,6 +23,7 @@ import netlab
 from netlab.client import Lab
 from netlab.errors import MachineError
 from tests import spec
+from tests.waiting import PATIENCE_S
 
 FLOWS = int(os.environ.get("NETLAB_TSHARK_FLOWS", "40"))
 SEED = int(os.environ.get("NETLAB_TSHARK_SEED", "1"))
@@ -193,7 +194,7 @@ class Dumpcaps:
         for one in self._running:
             one.send_signal(signal.SIGINT)
         for one in self._running:
-            _, said = one.communicate(timeout=20)
+            _, said = one.communicate(timeout=PATIENCE_S)
             assert one.returncode == 0, said
         frames = [frame for name in self.files for frame in self._read(name)]
         return sorted(frames, key=lambda frame: frame[0])

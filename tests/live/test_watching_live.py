@@ -12,6 +12,7 @@ import pytest
 import netlab
 from netlab.client import Lab
 from netlab.errors import MachineError
+from tests.waiting import PATIENCE_S
 
 TOPOLOGY, MANIFESTS = "topologies/two-node.yaml", ["manifests/kubia.yaml", "manifests/no-endpoints.yaml"]
 
@@ -49,7 +50,7 @@ class Watcher:
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=10)
+        self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode
 
 
@@ -93,7 +94,7 @@ def test_only_some_types_for_some_time_and_what_was_before(lab: Lab) -> None:
 def test_a_watcher_ends_with_its_lab() -> None:
     with netlab.up(TOPOLOGY, [MANIFESTS[0]], proxy="nftables") as lab:
         watcher = Watcher(lab)
-    _, error = watcher.process.communicate(timeout=10)
+    _, error = watcher.process.communicate(timeout=PATIENCE_S)
     assert watcher.process.returncode == 2 and "is gone" in error
 
 

@@ -14,6 +14,7 @@ from netlab.client import Lab
 from netlab.errors import ApiError, InputError
 from tests import storm
 from tests.test_storm import run
+from tests.waiting import until, until_equal
 
 ROLLING = "manifests/rolling.yaml"
 STORM = 60
@@ -25,13 +26,8 @@ def command(lab: Lab, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def until(lab: Lab, service: str, count: int, timeout_s: float = 60.0) -> float:
-    """Wait until the Service has that many endpoints; how long that took."""
-    begun = time.monotonic()
-    while len(lab.endpoints(service)) != count:
-        assert time.monotonic() - begun < timeout_s, lab.endpoints(service)
-        time.sleep(0.02)
-    return time.monotonic() - begun
+def until_there_are(count: int, lab: Lab) -> None:
+    until_equal(lambda: len(lab.endpoints("svc/web")), count)
 
 
 def test_rollout_verbs_say_what_kubectl_says() -> None:
@@ -82,10 +78,7 @@ def test_a_jobs_pods_end_and_say_what_they_did() -> None:
     }  # fmt: skip
     with netlab.up() as lab:
         lab.apply([job])
-        deadline = time.monotonic() + 60
-        while (status := lab.get("jobs", "count")[0]["status"]).get("succeeded") != 2:
-            assert time.monotonic() < deadline, status
-            time.sleep(0.02)
+        until_equal(lambda: lab.get("jobs", "count")[0]["status"].get("succeeded"), 2)
         assert "number" in lab.logs("job/count")
         assert "Complete   2/2" in command(lab, "get", "jobs").stdout
 
@@ -101,11 +94,11 @@ def test_a_dead_node_is_missed_and_its_pods_are_replaced(mode: str, tmp_path: Pa
         lab.fault("kill-node", "node-171")
         during = lab.probe("host/client", "svc/web", count=40, timeout_s=0.5)
         assert during.verdict == "pass" and 0 < during.outcomes["dropped"] < 40, during
-        until(lab, "svc/web", 2)
+        until_there_are(2, lab)
         assert time.monotonic() - begun >= grace_s
         (ready,) = [one["status"] for one in lab.get("nodes", "node-171")[0]["status"]["conditions"] if one["type"] == "Ready"]
         assert ready == "Unknown"
-        until(lab, "svc/web", 4)
+        until_there_are(4, lab)
         assert lab.probe("host/client", "svc/web", count=40).outcomes == {"delivered": 40, "rejected": 0, "dropped": 0}
         for refused in (lambda: lab.probe("node/node-171", "svc/web"), lambda: lab.exec("node/node-171", ["true"])):
             with pytest.raises(InputError, match="is dead"):
@@ -120,8 +113,8 @@ def test_a_node_that_is_cut_off_goes_on_with_what_it_knew() -> None:
     with netlab.up(manifests=[ROLLING], proxy="nftables") as lab:
         local = {f"pod/default/{pod['metadata']['name']}" for pod in lab.get("pods") if pod["spec"]["nodeName"] == "node-171"}
         lab.fault("partition", "node-171")
-        until(lab, "svc/web", 2)
-        until(lab, "svc/web", 4)
+        until_there_are(2, lab)
+        until_there_are(4, lab)
         lab.delete("services", "web")
         address = "10.96.1.1"
         inside = lab.probe("node/node-171", f"{address}:80", count=40)
@@ -172,7 +165,5 @@ def happen(lab: Lab, event: storm.Event) -> None:
             lab.cordon(node, wanted == "True")
         case "kill" | "partition" | "heal" as kind, node:
             lab.fault("kill-node" if kind == "kill" else kind, node)
-            deadline = time.monotonic() + 60
-            while kind != "heal" and storm.rested(cluster := lab.cluster()) != cluster:
-                assert time.monotonic() < deadline, event
-                time.sleep(0.02)
+            if kind != "heal":
+                until(lambda: storm.rested(cluster := lab.cluster()) == cluster, f"rest after {event}")

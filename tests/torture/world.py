@@ -7,6 +7,7 @@ time, which must still work.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -139,8 +140,12 @@ class World:
 
 
 def has_traceback(errors: str) -> bool:
-    """Through a line of netlab. Ctrl-C may meet the interpreter before it has read one, which then tells so in its own way."""
-    return "Traceback" in errors and f'File "{ROOT / "netlab"}/' in errors
+    """Through a line of netlab that could have caught it. Ctrl-C may meet the interpreter before, or while it reads what the
+    first two files begin with; it then tells so in its own way.
+    """
+    frames = re.findall(rf'File "{re.escape(str(ROOT / "netlab"))}/([^"]+)", line \d+, in (\S+)', errors)
+    beginning = {("__init__.py", "<module>"), ("__main__.py", "<module>")} if "KeyboardInterrupt" in errors else set()
+    return "Traceback" in errors and not beginning.issuperset(frames)
 
 
 def _is_holder(pid: int) -> bool:
