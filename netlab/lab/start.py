@@ -21,12 +21,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.kernel import agent, cgroups, privileges
 from netlab.kernel import namespaces as ns
 from netlab.lab import directory
+
+if TYPE_CHECKING:
+    from netlab.lab.spec import LabSpec
 
 
 @dataclass(slots=True)
@@ -37,7 +40,7 @@ class Starting:
     first_child: int
     kills: int = field(default_factory=lambda: cgroups.own().kills())
 
-    def go(self, lock: int, spec: Any) -> dict[str, Any]:
+    def go(self, lock: int, spec: "LabSpec") -> dict[str, Any]:
         """Hand over the lab's lock and specification and wait until the lab answers; what the holder says of itself."""
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it gave up before: what it said is to be read
