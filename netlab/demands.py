@@ -12,7 +12,7 @@ from netlab.model import Cluster, Key
 
 
 class Result(Protocol):
-    """A probe result as the contract has it."""
+    """A probe result, as far as demands are made of it."""
 
     @property
     def sent(self) -> int: ...

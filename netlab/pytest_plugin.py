@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from netlab.client import Lab
+    from netlab.client import Lab, ProbeResult
     from netlab.manifest import Scenario
+    from netlab.scenario.values import Lab as AnyLab
     from netlab.scenario.values import ScenarioRun, StepRun
 
 MARKER = (
     "netlab(topology=None, manifests=(), proxy=None, fabric=None): the lab of the fixture `lab`; proxy: a mode, several, 'all'"
 )
-UNABLE = pytest.StashKey[str]()
+ARGUMENTS = ("topology", "manifests", "proxy", "fabric")
 RUNNING = pytest.StashKey["Running"]()
 EVIDENCE = pytest.StashKey[Path]()
 REPLAYED = 20
@@ -105,9 +106,13 @@ def lab(request: pytest.FixtureRequest, netlab_proxy: str | None) -> "Generator[
 
 def _up(item: pytest.Item, proxy: str | None) -> "Lab":
     marker = item.get_closest_marker("netlab")
-    arguments = {"topology": None, "manifests": (), "fabric": None, **(marker.kwargs if marker else {})}
-    if marker is not None and marker.args:
-        arguments["topology"] = marker.args[0]
+    unnamed, named = (marker.args, marker.kwargs) if marker is not None else ((), {})
+    given = {**dict(zip(ARGUMENTS, unnamed, strict=False)), **named}
+    unknown = [name for name in given if name not in ARGUMENTS]
+    if unknown or len(unnamed) > 1:
+        what = f"has no {', '.join(unknown)}" if unknown else f"takes the topology alone without a name, not {unnamed!r}"
+        pytest.fail(f"the marker netlab {what}: its arguments are {', '.join(ARGUMENTS)}", pytrace=False)
+    arguments = {"topology": None, "manifests": (), "fabric": None, **given}
     topology = arguments["topology"]
     manifests = arguments["manifests"]
     manifests = [manifests] if isinstance(manifests, str | Path) else manifests
@@ -131,16 +136,14 @@ def start(
 ) -> "Lab":
     """A lab named after the test. Where this machine cannot run one, the test is skipped, or fails with --netlab-require."""
     from netlab import client
-    from netlab.errors import MachineError, MissingTool
+    from netlab.errors import InputError, MachineError
 
-    reason = item.config.stash.get(UNABLE, "")
-    if not reason:
-        try:
-            return client.up(topology, manifests, name=lab_name(item.nodeid, os.environ), proxy=proxy, fabric=fabric)
-        except MissingTool as error:
-            reason = f"this machine cannot run this lab: {error}"
-        except MachineError as error:
-            reason = item.config.stash[UNABLE] = f"this machine cannot run a lab: {error}"
+    try:
+        return client.up(topology, manifests, name=lab_name(item.nodeid, os.environ), proxy=proxy, fabric=fabric)
+    except InputError as error:  # it names file, line and column: where netlab noticed helps nobody
+        pytest.fail(str(error), pytrace=False)
+    except MachineError as error:  # of this lab alone: others may need less of the machine, another proxy mode for one
+        reason = f"this machine cannot run this lab: {error}"
     if item.config.getoption("netlab_require"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -205,7 +208,7 @@ def sections(item: pytest.Item, running: Running) -> list[tuple[str, str]]:
     return found
 
 
-def _explained(lab: "Lab", result: Any) -> str:
+def _explained(lab: "Lab", result: "ProbeResult") -> str:
     """The story of one packet of the first probe that failed."""
     from netlab.observe import explain_text
 
@@ -242,7 +245,7 @@ def _directory(item: pytest.Item) -> Path:
     return item.config.stash[EVIDENCE]
 
 
-def _told(result: Any) -> str:
+def _told(result: "ProbeResult") -> str:
     head = f"{result.verdict}: {result.sender} -> {result.to} [{result.variant}]: {result.outcomes}, backends {result.backends}"
     return "\n".join([head, *(f"    {reason}" for reason in result.why)])
 
@@ -321,14 +324,14 @@ class ScenarioItem(pytest.Item):
         if ran.verdict != "pass":
             raise ScenarioFailed(ran)
 
-    def _not_passed(self, lab: Any, ran: "StepRun") -> None:
+    def _not_passed(self, lab: "AnyLab", ran: "StepRun") -> None:
         """After the first step that did not pass: its evidence is taken now, while the lab is as the step left it."""
         running = self.stash[RUNNING]
         if not running.failed:
             running.failed = True
             self.evidence = sections(self, running)
         if self.config.getoption("netlab_pause"):
-            pause(self.config, lab)
+            pause(self.config, running.lab)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, ScenarioFailed):

@@ -600,6 +600,17 @@ def test_endpoints_given_by_hand_count_where_there_is_no_selector() -> None:
     assert endpoints(of_dump, "kubia") == {"gone": [5432]}
 
 
+def test_a_service_that_loses_its_selector_keeps_its_slices() -> None:
+    cluster = started(joined(KUBIA, SERVICE))
+    had = endpoints(cluster, "kubia")
+    bare = svc("kubia", "{ports: [{port: 80, targetPort: 8080}]}")
+    later = controllers.scale(controllers.apply(cluster, objects(bare)), "ReplicationController", key("kubia"), 1)
+    assert len(had) == 3 and endpoints(later, "kubia") == had
+    again = controllers.apply(later, objects(SERVICE))
+    assert set(endpoints(again, "kubia")) == set(pods_of(again, "kubia-")) < set(had)
+    assert not endpoints(controllers.delete(later, "Service", key("kubia")), "kubia")
+
+
 def test_mirrored_endpoints_stand_beside_a_slice_given_by_hand() -> None:
     hand = SLICE.replace("kubia", "db").replace("8080", "5432")
     cluster = started(joined(svc("db", "{ports: [{port: 5432}]}"), ENDPOINTS, hand))

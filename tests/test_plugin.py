@@ -14,7 +14,7 @@ import yaml  # noqa: F401  # pytester forgets what its runs import, and a C exte
 
 import netlab
 from netlab import client, pytest_plugin
-from netlab.errors import MachineError
+from netlab.errors import InputError, MachineError
 from netlab.scenario import evidence
 from tests.test_scenario import FakeLab, Report, Result
 
@@ -28,12 +28,15 @@ class Labs:
         self.ups: list[tuple[Any, Any, dict[str, Any]]] = []
         self.labs: list[FakeLab] = []
         self.error: Exception | None = None
+        self.unable: set[str] = set()
         self.answers: dict[str, Any] = {"probe": Result(), "verify": Report()}
 
     def up(self, topology: Any = None, manifests: Any = (), **options: Any) -> FakeLab:
         self.ups.append((topology, manifests, options))
         if self.error is not None:
             raise self.error
+        if options.get("proxy") in self.unable:
+            raise MachineError("this kernel lacks what the mode needs")
         lab = FakeLab(**self.answers)
         lab.name = options["name"]
         self.labs.append(lab)
@@ -120,13 +123,42 @@ def test_names_differ_by_test_worker_and_process() -> None:
     assert all(len(name) <= 63 for name in names)
 
 
-def test_a_machine_that_cannot_run_labs_skips_with_the_reason_and_asks_only_once(pytester: pytest.Pytester, labs: Labs) -> None:
+def test_a_machine_that_cannot_run_labs_skips_with_the_reason(pytester: pytest.Pytester, labs: Labs) -> None:
     labs.error = MachineError("no user namespaces; sysctl ...")
     pytester.makepyfile(MARKED)
     result = pytester.runpytest("-rs")
     result.assert_outcomes(skipped=2)
-    result.stdout.fnmatch_lines(["*this machine cannot run a lab: no user namespaces*"])
-    assert len(labs.ups) == 1
+    result.stdout.fnmatch_lines(["*this machine cannot run this lab: no user namespaces*"])
+
+
+def test_a_lab_that_the_machine_cannot_run_takes_no_other_along(pytester: pytest.Pytester, labs: Labs) -> None:
+    """A mode that this kernel lacks is skipped; what comes after it is run."""
+    labs.unable = {"ipvs"}
+    pytester.makepyfile("import pytest\n@pytest.mark.netlab(proxy=['ipvs', 'iptables', 'nftables'])\ndef test_it(lab): pass\n")
+    pytester.runpytest().assert_outcomes(passed=2, skipped=1)
+
+
+@pytest.mark.parametrize(
+    ("marker", "says"),
+    [
+        ("manifest=['x.yaml']", "has no manifest: its arguments are topology, manifests, proxy, fabric"),
+        ("'t.yaml', ['x.yaml']", "takes the topology alone without a name"),
+    ],
+)
+def test_a_marker_that_is_misspelt_is_an_error(pytester: pytest.Pytester, labs: Labs, marker: str, says: str) -> None:
+    pytester.makepyfile(f"import pytest\n@pytest.mark.netlab({marker})\ndef test_it(lab): pass\n")
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*the marker netlab {says}*"])
+
+
+def test_a_mistake_in_a_file_is_told_without_a_traceback(pytester: pytest.Pytester, labs: Labs) -> None:
+    labs.error = InputError("svc.yaml:7:3: spec.sessionAffnity: unknown field")
+    pytester.makepyfile(MARKED)
+    result = pytester.runpytest()
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["svc.yaml:7:3: spec.sessionAffnity: unknown field"])
+    result.stdout.no_fnmatch_line("*pytest_plugin.py*")
 
 
 def test_require_makes_the_skip_a_failure(pytester: pytest.Pytester, labs: Labs) -> None:
@@ -134,7 +166,7 @@ def test_require_makes_the_skip_a_failure(pytester: pytest.Pytester, labs: Labs)
     pytester.makepyfile(MARKED)
     result = pytester.runpytest("--netlab-require")
     result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["*this machine cannot run a lab: no user namespaces*"])
+    result.stdout.fnmatch_lines(["*this machine cannot run this lab: no user namespaces*"])
 
 
 def test_a_failure_shows_probes_reasons_and_the_plan_and_ends_the_lab(pytester: pytest.Pytester, labs: Labs) -> None:

@@ -186,6 +186,8 @@ def _printed(lab: "Lab", places: Sequence[Place], wanted: Wanted, shown: Sequenc
     code = reader.wait()
     if not heard:
         raise BrokenPipeError
+    if not done.interfaces:  # interrupted before there was anything to read, which tcpdump takes for a file cut short
+        return done
     if code:
         raise InputError(complaints.strip() or f"tcpdump ended with {code}")
     sys.stderr.write(complaints)

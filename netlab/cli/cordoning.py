@@ -34,6 +34,6 @@ def turn(nodes: list[str], unschedulable: bool, lab: str | None) -> None:
     running = output.attach(lab)
     word = "cordoned" if unschedulable else "uncordoned"
     for node in nodes:
-        name = node.removeprefix("nodes/").removeprefix("node/")
+        name = output.node_name(node)
         changed = running.cordon(name, unschedulable)
         print(f"node/{name} {word if changed else f'already {word}'}")

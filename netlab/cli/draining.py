@@ -8,13 +8,16 @@ a lab, so that an eviction is a deletion.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from netlab.cli import output
 from netlab.cli.output import LabOption
 from netlab.errors import ApiError, InputError, Problem
+
+if TYPE_CHECKING:
+    from netlab.client import Lab
 
 Json = dict[str, Any]
 MIRROR = "kubernetes.io/config.mirror"
@@ -66,7 +69,7 @@ def split(words: Sequence[str]) -> tuple[list[str], list[Json], list[Json]]:
         elif "=" in word or ":" in word:
             wrong.append(Problem(f"{word}: a taint is KEY=VALUE:EFFECT, KEY:EFFECT, or to take it away KEY- or KEY:EFFECT-"))
         else:
-            names.append(word.removeprefix("nodes/").removeprefix("node/"))
+            names.append(output.node_name(word))
     effects = [one["effect"] for one in (*add, *remove) if one["effect"]]
     wrong += [
         Problem(f"{effect}: invalid taint effect, it is one of {', '.join(TAINT_EFFECTS)}")
@@ -99,7 +102,7 @@ def drain(
       netlab drain node-170 --ignore-daemonsets --force --delete-emptydir-data
     """
     running = output.attach(lab)
-    names = list(dict.fromkeys(given.removeprefix("nodes/").removeprefix("node/") for given in nodes))
+    names = list(dict.fromkeys(map(output.node_name, nodes)))
     for name in names:  # all of them first: what leaves one must not come to the next
         print(f"node/{name} {'cordoned' if running.cordon(name, True) else 'already cordoned'}", flush=True)
     refused: list[Problem] = []
@@ -116,7 +119,7 @@ def drain(
         raise InputError(tuple(refused))
 
 
-def evict(running: Any, pods: Iterable[Json], grace_s: float | None) -> None:
+def evict(running: "Lab", pods: Iterable[Json], grace_s: float | None) -> None:
     """Delete the pods, and wait until they are gone."""
     leaving = []
     for one in pods:

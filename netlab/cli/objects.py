@@ -252,7 +252,7 @@ def links_of(running: "Lab", target: str) -> list[Json]:
     return View(running, target).links()
 
 
-def related(running: "Lab", item: Json) -> Any:
+def related(running: "Lab", item: Json) -> "Related":
     """The objects that the description of this one shows beside it, and what was recorded of it."""
     found = beside(running, item)
     if item["kind"] not in WITH_EVENTS:

@@ -143,6 +143,11 @@ def number_of(number: int, thing: str) -> str:
     return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
+def node_name(text: str) -> str:
+    """The name in `node/NAME`, `nodes/NAME` or NAME."""
+    return text.removeprefix("nodes/").removeprefix("node/")
+
+
 def split_ref(text: str) -> tuple[str, str]:
     """KIND/NAME as kubectl's `delete` and `scale` take it."""
     kind, slash, name = text.partition("/")

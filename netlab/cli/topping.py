@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from netlab.cli.output import LabOption
 if TYPE_CHECKING:
     from netlab.cli.following import Following
     from netlab.client import Lab
+    from netlab.kernel.counters import Counters
     from netlab.observe.top import Sample
 
 
@@ -74,7 +75,7 @@ def top(
 
 
 @contextlib.contextmanager
-def _alternate() -> Any:
+def _alternate() -> Iterator[None]:
     """The terminal's other screen, without its cursor; as it was, afterwards."""
     sys.stdout.write("\x1b[?1049h\x1b[?25l")
     try:
@@ -144,7 +145,7 @@ class Watch:
         shown.tallied(found, self._tally, tables, self._names, self._node_of)
         return found
 
-    def _drops(self, node: str, counters: Any, found: "Sample") -> None:
+    def _drops(self, node: str, counters: "Counters", found: "Sample") -> None:
         """Packets that rules made for a Service dropped or refused."""
         mine = self._deadly.get(node)
         if not mine:

@@ -5,6 +5,7 @@ in their port numbers; endpoints with the same set of numbers share a slice, at 
 one empty slice. A slice that somebody wrote for the Service stands beside these, and proxies use both. One that the cluster's own
 controllers made, of a dump without the pods, stands for what is made here. Endpoints given by hand are mirrored, but of a Service
 with a selector only those that came out of a dump without their pods: of others the cluster's controller would write its own.
+When a Service loses its selector, its slices stay as they are.
 Source: Kubernetes pkg/controller/endpointslice, pkg/controller/endpointslicemirroring, staging/src/k8s.io/endpointslice.
 It refuses to know what a proxy makes of conditions and hints.
 """
@@ -63,10 +64,10 @@ def reconcile(cluster: Cluster) -> Cluster:
     serial = cluster.serial
     for key in _there(cluster, affected):
         service = cluster.services[key]
-        existing = managed.pop(key, [])
+        left_alone, existing = _parted(service, managed.pop(key, []))
         content = [] if key in given else _content(cluster, service, known)
         kept, serial = _matched(service, content, existing, cluster, serial)
-        names_kept = {one.meta.key for one in kept}
+        names_kept = {one.meta.key for one in (*kept, *left_alone)}
         gone.update(one.meta.key for one in existing if one.meta.key not in names_kept)
         made.update({one.meta.key: one for one in kept if cluster.slices.get(one.meta.key) is not one})
     gone.update(one.meta.key for orphans in managed.values() for one in orphans)
@@ -75,6 +76,13 @@ def reconcile(cluster: Cluster) -> Cluster:
         return cluster
     slices = {key: one for key, one in cluster.slices.items() if key not in gone}
     return cluster.with_(slices={**slices, **made}, serial=serial)
+
+
+def _parted(service: Service, managed: list[EndpointSlice]) -> tuple[list[EndpointSlice], list[EndpointSlice]]:
+    """What nobody looks after any more, and the rest. A Service that lost its selector keeps what it had, as it was."""
+    lost = not service.selector and service.type is not ServiceType.EXTERNAL_NAME
+    kept = [one for one in managed if lost and one.meta.labels.get(MANAGED_BY) == CONTROLLER]
+    return kept, [one for one in managed if one not in kept]
 
 
 def _slices_of(cluster: Cluster, affected: Set[Key]) -> list[EndpointSlice]:

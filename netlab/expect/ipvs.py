@@ -41,13 +41,16 @@ def decide(cluster: Cluster, node: Node, packet: Packet, device: str) -> Decisio
     frontend = asked[0]
     ranged = [one.service for one in asked if one.kind == "load balancer" and one.service.source_ranges]
     guarded = bool(ranged) and (device != "" or packet.source == packet.destination)
-    if guarded and not any(policy.in_ranges(service, node, packet.source) for service in ranged):
-        why = f"{frontend.name}: {packet.source} is in none of its loadBalancerSourceRanges"
+    outside = guarded and not any(policy.in_ranges(service, node, packet.source) for service in ranged)
+    why = f"{frontend.name}: {packet.source} is in none of its loadBalancerSourceRanges"
+    if outside and device != "":
         return Decision(DROPPED, why=why, routed=False)
     known = endpoints_of(cluster, frontend.service, frontend.port, family_of(packet.destination))
     chosen = _chosen(node, frontend, known)
     if not chosen:
         return Decision(REJECTED, why=f"{frontend.name} has no endpoints that it could use here")
+    if outside:  # what the node itself sends meets the virtual server in OUTPUT before the rules there
+        return Decision(DROPPED, why=why, routed=False)
     # Rules ask sets of addresses and ports, in which the Services that share one cannot be told apart.
     masquerade = any(_masquerades(cluster, node, packet, device, one) for one in asked)
 

@@ -197,8 +197,12 @@ def _internal(
     chosen = local_endpoints(node, endpoints) if here_only else usable(node, endpoints)
     if not chosen:
         return Decision(DROPPED, why=f"{frontend.name}: internalTrafficPolicy Local, and no endpoint on {node.meta.name}")
-    masquerade = cluster.topology.cluster.proxy.masquerade_all or from_pod(cluster, node, packet.source, device) is False
-    return _delivered(cluster, node, packet, device, frontend, chosen, masquerade)
+    return _delivered(cluster, node, packet, device, frontend, chosen, _comes_from_outside(cluster, node, packet, device))
+
+
+def _comes_from_outside(cluster: Cluster, node: Node, packet: Packet, device: str) -> bool:
+    """What is masqueraded on its way to a clusterIP."""
+    return cluster.topology.cluster.proxy.masquerade_all or from_pod(cluster, node, packet.source, device) is False
 
 
 def _external(
@@ -213,11 +217,15 @@ def _external(
         return none_here if local_policy and not here else unlisted
     if not local_policy:
         return _delivered(cluster, node, packet, device, frontend, usable(node, endpoints), True)
+    # nftables marks by the address alone, whichever Service has it as its clusterIP.
+    having = claims.of_address(cluster, packet.destination) if _nftables(cluster) else ()
+    internal = any(one.ports and packet.destination in one.cluster_ips for one in having)
+    marked = internal and _comes_from_outside(cluster, node, packet, device)
     if from_pod(cluster, node, packet.source, device):
-        return _delivered(cluster, node, packet, device, frontend, usable(node, endpoints), False)
+        return _delivered(cluster, node, packet, device, frontend, usable(node, endpoints), marked)
     if device == "" or is_local(cluster, node, packet.source):
         return _delivered(cluster, node, packet, device, frontend, usable(node, endpoints), True)
-    return _delivered(cluster, node, packet, device, frontend, here, False) if here else none_here
+    return _delivered(cluster, node, packet, device, frontend, here, marked) if here else none_here
 
 
 def _delivered(

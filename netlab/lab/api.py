@@ -14,7 +14,7 @@ import json
 import math
 import pickle
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from netlab import controllers, manifest
@@ -34,9 +34,10 @@ from netlab.lab import (
     verbs,
     verifying,
 )
+from netlab.lab.bodies import Body, Later
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
-from netlab.model import Key
+from netlab.model import Key, KubernetesObject
 
 REASONS = {400: "BadRequest", 404: "NotFound", 405: "MethodNotAllowed", 409: "Conflict", 422: "Invalid", 500: "InternalError"}
 
@@ -137,10 +138,14 @@ class Api:
         for event in self._lab.recorder.items(key.namespace) if kind.plural == "events" else ():
             if event["metadata"]["name"] == name:
                 return event
-        for obj in controllers.objects_of(self._lab.cluster, kind.kind):
-            if obj.meta.key == key:
-                return manifest.to_json(obj, self._lab.cluster, self._lab.started)
-        raise ApiError(404, "NotFound", f'{kind.plural} "{name}" not found')
+        obj = self._found(kind, key)
+        if obj is None:
+            raise ApiError(404, "NotFound", f'{kind.plural} "{name}" not found')
+        return manifest.to_json(obj, self._lab.cluster, self._lab.started)
+
+    def _found(self, kind: kinds.KindInfo, key: Key) -> KubernetesObject | None:
+        """What `get` would show, Endpoints that follow from slices among it."""
+        return next((obj for obj in controllers.objects_of(self._lab.cluster, kind.kind) if obj.meta.key == key), None)
 
     def _write(self, request: http.Request, kind: kinds.KindInfo, namespace: str | None, name: str | None) -> tuple[Any, int]:
         document = request.json()
@@ -158,25 +163,20 @@ class Api:
         given = metadata.get("name", name)
         if name is not None and given != name:
             raise ApiError(400, "BadRequest", f"the name of the object ({given}) does not match the name on the URL ({name})")
-        exists = name is not None and any(
-            obj.meta.key == self._key(kind, namespace, name) for obj in controllers.objects_of(self._lab.cluster, kind.kind)
-        )
+        name = str(given)
+        key = self._key(kind, namespace, name)
+        exists = self._found(kind, key) is not None
         if request.method == "PATCH" and "apply-patch" not in request.headers.get("content-type", ""):
-            document = _merged(self._one(kind, namespace, str(name)), document)
-        if request.method == "POST":
-            name = metadata.get("name")
-            if any(
-                o.meta.key == self._key(kind, namespace, str(name)) for o in controllers.objects_of(self._lab.cluster, kind.kind)
-            ):
-                raise ApiError(409, "AlreadyExists", f'{kind.plural} "{name}" already exists')
+            document = _merged(self._one(kind, namespace, name), document)
+        if request.method == "POST" and exists:
+            raise ApiError(409, "AlreadyExists", f'{kind.plural} "{name}" already exists')
         if namespace and kind.namespaced:
             document = {**document, "metadata": {**document["metadata"], "namespace": namespace}}
         loaded = manifest.object_from_json(document)
         self._lab.change(controllers.apply(self._lab.now, loaded.objects))
-        key = self._key(kind, namespace, str(name))
         if controllers.find(self._lab.cluster, kind.kind, key) is None:  # gone with the change: relabelled, it was one too many
             return manifest.to_json(loaded.objects[0], self._lab.cluster, self._lab.started), 200
-        return self._one(kind, namespace, str(name)), 200 if exists else 201
+        return self._one(kind, namespace, name), 200 if exists else 201
 
     # ------------------------------------------------------------ netlab's verbs
 
@@ -195,7 +195,7 @@ class Api:
         else:
             raise ApiError(404, "NotFound", f"no verb {verb}")
 
-    def _told(self, verb: str, later: Callable[[bool, Any], None]) -> Callable[[bool, Any], None]:
+    def _told(self, verb: str, later: Later) -> Later:
         """`later`, its verdicts entered into the journal."""
         if verb not in JUDGED:
             return later
@@ -235,10 +235,10 @@ def _grace(request: http.Request) -> float | None:
 
 
 JUDGED = ("probe", "matrix", "explain")
-Later = Callable[[Lab, Mapping[str, Any], Callable[[bool, Any], None]], None]
-Now = Callable[[Lab, Mapping[str, Any]], Any]
+AnsweredLater = Callable[[Lab, Body, Later], None]
+AnsweredNow = Callable[[Lab, Body], Any]
 
-NOW: dict[str, Now] = {
+NOW: dict[str, AnsweredNow] = {
     "info": lambda lab, body: lab.info(),
     "apply": verbs.apply,
     "scale": verbs.scale,
@@ -257,7 +257,7 @@ NOW: dict[str, Now] = {
     "down": verbs.down,
 }
 SETTLING = ("apply", "scale", "fault", "cordon", "taint")
-LATER: dict[str, Later] = {
+LATER: dict[str, AnsweredLater] = {
     "probe": probing.probe,
     "matrix": matrix.matrix,
     "connect": holding.connect,

@@ -8,6 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from netlab.errors import ApiError
+from netlab.kernel.agent import Reply
+
+Body = Mapping[str, Any]
+"""What a verb was asked with."""
+Later = Reply
+"""How a verb answers that takes its time."""
 
 MOST = 1e9
 """Of any number, either way: beyond it the system calls behind some of them fail."""

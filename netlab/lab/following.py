@@ -1,6 +1,7 @@
 """`GET /netlab/v1/events`: the journal as a stream of JSON lines, one connection a follower."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from netlab.errors import ApiError
@@ -16,7 +17,7 @@ def follow(lab: Lab, request: Request, respond: Respond) -> None:
     if last is None:
         raise ApiError(400, "BadRequest", f"last={given[:80]}: a number of events")
 
-    def start(push: "Any") -> Any:
+    def start(push: Callable[[bytes], None]) -> Callable[[], None]:
         for event in lab.journal.recent(last):
             push(_line(event))
         return lab.journal.follow(lambda event: push(_line(event)))

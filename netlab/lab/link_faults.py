@@ -10,6 +10,7 @@ from typing import Any
 from netlab.errors import InputError
 from netlab.fabric import impairments as planned
 from netlab.ipam import attachments
+from netlab.lab.bodies import Body
 from netlab.manifest import impairments
 from netlab.manifest.problems import did_you_mean
 from netlab.model import Cluster, FrozenDict, Impairment
@@ -17,7 +18,6 @@ from netlab.ops import Veth
 from netlab.plan import Plan
 from netlab.targets import KINDS, netns_of, resolve_sender
 
-Body = Mapping[str, Any]
 Device = tuple[str, str]
 
 

@@ -1,6 +1,6 @@
 """Loads through the API: begin one, end it, and say what it showed. The sending is an agent's, the counting and judging pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -136,7 +136,7 @@ def _word(kind: str) -> str:
     return "dropped" if kind == "not-handled" else kind
 
 
-def _names(loading: Loading, now: Cluster) -> Any:
+def _names(loading: Loading, now: Cluster) -> Callable[[str], str]:
     """A pod's own name to the name of results; pods that came and went meanwhile are taken to be of the load's namespace."""
     found = {key.name: str(pod.ref) for cluster in (loading.cluster, now) for key, pod in cluster.pods.items()}
     for cluster in (loading.cluster, now):

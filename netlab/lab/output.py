@@ -1,17 +1,17 @@
 """What the programs of pods printed: the verb `logs`, all at once or waiting for more."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from netlab.errors import ApiError, InputError
 from netlab.images import runs_program
+from netlab.lab.bodies import Later
 from netlab.lab.holder import Lab
 from netlab.lab.verbs import container_of
 from netlab.model import Container, ContainerStatus, Key, Ref
 from netlab.targets import netns_of, resolve_sender
 
-Later = Callable[[bool, Any], None]
 LOOK_S = 0.05
 """How often a file is looked at for which somebody waits."""
 

@@ -1,18 +1,15 @@
 """The rollout verbs of the lab's API. Decides when `rollout status` answers: at once, or when it has something new to say."""
 
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from netlab import controllers
 from netlab.errors import InputError
+from netlab.lab.bodies import Body, Later
 from netlab.lab.holder import Lab
 from netlab.manifest import kinds
 from netlab.manifest.shown_time import timestamp
 from netlab.model import Cluster, Key
-
-Body = Mapping[str, Any]
-Later = Callable[[bool, Any], None]
 
 
 def _named(body: Body) -> tuple[str, Key]:

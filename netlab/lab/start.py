@@ -21,12 +21,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netlab.errors import KernelError, MachineError, NetlabError
 from netlab.kernel import agent, cgroups, privileges
 from netlab.kernel import namespaces as ns
 from netlab.lab import directory
+
+if TYPE_CHECKING:
+    from netlab.lab.spec import LabSpec
 
 
 @dataclass(slots=True)
@@ -37,7 +40,7 @@ class Starting:
     first_child: int
     kills: int = field(default_factory=lambda: cgroups.own().kills())
 
-    def go(self, lock: int, spec: Any) -> dict[str, Any]:
+    def go(self, lock: int, spec: "LabSpec") -> dict[str, Any]:
         """Hand over the lab's lock and specification and wait until the lab answers; what the holder says of itself."""
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it gave up before: what it said is to be read
@@ -135,7 +138,8 @@ def become_holder(sock: socket.socket) -> None:
         ordinary = os.geteuid() != 0
         if ordinary and not _enter_user_namespace():
             return
-        _unshare(ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC, own_user=ordinary)
+        for kind in (ns.CLONE_NEWNS, ns.CLONE_NEWPID, ns.CLONE_NEWUTS, ns.CLONE_NEWIPC):  # one by one: which is refused is said
+            _unshare(kind, own_user=ordinary)
         pid = os.fork()
     except (NetlabError, OSError) as error:
         agent.send(sock, ("error", error if isinstance(error, NetlabError) else KernelError(f"cannot start a lab: {error}")))
@@ -145,7 +149,7 @@ def become_holder(sock: socket.socket) -> None:
     try:
         host_pid = int(Path("/proc/self").readlink().name)  # before /proc becomes the lab's own
         _own_mounts()
-        ns.unshare(ns.CLONE_NEWNET)
+        _unshare(ns.CLONE_NEWNET, own_user=ordinary)
         privileges.give_up()
         _set_dumpable()
         from netlab.lab.holder import hold

@@ -1,6 +1,5 @@
 """netlab's own verbs, but for probing: each takes the lab and the request's JSON body and returns JSON, at once or later."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,12 +8,13 @@ from netlab.endpoints import Family, endpoints_of
 from netlab.errors import ApiError, InputError, Problem
 from netlab.images import runs_program
 from netlab.lab import link_faults, routing_http
+from netlab.lab.bodies import Body, Later
 from netlab.lab.holder import Lab
 from netlab.lab.naming import named, names_of
 from netlab.lab.receiving import name_of, receivers
 from netlab.manifest import kinds
 from netlab.manifest.formats import label_key, label_value
-from netlab.model import TAINT_EFFECTS, Container, Key, Ref, Taint
+from netlab.model import TAINT_EFFECTS, Cluster, Container, Key, KubernetesObject, Ref, Taint
 from netlab.ops import Veth
 from netlab.targets import netns_of, resolve_sender
 
@@ -27,9 +27,6 @@ FAULTS = (
     "flush-conntrack",
 )
 
-Body = Mapping[str, Any]
-Later = Callable[[bool, Any], None]
-
 
 def apply(lab: Lab, body: Body) -> list[dict[str, str]]:
     """{"objects": [Kubernetes JSON]} -> what happened to each: created, configured or unchanged."""
@@ -38,7 +35,7 @@ def apply(lab: Lab, body: Body) -> list[dict[str, str]]:
     before = lab.now
     after = controllers.apply(before, objects)
     lab.change(after)
-    done = [{"kind": kind_of(obj), **_named(obj), "action": controllers.action(before, obj)} for obj in objects]
+    done = [_applied(before, obj) for obj in objects]
     if any(one["kind"] == "Ingress" for one in done):
         said = routing_http.problems_by_ingress(lab.cluster)
         done = [
@@ -48,13 +45,9 @@ def apply(lab: Lab, body: Body) -> list[dict[str, str]]:
     return done
 
 
-def kind_of(obj: Any) -> str:
-    """The Kubernetes kind of a model object."""
-    return str(getattr(obj, "kind", type(obj).__name__))
-
-
-def _named(obj: Any) -> dict[str, str]:
-    return {"namespace": obj.meta.namespace, "name": obj.meta.name}
+def _applied(before: Cluster, obj: KubernetesObject) -> dict[str, str]:
+    of = {"kind": controllers.kind_of(obj), "namespace": obj.meta.namespace, "name": obj.meta.name}
+    return {**of, "action": controllers.action(before, obj)}
 
 
 def scale(lab: Lab, body: Body) -> dict[str, Any]:

@@ -5,19 +5,18 @@ daemon that starts, routes that are learned), so it reads again until nothing is
 that kind is left and nothing new can be tried, QUIET_S without a change are enough: the kernel tells of links within a second.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from netlab import plan
 from netlab.errors import NetlabError
 from netlab.kernel.features import has_sctp
+from netlab.lab.bodies import Body, Later
 from netlab.lab.holder import Lab
 from netlab.model import Protocol
 from netlab.ops import Announcement, Daemon, Identity, IngressProxy, Learned, Listener, Process, Relay, Ruleset, VirtualServer
 
-Body = Mapping[str, Any]
-Later = Callable[[bool, Any], None]
 Drift = list[tuple[str, Identity | None]]
 SETTLING_S, QUIET_S = 8.0, 1.5
 PAUSE_S = 0.25

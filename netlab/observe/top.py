@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Protocol
 
-from netlab.model import variant_of
+from netlab.model import Address, variant_of
 
 Row = Mapping[str, Any]
 COLUMNS = ("connections", "new_per_s", "rx_per_s", "tx_per_s", "dropped")
@@ -19,8 +19,8 @@ HEADS = {"connections": "CONNS", "new_per_s": "NEW/S", "rx_per_s": "RX/S", "tx_p
 class Naming(Protocol):
     """Whose an address is (lab/naming.py)."""
 
-    def destination(self, address: Any, port: int, protocol: str) -> str: ...
-    def owner(self, address: Any) -> str: ...
+    def destination(self, address: Address, port: int, protocol: str) -> str: ...
+    def owner(self, address: Address) -> str: ...
 
 
 @dataclass(slots=True)

@@ -175,14 +175,11 @@ def judged(
 
     strangers: backends that answered and may not have, where that can be told.
     """
-    doubts, wrong = (
-        _doubts(result, allowed),
-        [f"{name} answered {number}, and is no endpoint" for name, number in strangers.items()],
-    )
+    doubts = _doubts(result, allowed)
+    wrong = [f"{name} answered {number}, and is no endpoint" for name, number in strangers.items()]
     if allowed.lost is not None and result["lost"] > allowed.lost:
         wrong.append(f"{_lost(result)}, {allowed.lost} allowed")
-    stall_ms = result["rate"]["stall_ms"]  # the generator's own: for so long nothing could have succeeded
-    if allowed.outage_ms is not None and result["outage_ms"] - stall_ms * (stall_ms > allowed.outage_ms) > allowed.outage_ms:
+    if allowed.outage_ms is not None and _outage_ms(result, allowed.outage_ms) > allowed.outage_ms:
         wrong.append(f"an outage of {result['outage_ms']:g} ms, {allowed.outage_ms:g} ms allowed")
     if allowed == Allowed():
         match expected:
@@ -216,6 +213,12 @@ def _doubts(result: Mapping[str, Any], allowed: Allowed) -> list[str]:
     if allowed.outage_ms is not None and rate["stall_ms"] > allowed.outage_ms:
         found.append(f"the generator stood still for {rate['stall_ms']:g} ms: an outage of that length would not have been seen")
     return found
+
+
+def _outage_ms(result: Mapping[str, Any], allowed_ms: float) -> float:
+    """The longest outage, less what the generator itself stood still where that alone is too long: nothing could succeed then."""
+    stall_ms: float = result["rate"]["stall_ms"]
+    return float(result["outage_ms"]) - (stall_ms if stall_ms > allowed_ms else 0.0)
 
 
 def _lost(result: Mapping[str, Any]) -> str:

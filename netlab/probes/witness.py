@@ -187,7 +187,7 @@ class _Following:
             )
         return tuple(found)
 
-    def _send(self, sender: _Place, flow: Any, stack: ExitStack) -> str:
+    def _send(self, sender: _Place, flow: Flow, stack: ExitStack) -> str:
         """Send it; in words why the sender's kernel refused to ('' if it did not)."""
         packet = packets.packet(self.run, flow.protocol, flow.source, flow.destination, flow.port, INDEX, flow.source_port)
         self.requests.add(Shown(str(flow.source), str(flow.destination), flow.source_port, flow.port, str(flow.protocol)))

@@ -26,7 +26,8 @@ def plan(cluster: Cluster) -> Iterator[Op]:
                 if ingress.ip is not None and ingress.ip in config:
                     for answer in _answer(cluster, name, ingress.ip):
                         yield answer
-                        yield from _unheard(cluster, answer)
+                        if cluster.apart:
+                            yield from _unheard(cluster, answer)
     yield from _at_router(cluster)
 
 
@@ -45,11 +46,11 @@ def _unheard(cluster: Cluster, answer: Announcement) -> Iterator[Neighbour]:
     hosts = {f"host/{host.name}": host.addresses for host in topology.hosts}
     nodes = {f"node/{node.meta.name}": node.addresses for node in cluster.nodes.values()}
     lan = ipam.announcing_lan(topology, answer.address)
-    for pair in sorted(cluster.apart):
-        for other in set(pair) - {answer.netns} if answer.netns in pair else ():
-            for leg in ipam.attachments(topology, {**hosts, **nodes}[other]):
-                if lan is not None and leg.lan == lan.name:
-                    yield Neighbour(other, leg.device, answer.address, ipam.NOBODY)
+    for pair in sorted(pair for pair in cluster.apart if answer.netns in pair):
+        (other,) = set(pair) - {answer.netns}
+        for leg in ipam.attachments(topology, {**hosts, **nodes}[other]):
+            if lan is not None and leg.lan == lan.name:
+                yield Neighbour(other, leg.device, answer.address, ipam.NOBODY)
 
 
 def networks(cluster: Cluster) -> tuple[Network, ...]:

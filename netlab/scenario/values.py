@@ -2,17 +2,18 @@
 
 import subprocess
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from netlab import demands
 from netlab.manifest import Step
 from netlab.model import Cluster, Judgement
 
 
-class ProbeResult(Protocol):
+class ProbeResult(demands.Result, Protocol):
     """A probe result as the contract has it."""
 
     @property
@@ -20,18 +21,9 @@ class ProbeResult(Protocol):
     @property
     def to(self) -> str: ...
     @property
-    def sent(self) -> int: ...
-    @property
-    def outcomes(self) -> Mapping[str, int]: ...
-    @property
-    def backends(self) -> Mapping[str, int]: ...
-    @property
-    def sources(self) -> Mapping[str, int]: ...
-    @property
     def verdict(self) -> str: ...
     @property
     def why(self) -> Sequence[str]: ...
-    def json(self) -> dict[str, Any]: ...
 
 
 class LoadResult(Protocol):
@@ -171,7 +163,7 @@ class ScenarioRun:
         return worst(run.result.verdict for run in self.steps)
 
 
-def worst(verdicts: Any) -> Judgement:
+def worst(verdicts: Iterable[Judgement]) -> Judgement:
     """FAIL before INCONCLUSIVE before PASS; PASS for none."""
     found = set(verdicts)
     return next((one for one in (Judgement.FAIL, Judgement.INCONCLUSIVE) if one in found), Judgement.PASS)

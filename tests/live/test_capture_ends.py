@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import netlab
+from netlab.cli import capturing as recorder
 from netlab.client import Lab
+from netlab.observe import capture, tcpdump
 from tests.live.test_capture_live import HAVE_TCPDUMP
 from tests.waiting import PATIENCE_S, until
 
@@ -114,3 +117,16 @@ def test_a_capture_ends_when_nobody_reads_on() -> None:
             assert running.poll() == 0
             assert running.stdout is not None
             assert len(running.stdout.read().splitlines()) == 2
+
+
+def test_interrupted_before_anything_was_recorded_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tcpdump, which shows what is recorded, gets an empty file then, and complains of it."""
+
+    class Interrupted:
+        def finish(self) -> capture.Captured:
+            return capture.Captured(0, 0, ())
+
+    monkeypatch.setattr(recorder, "_start", lambda *arguments: Interrupted())
+    lab: Any = None
+    wanted = capture.Wanted(tcpdump.compile_filter(""), format="sll2")
+    assert recorder._printed(lab, (), wanted, ("-n",), {}) == capture.Captured(0, 0, ())

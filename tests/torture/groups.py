@@ -136,7 +136,7 @@ def no_memory(world: World, times: int) -> str:
             if done.returncode == 0:
                 ended["enough"] += 1
                 seen = world.run("probe", "--lab", "mem", "pod/client", "svc/kubia", "--count", "20")
-                assert seen.returncode == 0, (size, seen)
+                assert seen.returncode == 0 or made.kills(), (size, seen)  # a probe takes some memory, too
             elif done.returncode in KILLED:
                 ended["killed"] += 1
                 assert made.kills(), (size, done)

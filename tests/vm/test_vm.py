@@ -29,6 +29,7 @@ def test_doctor_finds_every_mode_and_every_impairment() -> None:
         "nftables",
         "iptables (nft)",
         "iptables (legacy)",
+        "br_netfilter",
     )
     assert {name: found[name] for name in names} == dict.fromkeys(names, True)
 
