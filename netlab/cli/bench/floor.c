@@ -8,6 +8,7 @@
  *   a NS DEVICE ADDRESS LENGTH PREFIXROUTE              address
  *   r NS DESTINATION LENGTH GATEWAY DEVICE SOURCE ONLINK BLACKHOLE   route; "-" for what there is none of
  *   g NS DEVICE ADDRESS MAC                             permanent neighbour
+ *   f NS DEVICE MAC                                     static forwarding entry of the bridge that the device is a port of
  *
  * NS counts the `n` lines from 0. Kinds come in this order. Everything is parsed before the clock starts. It does as netlab does: a
  * namespace stays held by a descriptor, indices of links are chosen and not asked for, everything for one namespace goes out in
@@ -343,6 +344,19 @@ static void neighbour(struct line *l)
 	end(s);
 }
 
+static void station(struct line *l)
+{
+	int ns = atoi(l->word[0]);
+	struct space *s = &spaces[ns];
+	struct ndmsg *n = begin(s, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, sizeof *n);
+	n->ndm_family = AF_BRIDGE;
+	n->ndm_ifindex = index_of(ns, l->word[1]);
+	n->ndm_state = NUD_NOARP;
+	n->ndm_flags = NTF_MASTER;
+	put_mac(s, NDA_LLADDR, l->word[2]);
+	end(s);
+}
+
 static void flush_all(void)
 {
 	for (int i = 0; i < space_count; i++)
@@ -374,6 +388,8 @@ static void wire(void)
 			route(&lines[i]);
 		else if (lines[i].kind == 'g')
 			neighbour(&lines[i]);
+		else if (lines[i].kind == 'f')
+			station(&lines[i]);
 	}
 	flush_all();
 }

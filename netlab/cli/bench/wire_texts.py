@@ -1,4 +1,7 @@
-"""A lab's namespaces, links, addresses, routes and neighbours as the peers read them: `ip -batch`, and the C program floor.c."""
+"""A lab's namespaces, links, addresses, routes and neighbours as the peers read them: `ip -batch`, and the C program floor.c.
+
+What bridges know of their ports only the C program makes as netlab does; the others let them learn.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -50,9 +53,10 @@ def batches(ops: Iterable[Op]) -> Mapping[str, list[str]]:
 
 
 def floor_lines(ops: Iterable[Op]) -> str:
-    """What floor.c reads: one line an op, in the plan's order."""
+    """What floor.c reads: a line for each op, in the plan's order, and at the end one for each port of a bridge."""
     numbers: dict[str, int] = {}
     lines: list[str] = []
+    stations: list[str] = []
     for op in ops:
         match op:
             case Netns(name):
@@ -64,6 +68,8 @@ def floor_lines(ops: Iterable[Op]) -> str:
                 near = f"{numbers[op.netns]} {op.device} {op.mac} {op.master or '-'} {op.up:d}"
                 far = f"{numbers[op.peer_netns]} {op.peer_device} {op.peer_mac} {op.peer_master or '-'} {op.peer_up:d}"
                 lines.append(f"v {near} {far} {op.mtu_bytes}")
+                ends = ((op.netns, op.device, op.master, op.peer_mac), (op.peer_netns, op.peer_device, op.peer_master, op.mac))
+                stations += [f"f {numbers[netns]} {port} {mac}" for netns, port, master, mac in ends if master and mac]
             case DeviceAddress(netns, device, address, length, prefix_route):
                 lines.append(f"a {numbers[netns]} {device} {address} {length} {prefix_route:d}")
             case Route(netns, destination, gateway, device, source, kind, onlink):
@@ -73,4 +79,4 @@ def floor_lines(ops: Iterable[Op]) -> str:
                 lines.append(f"g {numbers[netns]} {device} {address} {mac}")
             case _:
                 pass
-    return "".join(line + "\n" for line in lines)
+    return "".join(line + "\n" for line in (*lines, *stations))
