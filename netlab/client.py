@@ -523,6 +523,18 @@ class Lab:
         """Every pair of senders and destinations (default: all pods, nodes and hosts, and all pods and Services)."""
         return [ProbeResult.of(result) for result in self.verb("matrix", **{"from": senders, "to": to, **options})]
 
+    def capture(
+        self, file: str | Path, *targets: str, expression: str = "", namespace: str = "default"
+    ) -> contextlib.AbstractContextManager[Path]:
+        """A block during which what passes in the targets (all pods, nodes and hosts without one) is recorded into a pcapng file.
+
+        expression: a filter as tcpdump takes it. The file is whole when the block is over. Raises InputError, MachineError.
+        """
+        from netlab.recorder import recording
+
+        chosen = ["-f", expression] if expression else []
+        return recording(self.name, Path(file), [*chosen, "-n", namespace, "--", *targets])
+
     def explain(
         self,
         sender: str,

@@ -82,7 +82,7 @@ def main(scheduler: str = "") -> None:
                 error = _tried(probe if probe is not _ip_vs else lambda: _ip_vs(scheduler))
                 _say(name, not error, True, "" if error else found, f"{remedy} ({error})" if error else remedy)
         return None
-    _say("namespaces", True, True, "user, network and mount namespaces can be made")
+    _say("namespaces", True, True, "user, network, mount, pid, uts and ipc namespaces can be made")
     with nl.Socket() as sock:
         sock.run([nl.set_link(1, up=True)])
         for kind, needed, use in _LINKS:
@@ -108,14 +108,28 @@ def _enter() -> str:
         if uid != 0:
             ns.unshare(flags)
             ns.map_to_root(uid, gid)
-        flags = ns.CLONE_NEWNS
-        ns.unshare(ns.CLONE_NEWNS | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC)
-        flags = ns.CLONE_NEWNET
-        ns.unshare(flags)
+        flags = ns.CLONE_NEWPID
+        _try_pid_namespace()
+        for flags in (ns.CLONE_NEWNS, ns.CLONE_NEWUTS, ns.CLONE_NEWIPC, ns.CLONE_NEWNET):
+            ns.unshare(flags)
     except OSError as error:
         # AppArmor lets the user namespace be made, and then takes every capability away inside.
         return str(ns.refused(error.errno, ns.CLONE_NEWUSER if uid != 0 and error.errno == errno.EPERM else flags))
     return ""
+
+
+def _try_pid_namespace() -> None:
+    """Raises OSError where none can be made. In a child: a process that has made one can have no other children but its init."""
+    pid = os.fork()
+    if not pid:
+        try:
+            ns.unshare(ns.CLONE_NEWPID)
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or errno.EINVAL)
+    _, status = os.waitpid(pid, 0)
+    if number := os.waitstatus_to_exitcode(status):
+        raise OSError(abs(number), os.strerror(abs(number)))
 
 
 _LINKS = (

@@ -161,8 +161,11 @@ def _features(scheduler: str = "") -> Iterator[Check]:
 
 def _limits() -> Iterator[Check]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    remedy = "at about one descriptor a pod, raise it: ulimit -Hn as root, or LimitNOFILE="
-    yield Check("file descriptors", hard < 0 or hard >= 1024, True, f"limit {soft}, can be raised to {hard}", remedy)
+    enough, found = hard < 0 or hard >= 1024, f"limit {soft}, can be raised to {hard}"
+    remedy = (
+        f"{found}; a pod takes about one: raise it with ulimit -Hn as root, or LimitNOFILE= (labs of some {max(hard, 0)} pods)"
+    )
+    yield Check("file descriptors", enough, 0 <= hard < 64, found if enough else "", remedy)
     for kind in ("net", "user"):
         limit = _number(f"/proc/sys/user/max_{kind}_namespaces")
         if limit is not None:

@@ -138,7 +138,8 @@ def become_holder(sock: socket.socket) -> None:
         ordinary = os.geteuid() != 0
         if ordinary and not _enter_user_namespace():
             return
-        _unshare(ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWUTS | ns.CLONE_NEWIPC, own_user=ordinary)
+        for kind in (ns.CLONE_NEWNS, ns.CLONE_NEWPID, ns.CLONE_NEWUTS, ns.CLONE_NEWIPC):  # one by one: which is refused is said
+            _unshare(kind, own_user=ordinary)
         pid = os.fork()
     except (NetlabError, OSError) as error:
         agent.send(sock, ("error", error if isinstance(error, NetlabError) else KernelError(f"cannot start a lab: {error}")))
@@ -148,7 +149,7 @@ def become_holder(sock: socket.socket) -> None:
     try:
         host_pid = int(Path("/proc/self").readlink().name)  # before /proc becomes the lab's own
         _own_mounts()
-        ns.unshare(ns.CLONE_NEWNET)
+        _unshare(ns.CLONE_NEWNET, own_user=ordinary)
         privileges.give_up()
         _set_dumpable()
         from netlab.lab.holder import hold

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,13 +35,21 @@ def test_asking_changes_nothing_and_every_no_has_a_remedy() -> None:
     assert [check.name for check in checks if check.ok and not check.found] == []
 
 
-def test_a_machine_without_user_namespaces_is_told_so() -> None:
-    """Played by a user namespace that allows none inside: max_user_namespaces is 0 there."""
-    script = "echo 0 > /proc/sys/user/max_net_namespaces && exec " + f"{sys.executable} -m netlab.kernel.features"
-    done = subprocess.run(
-        ["unshare", "-Ur", "sh", "-c", script], capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
-    )
-    if "echo" in done.stderr or "unshare" in done.stderr:
-        pytest.skip(f"cannot be played here: {done.stderr.strip()}")
-    row = json.loads(done.stdout.splitlines()[0])
-    assert not row["ok"] and row["needed"] and "user.max_net_namespaces" in row["remedy"]
+@pytest.mark.parametrize("kind", ["net", "mnt", "pid", "uts", "ipc"])
+def test_a_machine_without_namespaces_is_told_which(kind: str, tmp_path: Path) -> None:
+    """Played by a user namespace that allows none of a kind inside. `up` says the same."""
+    limit = f"echo 0 > /proc/sys/user/max_{kind}_namespaces"
+    tmp_path.chmod(0o700)
+    environment = {**os.environ, "LC_ALL": "C", "XDG_RUNTIME_DIR": str(tmp_path)}
+
+    def played(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = ["unshare", "-Ur", "sh", "-c", f'{limit} && exec "$@"', "-", sys.executable, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if "sh: " in done.stderr or "unshare: " in done.stderr:
+            pytest.skip(f"cannot be played here: {done.stderr.strip()}")
+        return done
+
+    row = json.loads(played("-m", "netlab.kernel.features").stdout.splitlines()[0])
+    assert not row["ok"] and row["needed"] and f"user.max_{kind}_namespaces" in row["remedy"]
+    up = played("-m", "netlab", "up")
+    assert up.returncode == 3 and f"raise user.max_{kind}_namespaces with" in up.stderr

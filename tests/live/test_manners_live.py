@@ -10,7 +10,9 @@ import pytest
 
 import netlab
 from netlab.client import Lab, labs
+from netlab.errors import InputError
 from netlab.lab import start
+from tests.live.test_capture_live import HAVE_TCPDUMP
 
 KUBIA = "manifests/kubia.yaml"
 
@@ -70,3 +72,22 @@ def test_what_a_caller_demands_is_judged(lab: netlab.Lab) -> None:
     for demand in ({"outcome": "dropped"}, {"masqueraded": True}, {"sources": "192.0.2.1"}, {"backends": 7}):
         result = lab.probe("pod/client", "svc/kubia", expect=demand)
         assert result.verdict == result.json()["verdict"] == "fail" and result.why, demand
+
+
+@pytest.mark.skipif(not HAVE_TCPDUMP, reason="tcpdump is not installed, which reads filters")
+def test_packets_are_recorded_while_a_block_runs(lab: netlab.Lab, tmp_path: Path) -> None:
+    file = tmp_path / "probe.pcapng"
+    file.write_bytes(b"left over")
+    with lab.capture(file, "pod/client", expression="tcp port 80") as recording:
+        lab.probe("pod/client", "svc/kubia", count=3)
+    read = ["tcpdump", "-n", "-r", str(recording)]
+    shown = subprocess.run(read, capture_output=True, text=True, check=True).stdout
+    assert shown.count("Flags [S]") >= 3 and ".80: Flags" in shown
+    with pytest.raises(InputError, match="can't parse filter"), lab.capture(file, expression="tcp portt 80"):
+        pass
+    with pytest.raises(InputError, match="no pod 'nobody'"), lab.capture(file, "pod/nobody"):
+        pass
+    with pytest.raises(InputError, match="Is a directory"), lab.capture(tmp_path):
+        pass
+    with pytest.raises(KeyError, match="mine"), lab.capture(file):
+        raise KeyError("mine")
