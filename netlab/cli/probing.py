@@ -281,6 +281,8 @@ def junit(results: Sequence[Mapping[str, Any]], told: Mapping[tuple[str, str], s
     """The results as a JUnit XML document: a test case a pair, inconclusive ones as errors. `told`: what `stories` gives."""
     from xml.etree import ElementTree
 
+    from netlab.scenario.reports import printable
+
     count = {word: sum(one["verdict"] == word for one in results) for word in EXIT}
     numbers = {"tests": str(len(results)), "failures": str(count["fail"]), "errors": str(count["inconclusive"])}
     suite = ElementTree.Element("testsuite", {"name": "netlab matrix", **numbers})
@@ -288,8 +290,10 @@ def junit(results: Sequence[Mapping[str, Any]], told: Mapping[tuple[str, str], s
         case = ElementTree.SubElement(suite, "testcase", {"classname": one["from"], "name": f"{one['from']} -> {one['to']}"})
         if one["verdict"] != "pass":
             tag = "failure" if one["verdict"] == "fail" else "error"
-            ElementTree.SubElement(case, tag, {"message": "; ".join(one["why"]) or one["verdict"]}).text = "\n".join(
-                [*one["why"], *filter(None, [(told or {}).get((one["from"], one["to"]))])]
+            story = (told or {}).get((one["from"], one["to"]))
+            message = printable("; ".join(one["why"]) or one["verdict"])
+            ElementTree.SubElement(case, tag, {"message": message}).text = printable(
+                "\n".join([*one["why"], *([story] if story else [])])
             )
     ElementTree.indent(suite)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode")

@@ -94,9 +94,9 @@ def _live_s(body: Body, question: Question) -> float:
 
 def of_live(cluster: Cluster, plan: Plan, question: Question, seen: Witnessed) -> Question:
     """The question as the program that was watched asked it: its own source address and port."""
-    flow = seen.flow
-    traced = Tracer(plan).trace(flow, shared_netns(cluster, flow.sender))
-    return replace(question, flow=flow, expected=expect(cluster, flow), traced=traced.outcome)
+    flow, patience_s = seen.flow, question.timeout_s
+    traced = Tracer(plan).trace(flow, shared_netns(cluster, flow.sender), patience_s)
+    return replace(question, flow=flow, expected=expect(cluster, flow, patience_s), traced=traced.outcome)
 
 
 def _death(told: story.Story, agreed: agreement.Agreement) -> Death | None:

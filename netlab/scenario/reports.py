@@ -64,18 +64,18 @@ def junit(runs: Sequence[ScenarioRun]) -> str:
             "errors": str(verdicts.count(Judgement.INCONCLUSIVE)),
             "time": f"{run.seconds:.3f}",
         }
-        name = _printable(heading(run.name, run.proxy))
+        name = printable(heading(run.name, run.proxy))
         suite = ElementTree.SubElement(root, "testsuite", {"name": name, "file": run.file, **counts})
         for number, step in enumerate(run.steps, 1):
-            attributes = {"classname": name, "name": _printable(f"{number}. {step.title}"), "time": f"{step.seconds:.3f}"}
+            attributes = {"classname": name, "name": printable(f"{number}. {step.title}"), "time": f"{step.seconds:.3f}"}
             case = ElementTree.SubElement(suite, "testcase", attributes)
             if step.result.verdict is not Judgement.PASS:
                 tag = "failure" if step.result.verdict is Judgement.FAIL else "error"
-                first = _printable("\n".join(step.result.why)).partition("\n")[0]
-                ElementTree.SubElement(case, tag, {"message": first}).text = _printable("\n".join(_evidence(step)))
+                first = printable("\n".join(step.result.why)).partition("\n")[0]
+                ElementTree.SubElement(case, tag, {"message": first}).text = printable("\n".join(_evidence(step)))
             if "pcap" in step.exhibits:  # as Jenkins and GitLab take files that belong to a test
                 path = Path(step.exhibits["pcap"]).absolute()
-                ElementTree.SubElement(case, "system-out").text = _printable(f"packets: {path}\n[[ATTACHMENT|{path}]]")
+                ElementTree.SubElement(case, "system-out").text = printable(f"packets: {path}\n[[ATTACHMENT|{path}]]")
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -94,6 +94,6 @@ def _evidence(step: StepRun) -> Iterator[str]:
     yield from step.exhibits.get("notes", ())
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """XML 1.0 has no way to write control characters, and programs print them."""
     return "".join(letter if letter >= " " or letter in "\n\t" else "�" for letter in text)

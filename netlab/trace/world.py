@@ -118,13 +118,6 @@ class Place:
     def on(self, key: str) -> bool:
         return self.sysctls.get(key, "0") != "0"
 
-    def device_of(self, address: Address) -> str:
-        """The device that has the address; lo for loopback."""
-        for name, device in self.devices.items():
-            if any(op.address == address for op in device.addresses):
-                return name
-        return "lo"
-
     @cached_property
     def _table(self) -> list[tuple[Network, Way | Route | Learned | None, str]]:
         """(destination, its route or None if connected, device), the longest prefix first, connected ones before others.

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 KERNEL_PARTS = ("Slab", "Percpu", "KernelStack", "PageTables", "VmallocUsed")
 REST_S, STILL_BYTES = 10.0, 1_000_000
 """How long the kernel's memory is waited for, and within how much of it a quarter of a second is no change."""
