@@ -15,6 +15,7 @@ from netlab.kernel.context import Place
 from netlab.lab import http
 from netlab.lab.api import Api
 from netlab.lab.journal import Journal
+from netlab.lab.ranges import SourcePorts
 from netlab.manifest import Source, default_topology, read_objects
 from netlab.model import Cluster, Ref
 
@@ -54,6 +55,7 @@ class Lab:
         self.files = Path("/nowhere")
         self.loads: dict[int, Any] = {}
         self.journal = Journal()
+        self.ports = SourcePorts()
         self.loop = self.agents = self.sandboxes = _Silent()
         self.relays = self.speaking = self.ingresses = self.daemons = self.processes = _Empty()
         self.kernel = self
