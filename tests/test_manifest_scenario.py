@@ -173,3 +173,22 @@ def test_mistakes_in_a_load(old: str, new: str, said: str) -> None:
 def test_a_load_says_how_long() -> None:
     with pytest.raises(InputError, match="how long"):
         read_scenario(Source("s.yaml", b"name: a\nsteps:\n- load: {from: a, to: b, rate: 1}\n"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("{kill-pod: rc/a, for: 5s}", "steps[0].fault.for: kill-pod takes none"),
+        ("{link-up: node/a, for: 5s}", "link-up takes none: nothing undoes it"),
+        ("{kill-node: a, value: 5ms}", "steps[0].fault.value: kill-node takes none"),
+        ("{link-down: a/b, direction: in}", "steps[0].fault.direction: link-down takes none"),
+        ("{partition: a, jitter: 5ms}", "steps[0].fault.jitter: partition takes none"),
+    ],
+)
+def test_what_a_fault_does_not_take_is_a_mistake(fault: str, says: str) -> None:
+    """It was read, and nothing came of it."""
+    with pytest.raises(InputError) as caught:
+        read_scenario(Source("s.yaml", f"name: a\nsteps:\n- fault: {fault}\n".encode()))
+    assert says in str(caught.value)
+    for fine in ("{clear: a/lan, direction: in}", "{link-down: a/lan, for: 5s}", "{kill-node: a, for: 5s}"):
+        assert read_scenario(Source("s.yaml", f"name: a\nsteps:\n- fault: {fine}\n".encode()))

@@ -18,6 +18,7 @@ from netlab.probes.load import Allowed
 from netlab.probes.values import FIRST_PORT, PORTS
 from tests.test_cli import FakeLab
 
+SCENARIO = "scenarios/clusterip.yaml"
 SPEAKING = (["plan"], ["--help"], ["ls", "-o", "json"], ["schema", "topology"], ["completion", "bash"], ["--version"])
 
 
@@ -52,6 +53,10 @@ def test_a_full_disk_and_a_reader_who_left_are_told_apart(words: list[str], tmp_
 def test_what_cannot_be_written_is_said_before_anything_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["report", "-o", str(tmp_path)]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path}: Is a directory\n"
+    for words in (["bench", "cli", "--save", str(tmp_path)], ["run", SCENARIO, "--pcap", SCENARIO]):
+        assert app.main(words) == 2
+        told = capsys.readouterr()
+        assert told.out == "" and told.err.startswith("error: ")
     (tmp_path / "kept").write_text("text")
     output.writable(tmp_path / "kept")
     assert (tmp_path / "kept").read_text() == "text"

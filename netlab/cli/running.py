@@ -70,6 +70,11 @@ def run(
         raise InputError("--pcap-all needs --pcap DIR")
     for path in filter(None, (junit, html)):
         write(path, "")  # a place that cannot be written to is said before anything is built
+    if pcap:
+        try:
+            Path(pcap).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{pcap}: {error.strerror}") from None
     kept = Exhibits(html is not None or junit is not None, Path(pcap) if pcap else None, pcap_all)
     every = variants()
     if proxy == "all" or any("all" in scenario.proxy for _, scenario in runner.read_all(files)):

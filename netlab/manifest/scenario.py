@@ -20,6 +20,7 @@ from netlab.manifest.topology import own_kind
 from netlab.model import FrozenDict
 
 _IMPAIRMENTS = tuple(kind for kind in impairments.KINDS if kind != "jitter")
+_LASTING = ("kill-pod", "link-up", "flush-conntrack", "heal", "clear")
 _FAULTS = (
     "kill-pod", "link-down", "link-up", "flush-conntrack", "kill-node", "partition", "heal", *_IMPAIRMENTS, "clear",
 )  # fmt: skip
@@ -195,6 +196,12 @@ def _check_fault(fault: Json, place: Place, report: Report) -> None:
     if len(given) != 1:
         report.problem(place, f"one fault is wanted ({', '.join(_FAULTS)}), not {len(given)}")
     for kind in given:
+        if kind in _LASTING and fault.get("for") is not None:
+            report.problem((place, "for"), f"{kind} takes none: nothing undoes it", key=True)
+        if kind not in _IMPAIRMENTS:
+            for name in ("value", "jitter", "direction"):
+                if fault.get(name) is not None and (kind, name) != ("clear", "direction"):
+                    report.problem((place, name), f"{kind} takes none: it is for {', '.join(_IMPAIRMENTS)}", key=True)
         if kind in _IMPAIRMENTS and not isinstance(fault[kind], str):
             report.problem((place, kind), f"takes a link, like `{kind}: client/lan`, with `value:` beside it")
         if kind in _IMPAIRMENTS and fault.get("value") is None:

@@ -31,6 +31,8 @@ def measured(
 ) -> None:
     """Run one row group and print it: what, median, best, worst, CPU, the ratio to its peers, and how it grows."""
     output.choose(form, ("json",), "-o")
+    for path in filter(None, (plot, save)):
+        output.writable(path)  # before minutes of measuring
     counts = {"counts": tuple(size for size in sizes if size <= most)} if sizes else {}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` must not leave labs' input and captures behind
     rows = importlib.import_module(f"netlab.cli.bench.{name}").rows(runs, **counts)
