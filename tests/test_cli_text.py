@@ -235,6 +235,7 @@ def test_the_floor_reads_what_the_ops_say() -> None:
         "a 1 eth0 10.244.1.2 24 0",
         "r 1 0.0.0.0 0 10.244.1.1 eth0 - 0 0",
         "r 0 10.0.0.0 8 - - - 0 1",
+        f"f 0 veth1 {mac}",
     ]
 
 
