@@ -281,8 +281,12 @@ def _own_mounts() -> None:
         return
     with contextlib.suppress(OSError):
         ns.umount("/proc")
-    ns.attach_mount(proc, "/proc")
-    os.close(proc)
+    try:
+        ns.attach_mount(proc, "/proc")
+    except OSError:  # a seccomp profile that knows only some of the newer calls
+        ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
+    finally:
+        os.close(proc)
 
 
 def _set_dumpable() -> None:
