@@ -25,6 +25,7 @@ from urllib.parse import quote, urlencode
 from netlab import __version__
 from netlab.errors import ApiError, InputError, InputWarning, KernelError, LabGone, MachineError, MissingEvidence, NetlabError
 from netlab.lab import directory as directories
+from netlab.memory import no_collection
 
 if TYPE_CHECKING:
     from netlab.lab.start import Starting
@@ -323,7 +324,8 @@ class Lab:
     ) -> Any:
         """One request to the lab's API; the parsed JSON. Raises ApiError and its kin, LabGone (also after `timeout_s`)."""
         status, data = self._raw(method, path, body, headers, timeout_s)
-        document = json.loads(data) if data else None
+        with no_collection():
+            document = json.loads(data) if data else None
         if status >= 400:
             error = _error(status, document)
             raise (self._outdated(str(error)) if _is_bug(status, document) else None) or error
@@ -521,7 +523,9 @@ class Lab:
 
     def matrix(self, senders: Sequence[str] | None = None, to: Sequence[str] | None = None, **options: Any) -> list[ProbeResult]:
         """Every pair of senders and destinations (default: all pods, nodes and hosts, and all pods and Services)."""
-        return [ProbeResult.of(result) for result in self.verb("matrix", **{"from": senders, "to": to, **options})]
+        found = self.verb("matrix", **{"from": senders, "to": to, **options})
+        with no_collection():
+            return [ProbeResult.of(result) for result in found]
 
     def capture(
         self, file: str | Path, *targets: str, expression: str = "", namespace: str = "default"

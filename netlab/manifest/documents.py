@@ -7,15 +7,14 @@ marks. Aliases share the anchor's object; what they would expand to is counted, 
 data means.
 """
 
-import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from netlab.errors import InputError, Problem
 from netlab.manifest.scalars import NotFinite, key_text, number, resolve
 from netlab.manifest.source import LIMIT_BYTES, Source
+from netlab.memory import no_collection
 
 LIMIT_DEPTH = 100
 LIMIT_NODES = 3_000_000
@@ -152,21 +151,9 @@ def _syntax(error: Any, text: str, line: int, column: int) -> str:
     return f"not YAML: {context}{error.problem or 'cannot be read'}"
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """All that is built is kept, nothing of it circular: the collector would look at it again and again, a third of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
 def _build(text: str, marks: Marks | None) -> list[Any]:
     builder = _Builder(marks)
-    with _no_collection():
+    with no_collection():
         _feed(text, builder.take)
     if marks is not None:
         marks.documents = builder.roots
