@@ -476,17 +476,20 @@ class Lab:
         """
         from netlab import manifest
 
-        wanted = manifest.probe_expectation(expect) if expect else {}
+        wanted = manifest.probe_expectation({key: value for key, value in expect.items() if value is not None}) if expect else {}
+        cluster = self.cluster() if "masqueraded" in wanted else None  # who has which address before it is sent
         body = {"from": sender, "to": to, "count": count, "protocol": protocol, "source": source, "source_port": source_port,
                 "timeout_s": timeout_s, "namespace": namespace}  # fmt: skip
         result = ProbeResult.of(self.request("POST", "/netlab/v1/probe", body))
-        return self._demanded(result, wanted, source) if wanted else result
+        return self._demanded(result, wanted, source, cluster) if wanted else result
 
-    def _demanded(self, result: ProbeResult, wanted: Mapping[str, Any], source: str | None) -> ProbeResult:
+    def _demanded(
+        self, result: ProbeResult, wanted: Mapping[str, Any], source: str | None, cluster: "Cluster | None"
+    ) -> ProbeResult:
         """The result with what the caller himself demands judged, too."""
         from netlab import demands
 
-        own = demands.own_addresses(self.cluster(), result.sender, source) if "masqueraded" in wanted else ()
+        own = demands.own_addresses(cluster, result.sender, source) if cluster is not None else ()
         unmet = demands.unmet(result, wanted, own)
         return ProbeResult.of({**result.json(), "verdict": "fail", "why": [*unmet, *result.why]}) if unmet else result
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
+from netlab.expect import claims
 from netlab.model import Cluster, Key
 
 
@@ -95,7 +96,7 @@ def _addresses(cluster: Cluster, sender: str) -> Sequence[Any]:
         case ["pod", namespace, name] if Key(namespace, name) in cluster.pods:
             return cluster.pods[Key(namespace, name)].addresses
         case ["node", name] if name in cluster.nodes:
-            return cluster.nodes[name].addresses
+            return claims.own_addresses(cluster, cluster.nodes[name]).listed
         case ["host", name]:
             return [address for host in cluster.topology.hosts if host.name == name for address in host.addresses]
         case _:

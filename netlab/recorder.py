@@ -32,7 +32,7 @@ def recording(lab: str, file: Path, arguments: Sequence[str] = ()) -> Iterator[P
         file.write_bytes(b"")  # what an earlier one left there must not be taken for this one's
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from None
-    command = [sys.executable, "-m", "netlab", "capture", "--lab", lab, "-w", str(file), *arguments]
+    command = [sys.executable, "-P", "-m", "netlab", "capture", "--lab", lab, "-w", str(file), *arguments]
     search = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryFile() as said:
         # A session of its own: as Ctrl-C at a terminal does, the signal has to reach the recording child of the command too.
@@ -49,7 +49,9 @@ def recording(lab: str, file: Path, arguments: Sequence[str] = ()) -> Iterator[P
             yield file
         finally:
             code = _end(process)
-        if code not in (0, -signal.SIGKILL):  # it ended before the block did
+        if code == -signal.SIGKILL:
+            raise KernelError(f"netlab capture was killed, because it did not end within {END_S:g} s: {file} may be cut short")
+        if code:  # it ended before the block did
             raise _failed(code, said)
 
 

@@ -16,6 +16,7 @@ from netlab.lab import loading
 from netlab.lab.ranges import SourcePorts
 from netlab.probes.load import Allowed
 from netlab.probes.values import FIRST_PORT, PORTS
+from tests.clusters import cluster, pod
 from tests.test_cli import FakeLab
 
 SCENARIO = "scenarios/clusterip.yaml"
@@ -130,6 +131,12 @@ def test_every_demand_of_a_probe_can_fail() -> None:
     assert never.keys() | {"verdict"} == {word.partition(":")[0] for word in TABLES["ProbeExpect"].split()}
     for name, value in never.items():
         assert demands.unmet(Result(), {name: value}, ("10.0.0.1",)), name
+
+
+def test_a_node_sends_from_its_bridge_too() -> None:
+    """Towards its own pods: the address that routing takes there is no masqueraded one."""
+    nodes = cluster([pod("a", "node-169", "10.244.0.2", 80)], nodes=1)
+    assert demands.own_addresses(nodes, "node/node-169", None) == ("192.168.0.169", "10.244.0.1")
 
 
 @pytest.mark.parametrize(

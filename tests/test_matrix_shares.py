@@ -15,7 +15,7 @@ from netlab.kernel import agent
 from netlab.lab import agents, matrix, probing
 from netlab.lab.ranges import UPPER_BYTES, Ranges, SourcePorts
 from netlab.model import Cluster, Flow, Ref
-from netlab.probes.prober import Prober
+from netlab.probes.prober import TRACED, Prober
 from netlab.probes.values import FIRST_PORT, PORTS, ProbeRequest
 from tests.clusters import cluster, pod
 
@@ -139,10 +139,12 @@ def test_who_probes_at_the_same_time_has_a_range_of_its_own(monkeypatch: pytest.
     assert given[-3:] == given[:3], "what the first one gave back"
 
 
-def test_what_is_asked_at_the_same_time_is_sent_from_different_ports() -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_asked_at_the_same_time_is_sent_from_different_ports(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one namespace: the matrix' fork hands out what the holder, which goes on, counts as taken."""
+    monkeypatch.setattr(matrix, "_matrix", lambda *arguments: None)
     forked: list[Any] = []
-    errand = lambda later, name, do, probers: forked.append(deepcopy(lab.ports))  # noqa: E731
+    errand = lambda later, name, do, probers: forked.append((deepcopy(lab.ports), do))  # noqa: E731
     lab: Any = SimpleNamespace(
         cluster=standing(),
         plan=SimpleNamespace(ops={}),
@@ -156,12 +158,13 @@ def test_what_is_asked_at_the_same_time_is_sent_from_different_ports() -> None:
         sent = probing.request(lab, probing.resolved(lab, {"from": "pod/b", "to": "pod/a", "count": count}), {}, ())
         return range(sent.first_port, sent.first_port + count)
 
-    first = asked(60)
+    first = asked(60) if known else range(0)
     matrix.matrix(lab, {**pairs, "from": ["pod/b", "pod/nobody"]}, lambda ok, answer: None)
-    here, lab.ports = asked(60), forked[0]
-    there = asked(3)
+    here, (lab.ports, begin) = asked(60), forked[0]
+    begin((1,))
+    there = asked(3 + TRACED)
     wrapped = [(port - FIRST_PORT) % PORTS for ports in (first, here, there) for port in ports]
-    assert len(set(wrapped)) == 123
+    assert len(set(wrapped)) == len(wrapped)
     assert probing.request(lab, probing.resolved(lab, {"from": "pod/b", "to": "pod/a", "source_port": 7}), {}, ()).first_port == 0
 
 

@@ -34,8 +34,8 @@ from netlab.kernel.namespaces import current_netns, entered, raise_descriptor_li
 from netlab.model import Protocol
 from netlab.ops import Identity, Listener
 
-SILENCE_S = 1.0
-"""Long enough for an HTTP client on a busy machine, whose request must never be taken for silence."""
+SILENCE_S = 0.8
+"""Long for an HTTP client on a busy machine, whose request must not be taken for silence; less than the second of `nc -w 1`."""
 IDLE_S = 900.0
 LINGER_S = 1.0
 MAX_CLIENTS = 8192

@@ -186,7 +186,7 @@ def _printed(lab: "Lab", places: Sequence[Place], wanted: Wanted, shown: Sequenc
     code = reader.wait()
     if not heard:
         raise BrokenPipeError
-    if not done.interfaces:  # interrupted before there was anything to read, which tcpdump takes for a file cut short
+    if not done.begun:  # there was nothing to read, which tcpdump takes for a file cut short
         return done
     if code:
         raise InputError(complaints.strip() or f"tcpdump ended with {code}")
@@ -238,7 +238,7 @@ class _Recorder:
             raise {3: MachineError, 2: LabGone}.get(found["code"], KernelError)(found["error"])
         if found["gone"]:
             output.message("the lab is gone, and the capture ends with it")
-        return Captured(found["packets"], found["dropped"], tuple(found["interfaces"]))
+        return Captured(found["packets"], found["dropped"], tuple(found["interfaces"]), found["begun"])
 
 
 def _start(lab: "Lab", places: Sequence[Place], wanted: Wanted, out_fd: int, unused: Sequence[int]) -> _Recorder:
@@ -296,9 +296,9 @@ def _record(
     except OSError as error:
         return {"error": f"the capture could not go on: {error}", "code": 1}
     except KeyboardInterrupt:  # before the first packet could come
-        return {"packets": 0, "dropped": 0, "interfaces": (), "gone": False}
+        return {"packets": 0, "dropped": 0, "interfaces": (), "begun": False, "gone": False}
     gone = bool(select.select([alive], [], [], 0)[0])
-    return {"packets": done.packets, "dropped": done.dropped, "interfaces": done.interfaces, "gone": gone}
+    return {"packets": done.packets, "dropped": done.dropped, "interfaces": done.interfaces, "begun": done.begun, "gone": gone}
 
 
 def _end_with(parent: int) -> None:

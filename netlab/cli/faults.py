@@ -1,5 +1,6 @@
 """fault: break something on purpose, to see what notices. Decides what `--for` undoes, and how a link may be named."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
@@ -77,7 +78,8 @@ def for_a_while(seconds: float, begin: Callable[[], str], end: Callable[[], obje
     except NetlabError:  # it did not begin: there is nothing to undo
         raise
     except BaseException:
-        end()
+        with contextlib.suppress(NetlabError):  # it had not begun yet, or the lab is gone: that is not what to tell of
+            end()
         raise
     end()
 

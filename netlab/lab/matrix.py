@@ -24,7 +24,7 @@ from netlab.kernel import agent
 from netlab.lab.holder import Lab
 from netlab.lab.http import Rendered
 from netlab.lab.probing import Asked, Body, Later, answered, request, result, waiting_s, watch_list
-from netlab.lab.ranges import SPARE
+from netlab.lab.ranges import SENT_AGAIN
 from netlab.lab.receiving import receivers
 from netlab.lab.verbs import alive
 from netlab.model import Cluster, Flow, Protocol, Ref
@@ -46,10 +46,18 @@ def matrix(lab: Lab, body: Body, later: Later) -> None:
     pairs = _pairs(lab.cluster, body)
     namespace, timeout_s = body.get("namespace") or "default", waiting_s(body)
     probers = shares_for(len(pairs), len(os.sched_getaffinity(0)))
-    lab.agents.errand(later, "matrix", lambda own: _matrix(lab, pairs, namespace, timeout_s, own), probers)
-    for sender, flows in Counter(sender for sender, _ in pairs).items():  # the fork's copy hands these ports out
-        with contextlib.suppress(InputError):  # it tells
-            lab.ports.take(netns_of(lab.cluster, resolve_sender(lab.cluster, sender, namespace)), flows + SPARE)
+    taken: dict[str, int] = {}
+    for sender, flows in Counter(sender for sender, _ in pairs).items():
+        with contextlib.suppress(InputError):  # the errand tells
+            home = netns_of(lab.cluster, resolve_sender(lab.cluster, sender, namespace))
+            first = lab.ports.take(home, flows + SENT_AGAIN)
+            taken.setdefault(home, first)
+
+    def do(own: Sequence[int]) -> Rendered:
+        lab.ports.hand_out(taken)
+        return _matrix(lab, pairs, namespace, timeout_s, own)
+
+    lab.agents.errand(later, "matrix", do, probers)
 
 
 def shares_for(pairs: int, processors: int) -> int:

@@ -9,7 +9,7 @@ one with the same to where the first went.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from random import Random
 
 from netlab.probes.values import FIRST_PORT, PORTS
@@ -33,6 +33,8 @@ class Ranges:
 
 SPARE = 8
 """Ports beyond a request's flows: some are sent again to see where they get lost."""
+SENT_AGAIN = 64
+"""The same for many requests from one namespace: at most TRACED of their flows are sent again (netlab/probes/prober.py)."""
 
 
 class SourcePorts:
@@ -49,3 +51,7 @@ class SourcePorts:
             start = self._random.randrange(PORTS)
         self._next[netns] = (start + count) % PORTS
         return FIRST_PORT + start
+
+    def hand_out(self, taken: Mapping[str, int]) -> None:
+        """In a fork: what was taken for it begins at these ports, by namespace."""
+        self._next |= {netns: first - FIRST_PORT for netns, first in taken.items()}

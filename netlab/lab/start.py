@@ -274,17 +274,23 @@ def _own_mounts() -> None:
     """
     ns.mount("none", "/", "", ns.MS_REC | ns.MS_PRIVATE)
     try:
-        proc = ns.detached_proc()
-    except OSError:  # not known before Linux 5.2, or not allowed: then this is not, either
+        _own_proc()
+    except OSError:  # not known before Linux 5.2, or a seccomp profile that does not know it
         with contextlib.suppress(OSError):
             ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
         return
     with contextlib.suppress(OSError):
-        ns.umount("/proc")
+        ns.umount("/proc")  # the one that was just mounted, which shows that there can be one
+        with contextlib.suppress(OSError):
+            ns.umount("/proc")
+        _own_proc()
+
+
+def _own_proc() -> None:
+    """This pid namespace's /proc over what is there. Raises OSError."""
+    proc = ns.detached_proc()
     try:
         ns.attach_mount(proc, "/proc")
-    except OSError:  # a seccomp profile that knows only some of the newer calls
-        ns.mount("proc", "/proc", "proc", ns.MS_NOSUID | ns.MS_NODEV | ns.MS_NOEXEC)
     finally:
         os.close(proc)
 

@@ -127,7 +127,7 @@ TABLES: dict[str, str] = {
     "LoadBalancerIngress": "ip:ipOrEmpty hostname ipMode:VIP|Proxy ports:list",
     "EndpointSlice": """apiVersion kind metadata:ObjectMeta! addressType:IPv4|IPv6|FQDN! endpoints:[Endpoint]
         ports:[EndpointPort]""",
-    "Endpoint": """addresses:[string]! conditions:EndpointConditions hostname:label nodeName targetRef:ObjectReference zone
+    "Endpoint": """addresses:[string]! conditions:EndpointConditions hostname:labelOrEmpty nodeName targetRef:ObjectReference zone
         hints:EndpointHints deprecatedTopology:object""",
     "EndpointConditions": "ready:bool serving:bool terminating:bool",
     "EndpointHints": "forZones:[ForName] forNodes:[ForName]",
@@ -135,7 +135,7 @@ TABLES: dict[str, str] = {
     "EndpointPort": f"name protocol:{_PROTOCOL} port:port appProtocol",
     "Endpoints": "apiVersion kind metadata:ObjectMeta! subsets:[EndpointSubset]",
     "EndpointSubset": "addresses:[EndpointAddress] notReadyAddresses:[EndpointAddress] ports:[EndpointsPort]",
-    "EndpointAddress": "ip:endpointIP! hostname:label nodeName targetRef:ObjectReference",
+    "EndpointAddress": "ip:endpointIP! hostname:labelOrEmpty nodeName targetRef:ObjectReference",
     "EndpointsPort": f"name protocol:{_PROTOCOL} port:port! appProtocol",
     # HTTP routes
     "Ingress": "apiVersion kind metadata:ObjectMeta! spec:IngressSpec status:object",

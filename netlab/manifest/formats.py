@@ -128,6 +128,10 @@ def port_or_name(value: Any) -> str:
     return port(value) if isinstance(value, int | float) else f"must be a port number or a port's name, not {json_type(value)}"
 
 
+def label_or_empty(value: Any) -> str:
+    return "" if value == "" else label_name(value)
+
+
 def target_port(value: Any) -> str:
     """As a port or its name; 0 and '' say nothing, and stand for the Service's own port."""
     return "" if value in (0, "") and type(value) is not bool else port_or_name(value)
@@ -530,6 +534,7 @@ FORMATS: Mapping[str, tuple[Format, Mapping[str, Any]]] = {
     "portOrName": (port_or_name, {"type": ["integer", "string"]}),
     "targetPort": (target_port, {"type": ["integer", "string"]}),
     "label": (label_name, _STRING),
+    "labelOrEmpty": (label_or_empty, {"type": "string"}),
     "name": (object_name, _STRING),
     "serviceName": (service_name, _STRING),
     "dataKey": (data_key, _STRING),

@@ -51,11 +51,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What a capture came to. `dropped`: packets that passed but could not be recorded (the reader was too slow)."""
+    """What a capture came to. `dropped`: packets that passed but could not be recorded (the reader was too slow).
+
+    interfaces: where packets were met, as far as the format tells. begun: False when it was interrupted before it wrote anything.
+    """
 
     packets: int
     dropped: int
     interfaces: tuple[str, ...]
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,16 @@ def test_interrupted_before_anything_was_recorded_is_no_mistake(monkeypatch: pyt
 
     class Interrupted:
         def finish(self) -> capture.Captured:
-            return capture.Captured(0, 0, ())
+            return capture.Captured(0, 0, (), begun=False)
 
     monkeypatch.setattr(recorder, "_start", lambda *arguments: Interrupted())
     lab: Any = None
     wanted = capture.Wanted(tcpdump.compile_filter(""), format="sll2")
-    assert recorder._printed(lab, (), wanted, ("-n",), {}) == capture.Captured(0, 0, ())
+    assert recorder._printed(lab, (), wanted, ("-n",), {}) == capture.Captured(0, 0, (), begun=False)
+
+
+def test_what_tcpdump_refuses_is_said_in_its_words() -> None:
+    with netlab.up() as lab:
+        command = [sys.executable, "-m", "netlab", "tcpdump", "--lab", lab.name, "node/node-170", "-T", "nosuch", "-c", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert (done.returncode, "unknown packet type" in done.stderr) == (1, True), "as tcpdump ends"

@@ -20,10 +20,11 @@ def run(lab: Lab, arguments: Arguments, context: Context) -> StepResult:
     if "timeout" in arguments:
         options["timeout_s"] = seconds(arguments["timeout"])
     options |= {name: arguments[key] for key, name in OPTIONS.items() if key in arguments}
-    result = lab.probe(arguments["from"], arguments["to"], count=arguments.get("count", 1), **options)
     expect = arguments.get("expect") or {}
-    asked = "masqueraded" in expect
-    own = unmet(result, expect, own_addresses(lab.cluster(), result.sender, arguments.get("source")) if asked else ())
+    cluster = lab.cluster() if "masqueraded" in expect else None  # who has which address before it is sent
+    result = lab.probe(arguments["from"], arguments["to"], count=arguments.get("count", 1), **options)
+    addresses = own_addresses(cluster, result.sender, arguments.get("source")) if cluster is not None else ()
+    own = unmet(result, expect, addresses)
     oracle, why = _oracle(result, expect.get("verdict", "pass"))
     verdict = worst([oracle, Judgement.FAIL if own else Judgement.PASS])
     return StepResult(verdict, (*own, *why), summary(result), result.json())
