@@ -27,6 +27,7 @@ def netlab(words: list[str], tmp_path: Path, shell: str) -> "subprocess.Complete
     """A command with redirections that only a shell can make; the words are its arguments."""
     command = ["bash", "-c", f'set -o pipefail; "$@" {shell}', "-", sys.executable, "-m", "netlab", *words]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment.pop("PYTHONUNBUFFERED", None)  # the usual case: all is written at the end
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
 

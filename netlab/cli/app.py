@@ -113,6 +113,10 @@ def main(argv: list[str], starting: Any = None) -> int:
     except SystemExit as usage:  # help, or a mistake that typer has found and shown
         if isinstance(usage.__context__, BrokenPipeError):
             return broken_pipe()
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            return broken_pipe() if isinstance(error, BrokenPipeError) else failed(error, set(verbs) <= PROGRAMS)
         return EXEC_FAILED if usage.code and set(verbs) <= PROGRAMS else int(usage.code or 0)
     except MemoryError:  # so little is left that not even this could be told here
         raise
@@ -219,8 +223,13 @@ def guard(function: Callable[..., int | None]) -> Callable[..., None]:
 
 def broken_pipe() -> int:
     """Nobody reads on (`| head`): nothing more is said; returns the exit code."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more at exit
+    discard_output()
     return BROKEN_PIPE
+
+
+def discard_output() -> None:
+    """What is left of standard output goes nowhere: the interpreter flushes once more at exit, and would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def failed(error: Exception, is_program: bool) -> int:
@@ -229,6 +238,10 @@ def failed(error: Exception, is_program: bool) -> int:
         return INTERRUPTED
     from netlab.kernel.refusals import refusal
 
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard_output()
     told = refusal(error)
     if told is None:
         return bug(is_program)

@@ -1,6 +1,7 @@
 """up, ls, down: labs as a whole; exec, shell: what runs inside them."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,6 +63,7 @@ def up(
         output.print_json(described(next(one for one in client.labs() if one.name == lab.name)))
     else:
         print(lab.name, flush=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on the lab is up, which the exit code has to say
     lab.release()
     output.message(
         f"{output.number_of(lab.started['nodes'], 'node')}, {output.number_of(lab.started['pods'], 'pod')}, "
