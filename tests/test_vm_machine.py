@@ -32,11 +32,12 @@ def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(machine, "_accelerators", lambda: ("tcg",))
     monkeypatch.setattr(machine, "packed", lambda job: b"")
 
-    def run(program: str, timeout_s: float = 5.0) -> tuple[int, list[dict[str, Any]]]:
+    def run(program: str, timeout_s: float = 5.0, still_s: float = 5.0) -> tuple[int, list[dict[str, Any]]]:
         fake_qemu(tmp_path, program)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         told: list[dict[str, Any]] = []
-        return machine.run(Image(tmp_path, tmp_path, tmp_path), machine.Job(("true",)), told.append, timeout_s), told
+        there = Image(tmp_path, tmp_path, tmp_path)
+        return machine.run(there, machine.Job(("true",)), told.append, timeout_s, still_s=still_s), told
 
     return run
 
@@ -95,3 +96,12 @@ def test_the_job_has_the_checkout_and_the_guests_programs() -> None:
         names = archive.getnames()
     assert {"guest/init", "guest/run.py", "job.json", "checkout/pyproject.toml", "checkout/netlab/plan.py"} <= set(names)
     assert not [name for name in names if "/.git/" in name or "__pycache__" in name]
+
+
+def test_a_guest_that_tells_nothing_any_more_stands_still(boot: Any) -> None:
+    silent = f"tell(**{HELLO}); tell(out='x'); time.sleep(60)"
+    with pytest.raises(machine.StoodStill, match="told nothing for 1 s"):
+        boot(silent, 30.0, 1.0)
+    with pytest.raises(TimeoutError, match="not over after 1 s") as late:
+        boot(silent, 1.0, 30.0)
+    assert not isinstance(late.value, machine.StoodStill)

@@ -20,8 +20,13 @@ from tools.vm.image import Unable, image
 FEATURES = {"needs_ip_vs": "IPVS", "needs_netem": "qdisc netem", "needs_br_netfilter": "br_netfilter"}
 """Marker -> the line of `netlab doctor` that says whether this kernel has it."""
 WORDS = {"IPVS": "ip_vs", "qdisc netem": "netem", "br_netfilter": "br_netfilter"}
-TIMEOUT_S = 1500.0
-"""On two cores without KVM, for everything that is run in the VM; NETLAB_VM_TIMEOUT says another."""
+TIMEOUT_S, TOLD_S, STILL_S = 1500.0, 240, 420.0
+"""On two cores without KVM, for everything that is run in the VM; NETLAB_VM_TIMEOUT says another.
+
+TOLD_S: after so long a test says where it is. STILL_S: an emulated machine that tells nothing for so long stands
+still: seen twice
+with both processors idle. What it has not told of is asked of another one, once.
+"""
 RAN = pytest.StashKey[bool]()
 
 
@@ -133,15 +138,26 @@ class _Session:
 
 def _run(items: list[pytest.Item], config: pytest.Config) -> None:
     session = _Session(items, config)
-    argv = ["python3", "-m", "pytest", "-q", "-n", "2", "--netlab-require", "-p", "tests.vm.guest", *session.waiting]
-    job = machine.Job(tuple(argv), "root" if os.geteuid() == 0 else "tester")
     capture = config.pluginmanager.getplugin("capturemanager")
+    timeout_s = float(os.environ.get("NETLAB_VM_TIMEOUT", TIMEOUT_S))
     with capture.global_and_fixture_disabled():  # what the image's build and the boot say is for people who wait
         try:
-            code = machine.run(image(os.environ), job, session.told, float(os.environ.get("NETLAB_VM_TIMEOUT", TIMEOUT_S)))
+            try:
+                code = machine.run(image(os.environ), _job(session), session.told, timeout_s, still_s=STILL_S)
+            except machine.StoodStill as error:
+                told = "\n".join(session.output[-60:])
+                print(f"\n{error}\n{told}\nvm: {len(session.waiting)} tests are asked of another VM", flush=True)
+                code = machine.run(image(os.environ), _job(session), session.told, timeout_s, still_s=STILL_S)
         except Unable as error:
             session.unable(str(error))
         except (TimeoutError, machine.Died) as error:
             session.finish(str(error))
         else:
             session.finish(f"pytest in the VM ended with {code}")
+
+
+def _job(session: _Session) -> machine.Job:
+    """The tests that the session has not heard of."""
+    argv = ["python3", "-m", "pytest", "-q", "-n", "2", "--netlab-require", "-p", "tests.vm.guest"]
+    argv += ["-o", f"faulthandler_timeout={TOLD_S}", *session.waiting]
+    return machine.Job(tuple(argv), "root" if os.geteuid() == 0 else "tester")

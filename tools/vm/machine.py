@@ -7,6 +7,7 @@ import base64
 import contextlib
 import io
 import json
+import math
 import os
 import select
 import shutil
@@ -43,8 +44,19 @@ class Job:
     bring: tuple[str, ...] = ()
 
 
-def run(image: Image, job: Job, tell: Callable[[dict[str, Any]], None], timeout_s: float, processors: int = 2) -> int:
-    """The job's exit code; every line that the guest tells goes to `tell`. Raises: Unable, Died, TimeoutError."""
+class StoodStill(TimeoutError):
+    """For `still_s` the guest told nothing."""
+
+
+def run(
+    image: Image,
+    job: Job,
+    tell: Callable[[dict[str, Any]], None],
+    timeout_s: float,
+    processors: int = 2,
+    still_s: float = math.inf,
+) -> int:
+    """The job's exit code; every line that the guest tells goes to `tell`. Raises: Unable, Died, StoodStill, TimeoutError."""
     if shutil.which(QEMU) is None:
         raise Unable(f"{QEMU} is missing. As root: apt-get install -y --no-install-recommends qemu-system-x86")
     with tempfile.TemporaryDirectory(prefix="netlab-vm-") as name:
@@ -52,7 +64,7 @@ def run(image: Image, job: Job, tell: Callable[[dict[str, Any]], None], timeout_
         (directory / "job.tar").write_bytes(packed(job))
         for accelerator in _accelerators():
             try:
-                return _boot(image, directory, accelerator, tell, timeout_s, processors)
+                return _boot(image, directory, accelerator, tell, timeout_s, processors, still_s)
             except Died:
                 if accelerator != "kvm" or _kvm_works() is True:
                     raise
@@ -118,8 +130,9 @@ def _remember_kvm(works: bool) -> None:
 
 
 def _boot(
-    image: Image, directory: Path, accelerator: str, tell: Callable[[dict[str, Any]], None], timeout_s: float, processors: int
-) -> int:
+    image: Image, directory: Path, accelerator: str, tell: Callable[[dict[str, Any]], None], timeout_s: float, processors: int,
+    still_s: float,
+) -> int:  # fmt: skip
     ours, theirs = socket.socketpair()
     console = directory / "console.log"
     with ours:
@@ -130,7 +143,7 @@ def _boot(
                 pass_fds=(theirs.fileno(),), preexec_fn=die_with_parent,
             )  # fmt: skip
         try:
-            return _listen(ours, process, directory, accelerator, tell, timeout_s)
+            return _listen(ours, process, directory, accelerator, tell, timeout_s, still_s)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -154,7 +167,7 @@ def arguments(image: Image, job: Path, console: Path, port: int, accelerator: st
 
 def _listen(
     channel: socket.socket, process: "subprocess.Popen[bytes]", directory: Path, accelerator: str,
-    tell: Callable[[dict[str, Any]], None], timeout_s: float,
+    tell: Callable[[dict[str, Any]], None], timeout_s: float, still_s: float,
 ) -> int:  # fmt: skip
     started, lines = time.monotonic(), _Lines(channel)
     try:
@@ -167,8 +180,10 @@ def _listen(
             _remember_kvm(True)
     while line is not None:
         try:
-            line = lines.read(started + timeout_s)
+            line = lines.read(min(started + timeout_s, time.monotonic() + still_s))
         except TimeoutError:
+            if time.monotonic() < started + timeout_s:
+                raise StoodStill(f"the VM told nothing for {still_s:.0f} s; its console:\n{_last(directory)}") from None
             raise TimeoutError(f"the VM's job is not over after {timeout_s:.0f} s; its console:\n{_last(directory)}") from None
         if line is not None and "exit" in line:
             return int(line["exit"])
