@@ -23,9 +23,8 @@ WORDS = {"IPVS": "ip_vs", "qdisc netem": "netem", "br_netfilter": "br_netfilter"
 TIMEOUT_S, TOLD_S, STILL_S = 1500.0, 240, 420.0
 """On two cores without KVM, for everything that is run in the VM; NETLAB_VM_TIMEOUT says another.
 
-TOLD_S: after so long a test says where it is. STILL_S: an emulated machine that tells nothing for so long stands
-still: seen twice
-with both processors idle. What it has not told of is asked of another one, once.
+TOLD_S: after so long a test says where it is. STILL_S: an emulated machine that tells nothing for so long stands still, as was
+seen twice with both processors idle. What it has not told of is asked of another one, once.
 """
 RAN = pytest.StashKey[bool]()
 
