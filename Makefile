@@ -49,9 +49,10 @@ torture: setup ## kill, starve and confuse labs, some hours long; the table of w
 COVERAGE_DIR ?= $(CURDIR)/coverage-results
 COVERAGE = PYTHONPATH=$(CURDIR) COVERAGE_FILE=$(COVERAGE_DIR)/.coverage $(VENV)/bin/coverage
 
+# Left out: Ctrl-C in coverage's own Collector.lock_data leaves its lock taken, and the command waits for it for ever.
 coverage: setup ## which lines of netlab/ the tests reach, in holders and agents too; slower than `make test`
 	@mkdir -p $(COVERAGE_DIR) && chmod 1777 $(COVERAGE_DIR)
-	@$(COVERAGE) run -m pytest -n 2 $(PYTEST_ARGS); code=$$?; $(COVERAGE) combine -q; $(COVERAGE) report; exit $$code
+	@$(COVERAGE) run -m pytest -n 2 --deselect tests/live/test_left_behind.py::test_interrupted_while_starting $(PYTEST_ARGS); code=$$?; $(COVERAGE) combine -q; $(COVERAGE) report; exit $$code
 
 mutations: setup ## break plans and planners on purpose; every one must be caught
 	@$(PYTHON) -m tests.mutations

@@ -6,7 +6,7 @@ Decides what an object that is already there keeps: uid, addresses, ports, a sca
 from dataclasses import replace
 from typing import Literal
 
-from netlab.controllers import endpointslices, nodes, services
+from netlab.controllers import nodes, services
 from netlab.errors import ApiError
 from netlab.model import (
     Batch,
@@ -83,9 +83,7 @@ def _derived_endpoints(cluster: Cluster) -> list[Endpoints]:
         service = cluster.services.get(one.service) if one.service is not None else None
         if service is None or one.service in cluster.endpoints:
             continue
-        if one.service != services.KUBERNETES and (
-            not service.selector or one.meta.labels.get(endpointslices.MANAGED_BY) != endpointslices.CONTROLLER
-        ):
+        if not service.selector and one.service != services.KUBERNETES:
             continue  # slices made by hand: nobody mirrors these
         found = subsets.setdefault(service.meta.key, {})
         if one.address_type == primary_family(service):

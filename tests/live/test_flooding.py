@@ -30,9 +30,7 @@ def flooded(lab: Lab) -> list[str]:
     """Who got copies of a packet and of its answer, on their way from one node to another."""
     found = lab.explain("pod/client", "svc/kubia")
     assert (found["verdict"], found["outcome"]) == ("pass", "delivered")
-    copies = [one["netns"] for one in found["flooded"] if one["event"] == "received"]
-    assert not {*copies} & {one["netns"] for one in found["hops"]}
-    return copies
+    return [one["netns"] for one in found["flooded"] if one["event"] == "received"]
 
 
 def forget(lab: Lab) -> int:
