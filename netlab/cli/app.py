@@ -116,12 +116,10 @@ def main(argv: list[str], starting: Any = None) -> int:
         try:
             sys.stdout.flush()
         except OSError as error:
-            return broken_pipe() if isinstance(error, BrokenPipeError) else failed(error, set(verbs) <= PROGRAMS)
+            return failed(error, set(verbs) <= PROGRAMS)
         return EXEC_FAILED if usage.code and set(verbs) <= PROGRAMS else int(usage.code or 0)
     except MemoryError:  # so little is left that not even this could be told here
         raise
-    except BrokenPipeError:
-        return broken_pipe()
     except Exception as error:  # outside of the verb itself
         return failed(error, set(verbs) <= PROGRAMS)
     return 0
@@ -212,8 +210,6 @@ def guard(function: Callable[..., int | None]) -> Callable[..., None]:
             code = EXEC_FAILED if function.__name__.rstrip("_") in PROGRAMS else error.exit_code
         except KeyboardInterrupt:
             code = INTERRUPTED
-        except BrokenPipeError:
-            code = broken_pipe()
         except Exception as error:
             code = failed(error, function.__name__.rstrip("_") in PROGRAMS)
         raise Finished(code)
@@ -233,7 +229,11 @@ def discard_output() -> None:
 
 
 def failed(error: Exception, is_program: bool) -> int:
-    """A machine that has run out of something, Ctrl-C under another name, or a mistake of ours; returns the exit code."""
+    """A reader who left, a machine that has run out of something, Ctrl-C under another name, or a mistake of ours; returns the
+    exit code.
+    """
+    if isinstance(error, BrokenPipeError):
+        return broken_pipe()
     if isinstance(error.__cause__, KeyboardInterrupt):  # while Python before 3.12 made a class: it calls that a RuntimeError
         return INTERRUPTED
     from netlab.kernel.refusals import refusal
